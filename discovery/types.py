@@ -1,0 +1,113 @@
+"""Words of discovery: what a host publishes, what it learns of a peer, and the client's commands.
+
+The client machine (:mod:`discovery.client`) and the server machine (:mod:`discovery.zone`) are
+pure: messages are DNS wire format in bytes, ``now`` is monotonic seconds, ``unix`` is the wall
+clock in whole seconds, which only TSIG needs (RFC 8945 §5.2.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from typing import TypeAlias
+
+Endpoint: TypeAlias = tuple[str, int]
+"""An outer (address text, UDP port)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TsigKey:
+    """A TSIG key (RFC 8945): its name as text, its secret, and its algorithm name."""
+
+    name: str
+    secret: bytes = field(repr=False)
+    algorithm: str = "hmac-sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class HostRecords:
+    """All that the zone says of one host (RFC 6281 §3, §5.2; DESIGN "Records").
+
+    ``label`` is the host label below the domain, ``target`` the ``AutoTunnel-<EUI64>`` label.
+    ``endpoints`` holds at most one IPv4 and one IPv6 outer endpoint. ``info`` are the TXT strings.
+    """
+
+    label: str
+    host_id: IPv6Address
+    target: str
+    endpoints: tuple[Endpoint, ...]
+    info: tuple[str, ...] = ()
+
+
+# --- Commands of the client machine ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SendZone:
+    """Send this DNS message (signed wire format) to the rendezvous over the zone transport."""
+
+    wire: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Our records stand in the zone. ``lease`` is the granted lease in seconds, ``None`` if the
+    server knows no leases."""
+
+    lease: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """Our records are gone from the zone."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFound:
+    """The zone's present word on one host."""
+
+    records: HostRecords
+
+
+@dataclass(frozen=True, slots=True)
+class HostNotFound:
+    """The zone knows no such host, or the question failed; ``reason`` is one clear sentence.
+
+    ``definite`` is true when the zone itself said that the name is not there.
+    """
+
+    label: str
+    reason: str
+    definite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HostsListed:
+    """The labels of all hosts of the account, sorted."""
+
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneProblem:
+    """Something is wrong between us and the zone (wrong secret, clock skew, refused, no answer);
+    ``reason`` says cause and fix. Given once per change, not per packet."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneFine:
+    """The problem told before is over."""
+
+
+ClientCommand: TypeAlias = (
+    SendZone
+    | Published
+    | Withdrawn
+    | HostFound
+    | HostNotFound
+    | HostsListed
+    | ZoneProblem
+    | ZoneFine
+)

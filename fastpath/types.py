@@ -1,0 +1,201 @@
+"""Words of the data path that both engines share (RFC 4303, RFC 3948).
+
+Nothing here does work: these are the values that cross the border between the control
+plane and an engine. Addresses are 16-octet ``bytes`` for host ids and ``(ip, port)`` for
+endpoints, because that is what both engines look up; SPIs are ``int`` in 256..2^32-1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Protocol, TypeAlias
+
+Endpoint: TypeAlias = tuple[str, int]
+"""An outer (address text, UDP port); IPv6 text is compressed lower case, never v4-mapped."""
+
+REPLAY_WINDOW = 4096
+"""Anti-replay window in packets; RFC 4303 §3.4.3 asks for 64, fast links for 1,024 or more."""
+
+
+class Suite(StrEnum):
+    """An AEAD with its key size, spelled as strongSwan spells it."""
+
+    AES128GCM16 = "aes128gcm16"
+    AES256GCM16 = "aes256gcm16"
+    CHACHA20POLY1305 = "chacha20poly1305"
+
+    @property
+    def key_octets(self) -> int:
+        """Cipher key length in octets, without the 4-octet salt (RFC 4106 §8.1, RFC 7634 §2)."""
+        return 16 if self is Suite.AES128GCM16 else 32
+
+
+SALT_OCTETS = 4
+IV_OCTETS = 8
+TAG_OCTETS = 16
+
+
+class Mode(StrEnum):
+    """What stands behind the ESP header: a whole inner packet, or its upper layer only."""
+
+    TUNNEL = "tunnel"
+    TRANSPORT = "transport"
+
+
+@dataclass(frozen=True, slots=True)
+class SaParams:
+    """One direction of an ESP security association, bound to two host ids, never to an endpoint.
+
+    ``key`` is the cipher key followed by the salt (KEYMAT order, RFC 7296 §2.17).
+    ``local_id`` and ``peer_id`` are 16 octets. Inbound: the inner source must be ``peer_id``
+    and the inner destination ``local_id``; outbound: the other way round (RFC 4303 §3.4.4).
+    """
+
+    spi: int
+    suite: Suite
+    key: bytes = field(repr=False)
+    local_id: bytes
+    peer_id: bytes
+    esn: bool = True
+    mode: Mode = Mode.TUNNEL
+    replay_window: int = REPLAY_WINDOW
+
+
+class Drop(IntEnum):
+    """Why a packet was not passed on. Counted by value; names are what ``status`` prints."""
+
+    NONE = 0
+    MALFORMED = 1  # too short, bad lengths, not IPv6
+    UNKNOWN_SPI = 2
+    REPLAY = 3  # left of the window or seen before
+    AUTHENTICATION = 4  # the ICV did not verify
+    PADDING = 5  # RFC 4303 §2.4 pattern broken
+    SELECTOR = 6  # the inner addresses are not those of the SA
+    NO_FLOW = 7  # no SA to that host id (the packet goes to the control plane)
+    SEQUENCE_EXHAUSTED = 8
+    DUMMY = 9  # next header 59, discarded by design
+    KEEPALIVE = 10  # RFC 3948 §2.3
+    TUN_WRITE = 11
+    UDP_SEND = 12
+    QUEUE_FULL = 13  # the event queue towards the control plane is full
+    TOO_BIG = 14
+    FOREIGN_SOURCE = 15  # an inner packet whose source is not our host id
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An authenticated ESP packet: the inner bytes, what they are, and its full sequence number."""
+
+    payload: bytes
+    next_header: int
+    sequence: int
+
+
+# --- Events: what a pump tells the control plane -------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AcquireEvent:
+    """An inner packet to a host id for which there is no flow. The packet is handed over whole."""
+
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ControlEvent:
+    """A datagram that is not ESP of a known SA: IKE (marker stripped) from ``source``.
+
+    ``marker`` tells whether the non-ESP marker was there (strongSwan leaves it out when it
+    sends from port 500), so that the answer can be framed alike.
+    """
+
+    data: bytes
+    source: Endpoint
+    marker: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewSourceEvent:
+    """An authenticated, non-replayed packet of ``spi`` came from another endpoint than before."""
+
+    spi: int
+    source: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class LifetimeEvent:
+    """The outbound ``spi`` nears the end of its sequence space (or its soft packet limit)."""
+
+    spi: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownSpiEvent:
+    """ESP with an SPI that we do not hold (rate limited by the pump to a few a second)."""
+
+    spi: int
+    source: Endpoint
+
+
+Event: TypeAlias = AcquireEvent | ControlEvent | NewSourceEvent | LifetimeEvent | UnknownSpiEvent
+
+
+@dataclass(frozen=True, slots=True)
+class SaCounters:
+    """Inner octets and packets that one SA has passed, its drops by name, and when it last did.
+
+    ``last_used`` is CLOCK_BOOTTIME in seconds (suspend-aware), or ``None`` if never.
+    """
+
+    packets: int
+    octets: int
+    last_used: float | None
+    drops: dict[str, int]
+
+
+class Pump(Protocol):
+    """Moves packets between a TUN device and a UDP socket, by the tables it is given.
+
+    Calls come from one control thread. Tables may be changed while it runs; a change is seen
+    by the next batch. ``install_*`` replaces an SA of the same SPI. Nothing here blocks.
+    """
+
+    engine: str  # "native" or "reference"
+    aead: str  # e.g. "ipsec-mb 1.3 (AVX512)", "OpenSSL 3.0.22", "cryptography 50.0.2"
+
+    def start(self) -> None: ...
+    def stop(self) -> None:
+        """Stops within 100 ms; threads are joined, descriptors stay open (the caller's)."""
+
+    def install_inbound(self, sa: SaParams) -> None: ...
+    def install_outbound(self, sa: SaParams) -> None: ...
+    def remove_inbound(self, spi: int) -> None: ...
+    def remove_outbound(self, spi: int) -> None: ...
+    def set_flow(self, peer_id: bytes, spi: int, endpoint: Endpoint) -> None:
+        """Inner packets to ``peer_id`` are sealed with outbound ``spi`` and sent to ``endpoint``."""
+
+    def clear_flow(self, peer_id: bytes) -> None: ...
+
+    def inject(self, packet: bytes) -> None:
+        """Sends an inner packet as if it had just come from the TUN device."""
+
+    def deliver(self, packet: bytes) -> None:
+        """Writes an inner packet to the TUN device (ICMPv6 errors of our own)."""
+
+    def send(self, datagram: bytes, endpoint: Endpoint) -> None:
+        """Sends a UDP payload as it is (IKE with its marker, keepalive)."""
+
+    def send_dummy(self, spi: int, endpoint: Endpoint) -> None:
+        """Sends one ESP dummy packet (next header 59, RFC 4303 §2.6) on outbound ``spi``."""
+
+    def event_fd(self) -> int:
+        """A descriptor that turns readable when ``drain`` has something."""
+
+    def drain(self) -> list[Event]: ...
+    def counters(self) -> dict[str, int]:
+        """Totals: ``rx_packets``, ``tx_packets``, ``rx_octets``, ``tx_octets`` (inner) and
+        ``drop_<name>`` for every :class:`Drop` that happened."""
+
+    def inbound_counters(self, spi: int) -> SaCounters | None: ...
+    def outbound_counters(self, spi: int) -> SaCounters | None: ...

@@ -1,0 +1,163 @@
+"""The closed vocabulary between an IKE endpoint and its owner (RFC 7296).
+
+An :class:`~keys.ike.endpoint.IkeEndpoint` is pure: it takes datagrams, requests and ``now``
+(seconds, monotonic), and returns the commands below. It reads no clock, socket or entropy;
+randomness is a function that its owner passes in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from typing import TypeAlias
+
+Endpoint: TypeAlias = tuple[str, int]
+"""An outer (address text, UDP port)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPolicy:
+    """What one peer may have: its host id, our own, and the ESP suites in order of preference."""
+
+    name: str
+    local_id: IPv6Address
+    peer_id: IPv6Address
+    suites: tuple[str, ...] = ("aes128gcm16", "aes256gcm16")
+    esn: tuple[bool, ...] = (True, False)
+    mode: str = "tunnel"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSa:
+    """A pair of ESP SAs ready for an engine. Keys are cipher key followed by salt."""
+
+    peer: str
+    spi_in: int
+    spi_out: int
+    suite: str
+    key_in: bytes = field(repr=False)
+    key_out: bytes = field(repr=False)
+    esn: bool
+    mode: str
+    local_id: IPv6Address
+    peer_id: IPv6Address
+
+
+# --- Commands --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SendIke:
+    """Send an IKE message (no marker) to ``remote``; the driver adds the non-ESP marker on 4500."""
+
+    data: bytes
+    remote: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class AskPeer:
+    """A peer proved that it is ``name`` and claims ``claimed`` as its host id: is that right?
+
+    Answer with ``IkeEndpoint.authorise(ticket, policy, now)`` or ``refuse(ticket, reason, now)``.
+    The exchange waits (bounded); retransmissions of the peer are absorbed meanwhile.
+    """
+
+    ticket: int
+    name: str
+    claimed: IPv6Address
+    remote: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class InstallInbound:
+    """Be ready to receive on ``child.spi_in`` before anything else happens (rekey order)."""
+
+    child: ChildSa
+
+
+@dataclass(frozen=True, slots=True)
+class InstallOutbound:
+    """Send on ``child.spi_out`` from now on; it replaces older SAs to the same peer."""
+
+    child: ChildSa
+    remote: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveChild:
+    """Both directions of this child are gone."""
+
+    peer: str
+    spi_in: int
+    spi_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """An IKE SA with ``name`` stands. ``initiator``: whether we began it."""
+
+    name: str
+    remote: Endpoint
+    initiator: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    """No IKE SA with ``name`` is left; ``reason`` is one clear sentence."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IkeFailed:
+    """Our attempt to reach ``name`` failed; ``reason`` says which side wanted what."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAnswered:
+    """A liveness exchange came back after ``rtt`` seconds."""
+
+    name: str
+    rtt: float
+
+
+@dataclass(frozen=True, slots=True)
+class IkeLog:
+    """Something worth a line: ``level`` is debug, info or warning; already rate limited."""
+
+    level: str
+    text: str
+
+
+Command: TypeAlias = (
+    SendIke
+    | AskPeer
+    | InstallInbound
+    | InstallOutbound
+    | RemoveChild
+    | PeerUp
+    | PeerDown
+    | IkeFailed
+    | ProbeAnswered
+    | IkeLog
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SaView:
+    """What ``status`` shows of one IKE SA and its children."""
+
+    name: str
+    remote: Endpoint
+    initiator: bool
+    established_at: float
+    encryption: str
+    prf: str
+    key_exchange: str
+    authentication: str
+    children: tuple[ChildSa, ...]
+    rtt: float | None

@@ -1,0 +1,170 @@
+"""The closed vocabulary of the node: all that it can ask of the world (STYLE 5).
+
+:class:`tunnel.node.Node` is pure: it takes events and ``now`` and returns lists of these. The
+driver in :mod:`tunnel.io` carries them out for real; the simulator in ``tests/sim`` carries
+them out in memory on a virtual clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import TypeAlias
+
+from fastpath.types import Endpoint, SaParams
+
+
+@dataclass(frozen=True, slots=True)
+class SendIke:
+    """Send an IKE message to ``remote``; the driver frames it (RFC 3948 §2.2)."""
+
+    data: bytes
+    remote: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class SendKeepalive:
+    """Send the one-octet NAT keepalive to ``remote`` (RFC 3948 §2.3)."""
+
+    remote: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class SendZone:
+    """Send a DNS message to the rendezvous."""
+
+    wire: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InstallInbound:
+    sa: SaParams
+
+
+@dataclass(frozen=True, slots=True)
+class InstallOutbound:
+    sa: SaParams
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveInbound:
+    spi: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveOutbound:
+    spi: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetFlow:
+    """Packets to ``host_id`` go out on ``spi`` towards ``endpoint``."""
+
+    host_id: IPv6Address
+    spi: int
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class ClearFlow:
+    host_id: IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class SendDummy:
+    """Send an ESP dummy packet on outbound ``spi`` (RFC 4303 §2.6)."""
+
+    spi: int
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class AddRoute:
+    """Route this one host id (/128) to the TUN device."""
+
+    host_id: IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRoute:
+    host_id: IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Inject:
+    """Send a held inner packet as if it had just come from the TUN device."""
+
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Write an inner packet (an ICMPv6 error of ours) to the TUN device."""
+
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Answer to ``Node.reach(ticket, …)``: the tunnel to ``host_id`` is up."""
+
+    ticket: int
+    host_id: IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class NotReached:
+    """Answer to ``Node.reach(ticket, …)``: why not, in one sentence.
+
+    ``no_such_host`` is true when the zone says that there is no host of that name.
+    """
+
+    ticket: int
+    reason: str
+    no_such_host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Answer to ``Node.ping(ticket, …)``: round trip in seconds, or ``None`` with a reason."""
+
+    ticket: int
+    rtt: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """After ``Node.shutdown``: records withdrawn and peers told (or given up); the driver may end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A line for the log: ``level`` is debug, info, warning or error; ``fields`` are key, value."""
+
+    level: str
+    text: str
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+Command: TypeAlias = (
+    SendIke
+    | SendKeepalive
+    | SendZone
+    | InstallInbound
+    | InstallOutbound
+    | RemoveInbound
+    | RemoveOutbound
+    | SetFlow
+    | ClearFlow
+    | SendDummy
+    | AddRoute
+    | RemoveRoute
+    | Inject
+    | Deliver
+    | Reached
+    | NotReached
+    | Pong
+    | Finished
+    | Log
+)
