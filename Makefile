@@ -1,0 +1,47 @@
+# Two commands (docs/architecture.md): `make demo` and `make test`. Both set up what they need, say what
+# they install, ask nothing, and start at once when there is nothing to set up.
+.NOTPARALLEL:
+.PHONY: help setup demo test check bench build clean
+
+PYTHON := .venv/bin/python
+ARGS ?=
+
+help:
+	@echo "make demo    two hosts in network namespaces find each other by name and move a file (as root)"
+	@echo "make test    all tests, real peers included (as root); ARGS='-k name' picks some"
+	@echo "make check   lint, format, types, layering"
+	@echo "make bench   how fast, as ratios"
+	@echo "make build   the native modules, after an edit of a .pyx"
+	@echo "make setup   all that the above need, nothing else"
+	@echo "make clean   removes all that was built, the virtual environment too"
+
+setup:
+	@scripts/setup test
+
+demo:
+	@scripts/setup demo
+	@$(PYTHON) -m tunnel demo $(ARGS)
+
+test:
+	@scripts/setup test
+	$(PYTHON) -m pytest $(ARGS)
+
+check:
+	@scripts/setup check
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+
+bench:
+	@scripts/setup demo
+	@$(PYTHON) -m bench $(ARGS)
+
+build:
+	@scripts/setup build
+
+clean:
+	rm -rf .venv .setup build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find fastpath -name '*.so' -delete
+	for source in fastpath/*.pyx; do rm -f "$${source%.pyx}.c" "$${source%.pyx}.html"; done
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
