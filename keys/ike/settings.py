@@ -1,0 +1,60 @@
+"""The numbers of an IKE endpoint; every one has a unit and a source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class IkeSettings:
+    """Times are seconds. Lifetimes are local matters, never negotiated (RFC 7296 §2.8)."""
+
+    # CHILD_SA and IKE SA lifetimes; a rekey starts ``margin`` × lifetime before the end, moved
+    # earlier by up to half of the margin at random, so that two sides seldom collide.
+    child_lifetime: float = 3600.0
+    ike_lifetime: float = 4 * 3600.0
+    rekey_margin: float = 0.1
+    rekey_retry: float = 10.0  # after TEMPORARY_FAILURE (RFC 7296 §2.25 leaves the value to us)
+
+    # After a rekey the old CHILD_SA still receives for this long, so that packets which were
+    # overtaken on their way are not lost.
+    drain: float = 2.0
+
+    # Only outgoing traffic for this long starts a liveness check (RFC 7296 §2.4).
+    liveness: float = 30.0
+    liveness_tries: int = 6  # about 20 s
+    hint_interval: float = 5.0  # unauthenticated INVALID_SPI hints may start a check this often
+
+    # Retransmission (RFC 7296 §2.1, §2.4): first after 0.5 s, ×1.8, at most 60 s, 12 times, ±10 %.
+    retransmit_first: float = 0.5
+    retransmit_factor: float = 1.8
+    retransmit_cap: float = 60.0
+    retransmit_jitter: float = 0.1
+    retransmit_tries: int = 12
+    close_tries: int = 4  # a Delete is retransmitted for about 6 s
+
+    # One attempt to reach a peer, from the first message to IKE_AUTH's answer.
+    connect_timeout: float = 30.0
+    # An unauthenticated refusal of IKE_SA_INIT is believed only when nothing better came for
+    # this long (RFC 7296 §2.21.1: "continue trying for some time before giving up").
+    refusal_patience: float = 3.0
+
+    # Strangers: half-open SAs live 30 s; above the first number a COOKIE is asked for
+    # (RFC 7296 §2.6), above the second new ones are dropped.
+    half_open_timeout: float = 30.0
+    cookie_threshold: int = 16
+    half_open_limit: int = 256
+    cookie_secret_lifetime: float = 60.0
+    ask_limit: int = 64  # peers that wait for the owner's answer at once
+    answers_per_second: int = 20  # unprotected error answers and log lines about strangers
+
+    # Authenticated peers are bounded too.
+    sas_per_peer: int = 8
+    children_per_sa: int = 4
+    queue_limit: int = 16  # exchanges of ours that wait for the window of one SA
+
+    # In order of preference. Names as strongSwan spells them.
+    encryption: tuple[str, ...] = ("aes256gcm16", "aes128gcm16", "chacha20poly1305")
+    prf: tuple[str, ...] = ("prfsha256", "prfsha384")
+    groups: tuple[str, ...] = ("x25519", "ecp256")
+    pfs: bool = True  # a fresh key exchange when a CHILD_SA is rekeyed (RFC 7296 §2.17)
