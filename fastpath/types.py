@@ -34,6 +34,21 @@ class Suite(StrEnum):
 SALT_OCTETS = 4
 IV_OCTETS = 8
 TAG_OCTETS = 16
+ESP_HEADER_OCTETS = 8
+
+SOFT_LIMIT_PACKETS = 2**31
+"""After so many packets an outbound SA asks once for a new one (ikev2_esp §13; half of 2^32)."""
+
+UNKNOWN_SPI_EVENTS_PER_SECOND = 5
+"""So many :class:`UnknownSpiEvent` a second reach the control plane; every packet is counted."""
+
+EVENT_QUEUE_PACKETS = 1024
+EVENT_QUEUE_OCTETS = 2 * 1024 * 1024
+"""A pump keeps at most so many undrained events and payload octets, else ``QUEUE_FULL``."""
+
+
+class SequenceExhausted(Exception):  # noqa: N818 - a state of the SA, not a fault of the caller
+    """The outbound SA has used its last sequence number and must never wrap (RFC 4303 §3.3.3)."""
 
 
 class Mode(StrEnum):
@@ -117,7 +132,11 @@ class ControlEvent:
 
 @dataclass(frozen=True, slots=True)
 class NewSourceEvent:
-    """An authenticated, non-replayed packet of ``spi`` came from another endpoint than before."""
+    """An authenticated, non-replayed packet of ``spi`` came from another endpoint than before.
+
+    Only a packet with the highest sequence number so far says so (the first one of an SA does,
+    too), so that a late or held-back packet never moves the endpoint back (ikev2_esp §14).
+    """
 
     spi: int
     source: Endpoint
