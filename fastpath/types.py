@@ -183,18 +183,29 @@ class Pump(Protocol):
     engine: str  # "native" or "reference"
     aead: str  # e.g. "ipsec-mb 1.3 (AVX512)", "OpenSSL 3.0.22", "cryptography 50.0.2"
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Starts the threads. A pump is started once."""
+
     def stop(self) -> None:
         """Stops within 100 ms; threads are joined, descriptors stay open (the caller's)."""
 
-    def install_inbound(self, sa: SaParams) -> None: ...
-    def install_outbound(self, sa: SaParams) -> None: ...
-    def remove_inbound(self, spi: int) -> None: ...
-    def remove_outbound(self, spi: int) -> None: ...
-    def set_flow(self, peer_id: bytes, spi: int, endpoint: Endpoint) -> None:
-        """Inner packets to ``peer_id`` are sealed with outbound ``spi`` and sent to ``endpoint``."""
+    def install_inbound(self, sa: SaParams) -> None:
+        """Opens what comes with ``sa.spi`` from now on."""
 
-    def clear_flow(self, peer_id: bytes) -> None: ...
+    def install_outbound(self, sa: SaParams) -> None:
+        """Makes ``sa.spi`` ready to be named in a flow."""
+
+    def remove_inbound(self, spi: int) -> None:
+        """Forgets the SA and its key; an SPI that is not there is fine."""
+
+    def remove_outbound(self, spi: int) -> None:
+        """Forgets the SA and its key; an SPI that is not there is fine."""
+
+    def set_flow(self, peer_id: bytes, spi: int, endpoint: Endpoint) -> None:
+        """Seals inner packets to ``peer_id`` with outbound ``spi`` and sends to ``endpoint``."""
+
+    def clear_flow(self, peer_id: bytes) -> None:
+        """Inner packets to ``peer_id`` raise :class:`AcquireEvent` from now on."""
 
     def inject(self, packet: bytes) -> None:
         """Sends an inner packet as if it had just come from the TUN device."""
@@ -211,10 +222,15 @@ class Pump(Protocol):
     def event_fd(self) -> int:
         """A descriptor that turns readable when ``drain`` has something."""
 
-    def drain(self) -> list[Event]: ...
+    def drain(self) -> list[Event]:
+        """Takes all queued events, oldest first, and makes ``event_fd`` unreadable."""
+
     def counters(self) -> dict[str, int]:
         """Totals: ``rx_packets``, ``tx_packets``, ``rx_octets``, ``tx_octets`` (inner) and
         ``drop_<name>`` for every :class:`Drop` that happened."""
 
-    def inbound_counters(self, spi: int) -> SaCounters | None: ...
-    def outbound_counters(self, spi: int) -> SaCounters | None: ...
+    def inbound_counters(self, spi: int) -> SaCounters | None:
+        """What inbound ``spi`` has passed and dropped; ``None`` when there is no such SA."""
+
+    def outbound_counters(self, spi: int) -> SaCounters | None:
+        """What outbound ``spi`` has sealed; ``None`` when there is no such SA."""

@@ -59,8 +59,6 @@ def unwrap(params: SaParams, opened: Opened) -> bytes | Drop:
     Octets behind the inner packet's own length are traffic-flow padding (RFC 4303 §2.7) and cut.
     """
     if params.mode is Mode.TRANSPORT:
-        if opened.next_header == NEXT_HEADER_IPV6:
-            return Drop.SELECTOR  # a packet within a packet would have addresses of its own
         return _rebuild(params, opened)
     if opened.next_header != NEXT_HEADER_IPV6:
         return Drop.SELECTOR
