@@ -1,0 +1,202 @@
+"""The TUN device: made, or taken over where the user owns a persistent one (DESIGN "Privilege").
+
+Frames carry no packet information header: a frame is an IPv6 packet. The device holds one
+address, the host id, and routes to single peers (/128), never wider ones.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from functools import partial
+from ipaddress import IPv6Address
+from pathlib import Path
+
+import pytun
+
+from tunnel.io import netlink, privilege
+from tunnel.io.routes import RouteHelper
+
+_TUN = Path("/dev/net/tun")
+
+
+class DeviceError(Exception):
+    """The device cannot be had as it should be; the text says cause and fix."""
+
+
+class RouteMissingError(DeviceError):
+    """A route cannot be added for want of CAP_NET_ADMIN; the text holds the command that does."""
+
+
+class Device:
+    """An open TUN device. ``fd`` is non-blocking and stays open until :meth:`close`."""
+
+    vnet_hdr = False
+
+    def __init__(
+        self,
+        tun: pytun.TunTapDevice,
+        link: netlink.Link,
+        mtu: int,
+        helper: RouteHelper | None,
+    ) -> None:
+        self._tun = tun
+        self._index = link.index
+        self._helper = helper
+        self.name = link.name
+        self.mtu = mtu
+        self.fd: int = tun.fileno()
+
+    @property
+    def helper_pid(self) -> int | None:
+        """The route helper's process id, or ``None`` when we run without any capability."""
+        return None if self._helper is None else self._helper.pid
+
+    def add_route(self, host_id: IPv6Address) -> None:
+        """Routes ``host_id``/128 to the device. Raises :class:`RouteMissingError` where we may not
+        and it is not there, :class:`DeviceError` where the kernel refuses."""
+        if self._helper is None:
+            if host_id not in netlink.routes(self._index):
+                command = f"sudo ip -6 route add {host_id}/128 dev {self.name}"
+                cause = f"there is no route to {host_id}, and this process may not add one"
+                raise RouteMissingError(f"{cause}; run `{command}`")
+            return
+        self._change(True, host_id)
+
+    def remove_route(self, host_id: IPv6Address) -> None:
+        """Takes back a route of :meth:`add_route`; routes that others made stay."""
+        if self._helper is not None:
+            self._change(False, host_id)
+
+    def _change(self, add: bool, host_id: IPv6Address) -> None:
+        assert self._helper is not None
+        try:
+            self._helper.change(add, host_id)
+        except OSError as problem:
+            verb = "added" if add else "removed"
+            cause = f"the route to {host_id} on {self.name} could not be {verb} ({_text(problem)})"
+            raise DeviceError(f"{cause}; see `ip -6 route show {host_id}`") from None
+
+    def close(self) -> None:
+        """Takes away all that was set up, and the device itself unless it is persistent."""
+        if self._helper is not None:
+            self._helper.close()
+            self._helper = None
+        self._tun.close()
+
+
+def open_device(name: str, host_id: IPv6Address, mtu: int) -> Device:
+    """Opens ``name``, with ``host_id``/128 as its address and ``mtu`` octets, and brings it up.
+
+    An existing persistent device of the user is taken over. With CAP_NET_ADMIN all is set as
+    needed, and a route helper is started; without it, the device must already be as it should.
+    Raises :class:`DeviceError`.
+    """
+    before = netlink.link(name)
+    tun = _attach(name, before)
+    try:
+        link = netlink.link(name)
+        if link is None:
+            raise DeviceError(f"the device {name} vanished at once; see `journalctl -k`")
+        if not privilege.can_configure():
+            _require(link, host_id, mtu)
+            return Device(tun, link, link.mtu, None)
+        _configure(link, mtu, host_id)
+        ours = host_id if before is not None and host_id not in before.addresses else None
+        return Device(tun, link, mtu, _start_helper(link, ours))
+    except BaseException:
+        tun.close()
+        raise
+
+
+def create_persistent(
+    name: str, owner: int, host_id: IPv6Address, mtu: int, peers: tuple[IPv6Address, ...]
+) -> None:
+    """Makes a device that stays and that the user id ``owner`` may open without any capability,
+    with address, MTU and routes to ``peers``. An existing one of that name gets what it lacks.
+
+    Raises :class:`DeviceError`.
+    """
+    if not privilege.can_configure():
+        cause = "making a device needs CAP_NET_ADMIN"
+        raise DeviceError(f"{cause}; run this one command with sudo")
+    if netlink.link(name) is None:
+        try:
+            netlink.make_persistent_tun(name, owner)
+        except OSError as problem:
+            raise DeviceError(_why_not(name, problem)) from None
+    link = netlink.link(name)
+    assert link is not None
+    _configure(link, mtu, host_id)
+    for peer in peers:
+        try:
+            netlink.apart(partial(netlink.change_route, add=True, index=link.index, to=peer))
+        except OSError as problem:
+            raise DeviceError(f"no route to {peer} could be added ({_text(problem)})") from None
+
+
+def _attach(name: str, before: netlink.Link | None) -> pytun.TunTapDevice:
+    if before is not None and before.kind != "tun":
+        cause = f"{name} exists and is no TUN device"
+        raise DeviceError(f"{cause}; choose another name for host.device")
+    try:
+        tun = pytun.TunTapDevice(name=name, flags=pytun.IFF_TUN | pytun.IFF_NO_PI, dev=str(_TUN))
+    except (OSError, pytun.Error) as problem:
+        number = int(problem.args[0])
+        raise DeviceError(_why_not(name, OSError(number, os.strerror(number)))) from None
+    os.set_blocking(tun.fileno(), False)
+    os.set_inheritable(tun.fileno(), False)
+    return tun
+
+
+def _why_not(name: str, problem: OSError) -> str:
+    own = "or let the user own a device: `sudo autotunnel device create --user NAME`"
+    match problem.errno:
+        case errno.ENOENT | errno.ENODEV | errno.ENXIO:
+            return f"there is no {_TUN}; load the module with `sudo modprobe tun`"
+        case errno.EACCES:
+            return f"{_TUN} may not be opened by this user; run `sudo chmod 0666 {_TUN}`"
+        case errno.EBUSY:
+            cause = f"the device {name} is in use by another process"
+            return f"{cause}; end that one (`autotunnel down`) or choose another host.device"
+        case errno.EPERM:
+            cause = f"making or opening the device {name} needs CAP_NET_ADMIN"
+            return f"{cause}; run as root, or by `autotunnel service install`, {own}"
+        case _:
+            return f"the device {name} cannot be opened ({_text(problem)}); see `journalctl -k`"
+
+
+def _configure(link: netlink.Link, mtu: int, host_id: IPv6Address) -> None:
+    try:
+        netlink.configure(link.index, mtu, host_id)
+    except OSError as problem:
+        cause = f"the device {link.name} cannot be configured ({_text(problem)})"
+        if problem.errno in (errno.EACCES, errno.EOPNOTSUPP, errno.ENODEV):
+            fix = "is IPv6 switched off? see `sysctl net.ipv6.conf.all.disable_ipv6`"
+        else:
+            fix = "run as root, or by `autotunnel service install`"
+        raise DeviceError(f"{cause}; {fix}") from None
+
+
+def _require(link: netlink.Link, host_id: IPv6Address, mtu: int) -> None:
+    """Without a capability: says which command brings the device to what it should be."""
+    lacking = []
+    if host_id not in link.addresses:
+        lacking.append(f"sudo ip -6 addr add {host_id}/128 dev {link.name} nodad noprefixroute")
+    if not link.up or link.mtu != mtu:
+        lacking.append(f"sudo ip link set {link.name} mtu {mtu} up")
+    if lacking:
+        cause = f"the device {link.name} is not set up, and this process may not do it"
+        raise DeviceError(f"{cause}; run `{' && '.join(lacking)}`")
+
+
+def _start_helper(link: netlink.Link, address: IPv6Address | None) -> RouteHelper:
+    try:
+        return RouteHelper(link.index, address)
+    except OSError as problem:
+        cause = f"the route helper did not start ({_text(problem)})"
+        raise DeviceError(f"{cause}; its own words stand above") from None
+
+
+def _text(problem: OSError) -> str:
+    return problem.strerror or str(problem)
