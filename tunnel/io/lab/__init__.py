@@ -20,23 +20,29 @@ It needs Linux, root and iproute2: :func:`missing` says in a sentence what is no
 """
 
 from tunnel.io.lab.capture import Capture, Sighting, find_all
+from tunnel.io.lab.hosts import HostMachine, RendezvousMachine
 from tunnel.io.lab.lab import Lab
 from tunnel.io.lab.namespace import Namespace
+from tunnel.io.lab.pcap import Packet, read_packets
 from tunnel.io.lab.process import LabError, Process, wait_until
 from tunnel.io.lab.requirements import missing
 from tunnel.io.lab.topology import Switch, connect, make_router
 
 __all__ = [
     "Capture",
+    "HostMachine",
     "Lab",
     "LabError",
     "Namespace",
+    "Packet",
     "Process",
+    "RendezvousMachine",
     "Sighting",
     "Switch",
     "connect",
     "find_all",
     "make_router",
     "missing",
+    "read_packets",
     "wait_until",
 ]

@@ -31,6 +31,7 @@ class Lab:
         self._stack = contextlib.ExitStack()
         self._handlers: dict[signal.Signals, signal._HANDLER] = {}
         self.folder = Path()
+        self.machines: list[Namespace] = []
 
     def __enter__(self) -> Lab:
         """Begin: leftovers of dead runs go, our folder comes."""
@@ -72,6 +73,7 @@ class Lab:
             raise LabError(f"{role!r} is no good name for a machine of a lab")
         made = Namespace(role, self._prefix, self.folder)
         self._stack.callback(made.close)
+        self.machines.append(made)
         return made
 
     def switch(self, role: str) -> Switch:

@@ -1,0 +1,202 @@
+"""A stock strongSwan in a namespace of a lab, as a real peer.
+
+Debian's charon with its user-space ESP (``kernel-libipsec``), one per namespace: its ``/run`` is a
+private mount, its vici socket lies in the lab's folder, and ``swanctl`` drives it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tunnel.io.lab import LabError, Namespace, wait_until
+
+CHARON = "/usr/lib/ipsec/charon"
+# kernel-libipsec before kernel-netlink: the first one that offers ESP is taken.
+PLUGINS = (
+    "random nonce openssl aes sha1 sha2 hmac kdf gcm chapoly curve25519 gmp pem pkcs1 pkcs8 pkcs12 "
+    "x509 pubkey constraints revocation socket-default kernel-libipsec kernel-netlink vici updown "
+    "counters"
+)
+
+_INSTALLED = r"INSTALLED.*?in  ([0-9a-f]{8})[,)(].*?out ([0-9a-f]{8})[,)(]"
+
+_STRONGSWAN_CONF = """
+charon {{
+  load_modular = no
+  load = {plugins}
+  retransmit_tries = 3
+  filelog {{
+    main {{
+      path = {folder}/charon.log
+      flush_line = yes
+      default = 1
+      ike = 2
+      cfg = 2
+    }}
+  }}
+  plugins {{
+    vici {{
+      socket = unix://{folder}/vici
+    }}
+  }}
+}}
+swanctl {{
+  load = {plugins}
+}}
+"""
+
+_SWANCTL_CONF = """
+connections {{
+  peer {{
+    version = 2
+    local_addrs = {local}
+    remote_addrs = {remote}
+    proposals = {ike}
+    encap = yes
+    rekey_time = 4h
+    local {{
+      auth = psk
+      id = {local_id}
+    }}
+    remote {{
+      auth = psk
+      id = {remote_id}
+    }}
+    children {{
+      inner {{
+        local_ts = {local_inner}/128
+        remote_ts = {remote_inner}/128
+        esp_proposals = {esp}
+        rekey_time = {child_rekey}
+        start_action = none
+      }}
+    }}
+  }}
+}}
+secrets {{
+  ike-peer {{
+    id-1 = {local_id}
+    id-2 = {remote_id}
+    secret = 0x{psk}
+  }}
+}}
+"""
+
+
+class Charon:
+    """One charon with one connection ``peer`` that has one child ``inner``."""
+
+    def __init__(
+        self,
+        machine: Namespace,
+        *,
+        local: str,
+        remote: str,
+        local_id: str,
+        remote_id: str,
+        local_inner: str,
+        remote_inner: str,
+        psk: bytes,
+        ike: str = "aes128gcm16-prfsha256-x25519",
+        esp: str = "aes128gcm16",
+        child_rekey: str = "1h",
+    ) -> None:
+        self.machine = machine
+        self.folder = machine.folder / "charon"
+        (self.folder / "run").mkdir(parents=True)
+        (self.folder / "strongswan.conf").write_text(
+            _STRONGSWAN_CONF.format(plugins=PLUGINS, folder=self.folder)
+        )
+        (self.folder / "swanctl.conf").write_text(
+            _SWANCTL_CONF.format(
+                local=local,
+                remote=remote,
+                local_id=local_id,
+                remote_id=remote_id,
+                local_inner=local_inner,
+                remote_inner=remote_inner,
+                psk=psk.hex(),
+                ike=ike,
+                esp=esp,
+                child_rekey=child_rekey,
+            )
+        )
+        machine.ip("address", "add", f"{local_inner}/128", "dev", "lo", "nodad")
+        self._env = {
+            "STRONGSWAN_CONF": str(self.folder / "strongswan.conf"),
+            "SWANCTL_DIR": str(self.folder),
+        }
+        self.process = machine.start(
+            *("unshare", "-m", "--propagation", "private", "sh", "-c"),
+            f'mount --bind "{self.folder}/run" /run && exec {CHARON}',
+            name="charon",
+            env=self._env,
+        )
+        self._wait_for_vici()
+        said = self.swanctl("--load-all", "--file", str(self.folder / "swanctl.conf"))
+        assert "successfully loaded 1 connections" in said, said
+
+    def swanctl(self, *arguments: str, check: bool = True) -> str:
+        """Run ``swanctl`` against this charon; what it printed."""
+        command, *rest = arguments
+        done = self.machine.run(
+            *("swanctl", command, "--uri", f"unix://{self.folder}/vici", *rest),
+            env=self._env,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise LabError(f"swanctl {command}: {done.stdout}{done.stderr}\n{self.log()}")
+        return done.stdout
+
+    def initiate(self) -> None:
+        """Make the tunnel from charon's side."""
+        self.swanctl("--initiate", "--child", "inner", "--timeout", "20")
+
+    def rekey_child(self) -> None:
+        """Have charon rekey the CHILD_SA now (RFC 7296 §1.3.3)."""
+        self.swanctl("--rekey", "--child", "inner")
+
+    def terminate(self) -> None:
+        """Have charon delete the IKE SA and all below it."""
+        self.swanctl("--terminate", "--ike", "peer", "--timeout", "10")
+
+    def sas(self) -> str:
+        """What ``swanctl --list-sas`` says."""
+        return self.swanctl("--list-sas")
+
+    def children(self) -> list[tuple[int, int]]:
+        """(spi_in, spi_out) of each installed CHILD_SA, as charon sees them."""
+        return [
+            (int(found[1], 16), int(found[2], 16))
+            for found in re.finditer(
+                r"INSTALLED.*?in  ([0-9a-f]{8})[,)(].*?out ([0-9a-f]{8})[,)(]",
+                self.sas(),
+                re.DOTALL,
+            )
+        ]
+
+    def octets(self) -> tuple[int, int]:
+        """(received, sent) inner octets of all children, by charon's counters."""
+        text = self.sas()
+        totals = [
+            sum(
+                int(number)
+                for number in re.findall(rf"^\s+{way}\s.*?(\d+) bytes", text, re.MULTILINE)
+            )
+            for way in ("in", "out")
+        ]
+        return totals[0], totals[1]
+
+    def log(self) -> str:
+        """Its log so far."""
+        path: Path = self.folder / "charon.log"
+        return path.read_text(errors="replace") if path.exists() else self.process.output()
+
+    def _wait_for_vici(self) -> None:
+        def ready() -> bool:
+            if not self.process.running:
+                raise LabError(f"charon ended:\n{self.process.output()}\n{self.log()}")
+            return (self.folder / "vici").exists()
+
+        wait_until(ready, 20, "charon opens its control socket")

@@ -1,0 +1,348 @@
+"""The scenes of the demo, in their order. Each tells what happened and gives its figure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from tunnel.cli.demo import stage as place
+from tunnel.cli.demo.secrecy import Secrets, make_file
+from tunnel.cli.demo.stage import Stage
+from tunnel.cli.demo.story import Step, StepFailedError
+from tunnel.cli.demo.timing import Timing, esp_packets, measure
+from tunnel.io.lab import (
+    Capture,
+    HostMachine,
+    Lab,
+    LabError,
+    Process,
+    RendezvousMachine,
+    wait_until,
+)
+
+DOMAIN = "alice.members.example"
+DESK, LAPTOP = "office-desk", "travel-laptop"
+FILE_NAME = "holiday-film.bin"
+FILE_OCTETS = 64 * 1024 * 1024
+HTTP_PORT = 8080
+REKEY_SECONDS = 4.0
+SLOW_OCTETS_PER_SECOND = 8 * 1024 * 1024
+MEBI = 1024 * 1024
+
+
+class Demo:
+    """The running demo: its machines, and what the scenes hand on to each other."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.secrets = Secrets()
+        self.web: Process | None = None
+
+    def _take_stage(self, stage: Stage) -> None:
+        self.stage = stage
+        self.rendezvous = RendezvousMachine(stage.rendezvous)
+        self.desk = HostMachine(stage.desk)
+        self.laptop = HostMachine(stage.laptop)
+
+    def _capture(self, name: str) -> Capture:
+        internet = self.stage.internet
+        return self.lab.capture(internet.namespace, internet.device, name)
+
+    def logs(self) -> dict[str, str]:
+        """What each daemon said last, for the person who has to find out."""
+        if not hasattr(self, "rendezvous"):
+            return {}
+        machines = (self.rendezvous, self.desk, self.laptop)
+        return {machine.machine.role: said for machine in machines if (said := machine.log())}
+
+    # --- Setting up -------------------------------------------------------------------------
+
+    def network(self, step: Step) -> None:
+        """Namespaces for two homes, a rendezvous and the internet, which is captured."""
+        self._take_stage(place.build(self.lab))
+        self.capture = self._capture("internet")
+        for machine, address in ((self.stage.desk, place.LAPTOP), (self.stage.laptop, place.DESK)):
+            machine.run("ping", "-c", "1", "-W", "5", address)
+        step.tell(
+            "two homes behind plain routers, a rendezvous, and the internet between, captured",
+            namespaces=len(self.lab.machines),
+        )
+
+    def account(self, step: Step) -> None:
+        """``init`` makes the account; ``serve`` runs its zone."""
+        where = ("--rendezvous", place.RENDEZVOUS, "--name", DESK, "-c", str(self.desk.config))
+        self.desk.cli("init", DOMAIN, *where)
+        self.desk.settle(place.STUB)
+        self.desk.change("ike", {"child_lifetime": REKEY_SECONDS})
+        self.rendezvous.adopt(self.desk)
+        started = time.monotonic()
+        self.rendezvous.serve()
+        ready = round(time.monotonic() - started, 3)
+        step.tell(
+            f"{DESK} made the account {DOMAIN}; the rendezvous served its zone after {ready:.2f} s",
+            domain=DOMAIN,
+            serve_ready_s=ready,
+        )
+
+    def invitation(self, step: Step) -> None:
+        """``invite`` and ``join`` bring the second host in; the token works only once."""
+        told = self.desk.cli("invite", "--json", "-c", str(self.desk.config)).stdout
+        token = find_token(told)
+        started = time.monotonic()
+        self.laptop.cli("join", token, "--name", LAPTOP, "-c", str(self.laptop.config))
+        joined_ms = round((time.monotonic() - started) * 1000, 1)
+        self.laptop.settle(place.STUB)
+        again = self.laptop.machine.folder / "again.toml"
+        second = self.laptop.cli("join", token, "--name", "thief", "-c", str(again), check=False)
+        if second.returncode == 0:
+            raise StepFailedError("the same token let a second machine in")
+        step.tell(
+            f"{LAPTOP} joined with a token of {len(token)} characters in {joined_ms:.0f} ms; "
+            "the same token was refused the second time",
+            join_ms=joined_ms,
+            token_characters=len(token),
+            second_use_refused=True,
+        )
+
+    def up(self, step: Step) -> None:
+        """Two ``up`` as separate processes publish their records."""
+        self._up_both()
+        status = self.laptop.status()["host"]
+        for label, host in ((DESK, self.desk), (LAPTOP, self.laptop)):
+            self.secrets.add_host(label, DOMAIN, host.status()["host"]["id"])
+        step.tell(
+            f"both hosts are in the zone; engine {status['engine']}, AEAD by {status['aead']}",
+            engine=status["engine"],
+            aead=status["aead"],
+            host_ids={DESK: self._id(self.desk), LAPTOP: self._id(self.laptop)},
+        )
+
+    def _up_both(self) -> None:
+        self.desk.up()
+        self.laptop.up()
+
+    @staticmethod
+    def _id(host: HostMachine) -> str:
+        return str(host.status()["host"]["id"])
+
+    # --- The main job -----------------------------------------------------------------------
+
+    def discovery(self, step: Step) -> None:
+        """A name makes the tunnel: zone, endpoint, IKE, SA; then the answer."""
+        name, desk_id = f"{DESK}.{DOMAIN}", self._id(self.desk)
+        begun, started = time.time(), time.monotonic()
+        answer = self.stage.laptop.run("getent", "ahostsv6", name).stdout
+        lookup_ms = round((time.monotonic() - started) * 1000, 1)
+        if desk_id not in answer.split():
+            raise StepFailedError(f"{name} resolved to {answer.strip()!r}, not to {desk_id}")
+        timing = self._timing(begun)
+        peer = self._peer(self.laptop, DESK)
+        step.tell(
+            f"{name} is {desk_id}: found in {timing.discovery_ms:.1f} ms, "
+            f"keys in {timing.handshake_ms:.1f} ms, answered after {lookup_ms:.0f} ms in all",
+            discovery_ms=timing.discovery_ms,
+            handshake_ms=timing.handshake_ms,
+            ike_messages=timing.messages,
+            lookup_ms=lookup_ms,
+            path=peer["path"],
+            suite=peer["suite"],
+        )
+
+    def _timing(self, since: float) -> Timing:
+        def measured() -> Timing | None:
+            return measure(self.capture.file, place.RENDEZVOUS, since)
+
+        return wait_until(measured, 5.0, "the capture shows the handshake")
+
+    @staticmethod
+    def _peer(host: HostMachine, name: str) -> dict[str, Any]:
+        peer = host.peer(name)
+        if peer is None:
+            raise StepFailedError(f"status on {host.machine.role} does not know {name}")
+        return peer
+
+    def file(self, step: Step) -> None:
+        """A file of 64 MiB over HTTP by name, with unmodified programs."""
+        folder = self.stage.desk.folder / "web"
+        folder.mkdir()
+        self.secrets.file = make_file(folder / FILE_NAME, FILE_OCTETS)
+        self.web = self._serve_files(folder)
+        arrived = self.stage.laptop.folder / FILE_NAME
+        seconds = self._fetch(arrived)
+        digest = _sha256(arrived)
+        if digest != _sha256(folder / FILE_NAME):
+            raise StepFailedError("the file that arrived is another one")
+        rate = FILE_OCTETS / MEBI / seconds
+        step.tell(
+            f"curl fetched {FILE_OCTETS // MEBI} MiB by name in {seconds:.2f} s, {rate:.1f} MiB/s; "
+            f"SHA-256 {digest[:16]}… is right",
+            octets=FILE_OCTETS,
+            transfer_s=round(seconds, 3),
+            mib_per_s=round(rate, 2),
+            sha256=digest,
+        )
+
+    def _serve_files(self, folder: Path) -> Process:
+        web = self.stage.desk.start(
+            *("python3", "-u", "-m", "http.server", str(HTTP_PORT), "--bind", self._id(self.desk)),
+            *("--directory", str(folder)),
+            name="http.server",
+        )
+        web.wait_for("Serving HTTP", 10.0)
+        return web
+
+    def _fetch(self, target: Path, *options: str) -> float:
+        done = self.stage.laptop.run(
+            *("curl", "-sS", "--fail", "--noproxy", "*", "-o", str(target)),
+            *("-w", "%{time_total}", *options),
+            f"http://{DESK}.{DOMAIN}:{HTTP_PORT}/{FILE_NAME}",
+            timeout=180.0,
+        )
+        return float(done.stdout)
+
+    def rekey(self, step: Step) -> None:
+        """Fresh keys in the middle of a transfer, and nothing is lost."""
+        before = self._spis()
+        arrived = self.stage.laptop.folder / "again.bin"
+        seconds = self._fetch(arrived, "--limit-rate", str(SLOW_OCTETS_PER_SECOND))
+        after = self._spis()
+        if before == after:
+            raise StepFailedError(f"no new keys during a transfer of {seconds:.1f} s")
+        if _sha256(arrived) != _sha256(self.stage.desk.folder / "web" / FILE_NAME):
+            raise StepFailedError("the file that arrived across a rekey is another one")
+        step.tell(
+            f"the keys were replaced during a slower transfer of {seconds:.1f} s, "
+            "which did not notice",
+            transfer_s=round(seconds, 3),
+            spis_before=before,
+            spis_after=after,
+        )
+
+    def _spis(self) -> list[Any]:
+        peer = self._peer(self.laptop, DESK)
+        return [peer["spi_in"], peer["spi_out"]]
+
+    def ping(self, step: Step) -> None:
+        """The system's ping, by name."""
+        said = self.stage.laptop.run(
+            *("ping", "-6", "-c", "10", "-i", "0.2", "-W", "5", f"{DESK}.{DOMAIN}")
+        ).stdout
+        figures = re.search(r"= [\d.]+/([\d.]+)/", said)
+        received = re.search(r"(\d+) received", said)
+        if figures is None or received is None:
+            raise StepFailedError(f"ping said {said.strip()!r}")
+        average = float(figures[1])
+        step.tell(
+            f"{received[1]} of 10 pings came back, {average:.2f} ms on average",
+            rtt_ms=average,
+            received=int(received[1]),
+        )
+
+    # --- Trouble ----------------------------------------------------------------------------
+
+    def recovery(self, step: Step) -> None:
+        """One host is killed and started again; the other finds it by itself."""
+        victim = self.desk.process
+        assert victim is not None
+        desk_id = self._id(self.desk)
+        victim.kill()
+        killed = time.monotonic()
+        self.desk.up()
+        running = round(time.monotonic() - killed, 3)
+        command = ("ping", "-6", "-c", "1", "-W", "1", desk_id)
+
+        def answered() -> bool:
+            return self.stage.laptop.run(*command, check=False).returncode == 0
+
+        wait_until(answered, 60.0, f"{LAPTOP} reaches {DESK} again")
+        recovered = round(time.monotonic() - killed, 3)
+        if self._id(self.desk) != desk_id:
+            raise StepFailedError("the host id changed within one boot")
+        self._fetch(self.stage.laptop.folder / "after.bin")
+        step.tell(
+            f"{DESK} was killed and started again ({running:.1f} s); traffic flowed "
+            f"{max(recovered - running, 0.0):.2f} s later, under the same host id",
+            restart_s=running,
+            recovery_s=recovered,
+        )
+
+    # --- What others see --------------------------------------------------------------------
+
+    def shutdown(self, step: Step) -> None:
+        """``down`` leaves nothing behind."""
+        for host in (self.laptop, self.desk):
+            host.down()
+        left = [
+            f"{machine.role}: {device['ifname']}"
+            for machine in (self.stage.desk, self.stage.laptop)
+            for device in machine.ip_json("link", "show")
+            if device["ifname"] not in {"lo", "eth0"}
+        ]
+        if left:
+            raise StepFailedError(f"devices were left behind: {', '.join(left)}")
+        step.tell("both hosts went down and left no device and no route behind")
+
+    def secrecy(self, step: Step) -> None:
+        """The capture of all of it shows neither file, nor host ids, nor names."""
+        self.capture.stop()
+        packets, sealed = self.capture.packets(), esp_packets(self.capture.file)
+        seen = self.secrets.look(self.capture.file)
+        if seen:
+            raise StepFailedError(
+                "visible on the internet: "
+                + "; ".join(f"{sighting.what} ({sighting.times} times)" for sighting in seen)
+            )
+        carried = self.capture.octets
+        if sealed == 0 or carried < FILE_OCTETS:
+            raise StepFailedError(f"the capture misses the transfer: {carried} octets")
+        kinds = (self.secrets.file, self.secrets.host_ids, self.secrets.names)
+        step.tell(
+            f"{packets} packets ({carried // MEBI} MiB, {sealed} of ESP) crossed the internet; "
+            f"none of {sum(map(len, kinds))} traces of the file, the host ids and the names is there",
+            packets=packets,
+            esp_packets=sealed,
+            capture_octets=carried,
+            packets_lost_by_capture=self.capture.lost(),
+            needles={"file": len(kinds[0]), "host_ids": len(kinds[1]), "names": len(kinds[2])},
+            seen=[],
+        )
+
+    def eavesdropper(self, step: Step) -> None:
+        """The same look finds host ids and names if the zone is asked in the clear."""
+        capture = self._capture("in-the-clear")
+        for host in (self.desk, self.laptop):
+            host.change("rendezvous", {"transport": "udp"})
+        self._up_both()
+        self.stage.laptop.run("ping", "-6", "-c", "1", "-W", "5", f"{DESK}.{DOMAIN}")
+        for host in (self.laptop, self.desk):
+            host.down()
+        capture.stop()
+        seen = {sighting.what for sighting in self.secrets.look(capture.file)}
+        ids, names = seen & set(self.secrets.host_ids), seen & set(self.secrets.names)
+        if not ids or not names:
+            raise StepFailedError(
+                "the look found no host id or no name where both were sent in the clear"
+            )
+        step.tell(
+            f'with transport = "udp" the same look finds {len(ids)} host ids and {len(names)} '
+            "names: it can fail",
+            host_ids_seen=sorted(ids),
+            names_seen=sorted(names),
+            file_seen=sorted(seen & set(self.secrets.file)),
+        )
+
+
+def find_token(text: str) -> str:
+    """The token in what ``invite --json`` printed."""
+    found = re.search(r'"token":\s*"([^"]+)"', text)
+    if found is None:
+        raise LabError("invite printed no token")
+    return found[1]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

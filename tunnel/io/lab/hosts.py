@@ -1,0 +1,146 @@
+"""Real hosts and a real rendezvous on a lab's machines: the command line, run as a person would.
+
+All files of a machine stand in its own folder, so that many hosts fit on one file system.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+import tunnel
+from tunnel.io.lab.namespace import Namespace
+from tunnel.io.lab.process import LabError, Process, wait_until
+
+COMMAND = (sys.executable, "-m", "tunnel")
+READY_SECONDS = 20.0
+
+
+class _Machine:
+    """A machine with a configuration file ``config`` and programs of ours."""
+
+    def __init__(self, machine: Namespace, config_name: str) -> None:
+        self.machine = machine
+        self.config = machine.folder / config_name
+        self.state_dir = machine.folder / "state"
+        self.process: Process | None = None
+        # A name below a folder of the lab: nothing of the person's own configuration is read.
+        self.env = {
+            "PYTHONPATH": str(Path(tunnel.__file__).resolve().parents[1]),
+            "XDG_CONFIG_HOME": str(machine.folder / "xdg"),
+            "NO_COLOR": "1",
+        }
+
+    def cli(
+        self, *arguments: str, timeout: float = 30.0, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one command of ours to its end on this machine."""
+        return self.machine.run(*COMMAND, *arguments, timeout=timeout, check=check, env=self.env)
+
+    def change(self, section: str, values: Mapping[str, Any]) -> None:
+        """Change keys of one table of the configuration file, as a person with an editor would."""
+        document = tomlkit.parse(self.config.read_text())
+        document.setdefault(section, tomlkit.table()).update(values)
+        self.config.write_text(tomlkit.dumps(document))
+
+    def _start(self, command: str) -> Process:
+        self.process = self.machine.start(
+            *COMMAND, command, "-c", str(self.config), name=command, env=self.env
+        )
+        return self.process
+
+    def log(self) -> str:
+        """The last lines of what its daemon said."""
+        return self.process.tail() if self.process else ""
+
+
+class RendezvousMachine(_Machine):
+    """A machine that runs ``serve``."""
+
+    def __init__(self, machine: Namespace) -> None:
+        super().__init__(machine, "serve.toml")
+
+    def adopt(self, host: HostMachine) -> None:
+        """Take over the configuration and the secret that ``init`` wrote on ``host``."""
+        for file in (self.config.name, "account.key"):
+            source, target = host.config.parent / file, self.config.parent / file
+            target.touch(mode=0o600)
+            target.write_bytes(source.read_bytes())
+        self.change("serve", {"state_dir": str(self.state_dir)})
+
+    def serve(self) -> None:
+        """Start ``serve`` and wait until it listens on the DNS and TLS ports."""
+        process = self._start("serve")
+
+        def listening() -> bool:
+            if not process.running:
+                raise LabError(f"serve ended with {process.returncode}:\n{process.tail()}")
+            said = self.machine.run("ss", "-Hlnt").stdout
+            ports = {line.split()[3].rpartition(":")[2] for line in said.splitlines()}
+            return {"53", "853"} <= ports
+
+        wait_until(listening, READY_SECONDS, "serve listens")
+
+
+class HostMachine(_Machine):
+    """A machine that runs ``up``."""
+
+    def __init__(self, machine: Namespace) -> None:
+        super().__init__(machine, "config.toml")
+
+    def settle(self, stub: str | None = None) -> None:
+        """Put the host's state into its own folder; its stub resolver listens at ``stub``:53."""
+        self.change("host", {"state_dir": str(self.state_dir)})
+        if stub is not None:
+            self.change("resolver", {"listen": f"{stub}:53"})
+
+    def up(self) -> None:
+        """Start ``up`` and wait until it answers; with an account, until the zone knows it."""
+        process = self._start("up")
+
+        def ready() -> bool:
+            if not process.running:
+                raise LabError(f"up ended with {process.returncode}:\n{process.tail()}")
+            status = self.try_status()
+            if status is None:
+                return False
+            return "account" not in tomlkit.parse(self.config.read_text()) or bool(
+                status["zone"].get("published", True)
+            )
+
+        wait_until(ready, READY_SECONDS, f"up is ready; it said:\n{process.tail()}")
+
+    def down(self, timeout: float = 20.0) -> int:
+        """Run ``down`` and wait for the daemon's end; its exit code."""
+        self.cli("down", "-c", str(self.config), timeout=timeout)
+        assert self.process is not None
+        return self.process.wait(timeout)
+
+    def try_status(self) -> dict[str, Any] | None:
+        """``status --json``, or ``None`` while nobody answers."""
+        done = self.cli("status", "--json", "-c", str(self.config), check=False)
+        if done.returncode != 0:
+            return None
+        status: dict[str, Any] = json.loads(done.stdout)
+        return status
+
+    def status(self) -> dict[str, Any]:
+        """``status --json``."""
+        status = self.try_status()
+        if status is None:
+            raise LabError(f"{self.machine.role} does not answer; it said:\n{self.log()}")
+        return status
+
+    def peer(self, name: str) -> dict[str, Any] | None:
+        """What ``status`` says of one peer, by its label or whole name."""
+        for peer in self.status()["peers"]:
+            if peer["name"] == name or peer["name"].split(".")[0] == name:
+                found: dict[str, Any] = peer
+                return found
+        return None
