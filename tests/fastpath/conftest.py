@@ -1,0 +1,15 @@
+"""The same tests run over both engines (STYLE 12)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.fastpath.support import esp_engine
+
+
+@pytest.fixture(params=["reference", "native"])
+def engine(request: pytest.FixtureRequest) -> Any:
+    """A module with ``OutboundSa`` and ``InboundSa``."""
+    return esp_engine(request.param)

@@ -1,0 +1,463 @@
+"""Both pumps behave alike: a pair of sockets stands in for TUN, UDP is real, on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastpath.reference.esp import InboundSa, OutboundSa
+from fastpath.types import (
+    EVENT_QUEUE_PACKETS,
+    UNKNOWN_SPI_EVENTS_PER_SECOND,
+    AcquireEvent,
+    ControlEvent,
+    Drop,
+    Endpoint,
+    Event,
+    Mode,
+    NewSourceEvent,
+    Opened,
+    Pump,
+    SaParams,
+    Suite,
+    UnknownSpiEvent,
+)
+from tests.fastpath.support import (
+    OUR_ID,
+    PEER_ID,
+    SPI,
+    STRANGER_ID,
+    SUITES,
+    ipv6,
+    native_module,
+    params,
+    tunnelled_in,
+    tunnelled_out,
+)
+from tests.fastpath.test_datapath import BARE_IKE, IKE_HEADER
+from tunnel.io.portable_pump import PortablePump
+
+PATIENCE = 10.0  # seconds until a test gives up; nothing waits for it to pass
+OUTBOUND_KEY = bytes(range(100, 136))
+
+
+def udp(family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1" if family is socket.AF_INET else "::1", 0))
+    sock.setblocking(False)
+    return sock
+
+
+def endpoint_of(sock: socket.socket) -> Endpoint:
+    host, port = sock.getsockname()[:2]
+    return host, port
+
+
+def threads() -> int:
+    """Threads of this process, also those that Python does not know."""
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def readable(fd: int, seconds: float = PATIENCE) -> bool:
+    return bool(select.select([fd], [], [], seconds)[0])
+
+
+class Rig:
+    """A pump between a far end of its TUN stand-in and a far end of its UDP socket."""
+
+    def __init__(self, make: Callable[..., Pump]) -> None:
+        self.near_tun, self.tun = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.near_tun.setblocking(False)
+        self.tun.setblocking(False)
+        self.near_udp, self.near_udp6 = udp(), udp(socket.AF_INET6)
+        self.far, self.far6 = udp(), udp(socket.AF_INET6)
+        fds = (self.near_tun.fileno(), self.near_udp.fileno(), self.near_udp6.fileno())
+        self.pump = make(*fds, OUR_ID)
+        self.stopped = False
+
+    def with_sas(self, suite: Suite = Suite.AES128GCM16, mode: Mode = Mode.TUNNEL) -> None:
+        self.inbound = params(suite, mode=mode)
+        key = OUTBOUND_KEY[: suite.key_octets + 4]
+        self.outbound = params(suite, spi=SPI + 1, key=key, mode=mode)
+        self.pump.install_inbound(self.inbound)
+        self.pump.install_outbound(self.outbound)
+        self.pump.set_flow(PEER_ID, SPI + 1, endpoint_of(self.far))
+        self.peer_out = OutboundSa(self.inbound)
+        self.peer_in = InboundSa(self.outbound)
+
+    def to_pump(self, datagram: bytes, sender: socket.socket | None = None) -> None:
+        (sender or self.far).sendto(datagram, endpoint_of(self.near_udp))
+
+    def from_tun(self) -> bytes:
+        assert readable(self.tun.fileno()), f"nothing came to TUN; {self.pump.counters()}"
+        return self.tun.recv(70_000)
+
+    def from_udp(self, sock: socket.socket | None = None) -> bytes:
+        sock = sock or self.far
+        assert readable(sock.fileno()), f"nothing came to UDP; {self.pump.counters()}"
+        return sock.recv(70_000)
+
+    def events(self, count: int = 1) -> list[Event]:
+        """At least ``count`` events."""
+        events: list[Event] = []
+        while len(events) < count:
+            assert readable(self.pump.event_fd()), f"no event; {self.pump.counters()} {events}"
+            events += self.pump.drain()
+        return events
+
+    def until(self, name: str, value: int) -> None:
+        """Waits until a counter stands at ``value``."""
+        deadline = time.monotonic() + PATIENCE
+        while self.pump.counters().get(name, 0) < value:
+            assert time.monotonic() < deadline, f"{name}: {self.pump.counters()}"
+            select.select([], [], [], 0.002)
+        assert self.pump.counters()[name] == value
+
+    def stop(self) -> None:
+        if not self.stopped:
+            self.stopped = True
+            self.pump.stop()
+
+    def close(self) -> None:
+        self.stop()
+        for sock in (self.near_tun, self.tun, self.near_udp, self.near_udp6, self.far, self.far6):
+            sock.close()
+
+
+@pytest.fixture(params=["reference", "native"])
+def make_pump(request: pytest.FixtureRequest) -> Any:
+    return PortablePump if request.param == "reference" else native_module("_pump").NativePump
+
+
+@pytest.fixture
+def rig(make_pump: Any) -> Iterator[Rig]:
+    rig = Rig(make_pump)
+    rig.pump.start()
+    try:
+        yield rig
+    finally:
+        rig.close()
+
+
+def test_it_says_what_it_is(rig: Rig) -> None:
+    assert rig.pump.engine in ("native", "reference")
+    assert any(digit in rig.pump.aead for digit in "0123456789"), "name and version of the AEAD"
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_packets_pass_both_ways(rig: Rig, suite: Suite) -> None:
+    rig.with_sas(suite)
+    for length in (0, 1, 2, 3, 1400):
+        rig.tun.send(tunnelled_out(bytes(length)))
+        opened = rig.peer_in.open(rig.from_udp())
+        assert isinstance(opened, Opened)
+        assert opened.payload == tunnelled_out(bytes(length))
+        rig.to_pump(rig.peer_out.seal(tunnelled_in(bytes(length))))
+        assert rig.from_tun() == tunnelled_in(bytes(length))
+
+
+def test_outer_ipv6_carries_the_same(rig: Rig) -> None:
+    rig.with_sas()
+    rig.pump.set_flow(PEER_ID, SPI + 1, endpoint_of(rig.far6))
+    rig.tun.send(tunnelled_out())
+    opened = rig.peer_in.open(rig.from_udp(rig.far6))
+    assert isinstance(opened, Opened)
+    rig.far6.sendto(rig.peer_out.seal(tunnelled_in()), endpoint_of(rig.near_udp6))
+    assert rig.from_tun() == tunnelled_in()
+    assert NewSourceEvent(SPI, endpoint_of(rig.far6)) in rig.events()
+
+
+def test_transport_mode_passes_both_ways(rig: Rig) -> None:
+    rig.with_sas(mode=Mode.TRANSPORT)
+    rig.tun.send(ipv6(OUR_ID, PEER_ID, b"segment", 6))
+    opened = rig.peer_in.open(rig.from_udp())
+    assert opened == Opened(b"segment", 6, 1)
+    rig.to_pump(rig.peer_out.seal(b"answer", 6))
+    assert rig.from_tun() == ipv6(PEER_ID, OUR_ID, b"answer", 6)
+
+
+def test_a_packet_without_a_flow_is_an_acquire_event(rig: Rig) -> None:
+    rig.tun.send(tunnelled_out())
+    assert rig.events() == [AcquireEvent(tunnelled_out())]
+    assert not readable(rig.pump.event_fd(), 0), "drained means not readable"
+
+
+def test_a_cleared_flow_asks_again_and_a_removed_sa_too(rig: Rig) -> None:
+    rig.with_sas()
+    rig.pump.clear_flow(PEER_ID)
+    rig.tun.send(tunnelled_out())
+    assert rig.events() == [AcquireEvent(tunnelled_out())]
+    rig.pump.set_flow(PEER_ID, SPI + 1, endpoint_of(rig.far))
+    rig.pump.remove_outbound(SPI + 1)
+    rig.tun.send(tunnelled_out(b"again"))
+    assert rig.events() == [AcquireEvent(tunnelled_out(b"again"))]
+
+
+def test_an_injected_packet_takes_the_way_of_the_others(rig: Rig) -> None:
+    rig.with_sas()
+    rig.pump.inject(tunnelled_out(b"held"))
+    assert rig.peer_in.open(rig.from_udp()) == Opened(tunnelled_out(b"held"), 41, 1)
+    rig.pump.clear_flow(PEER_ID)
+    rig.pump.inject(tunnelled_out(b"held"))
+    assert rig.events() == [AcquireEvent(tunnelled_out(b"held"))]
+
+
+def test_a_delivered_packet_comes_out_of_tun(rig: Rig) -> None:
+    rig.pump.deliver(tunnelled_in(b"icmp"))
+    assert rig.from_tun() == tunnelled_in(b"icmp")
+
+
+def test_ike_is_handed_over_with_and_without_its_marker(rig: Rig) -> None:
+    rig.to_pump(bytes(4) + IKE_HEADER)
+    assert rig.events() == [ControlEvent(IKE_HEADER, endpoint_of(rig.far), True)]
+    rig.to_pump(BARE_IKE)
+    assert rig.events() == [ControlEvent(BARE_IKE, endpoint_of(rig.far), False)]
+
+
+def test_raw_datagrams_are_sent_as_they_are(rig: Rig) -> None:
+    rig.pump.send(b"\xff", endpoint_of(rig.far))
+    assert rig.from_udp() == b"\xff"
+    rig.pump.send(bytes(4) + IKE_HEADER, endpoint_of(rig.far6))
+    assert rig.from_udp(rig.far6) == bytes(4) + IKE_HEADER
+
+
+def test_a_keepalive_is_counted_and_forgotten(rig: Rig) -> None:
+    rig.to_pump(b"\xff")
+    rig.until("drop_keepalive", 1)
+    assert rig.pump.drain() == []
+
+
+def test_a_dummy_packet_is_sealed_and_a_received_one_is_dropped(rig: Rig) -> None:
+    rig.with_sas()
+    rig.pump.send_dummy(SPI + 1, endpoint_of(rig.far6))
+    assert rig.peer_in.open(rig.from_udp(rig.far6)) is Drop.DUMMY
+    rig.to_pump(rig.peer_out.seal(b"", 59))
+    rig.until("drop_dummy", 1)
+    assert rig.events() == [NewSourceEvent(SPI, endpoint_of(rig.far))]
+
+
+@pytest.mark.parametrize(
+    ("inner", "next_header", "reason"),
+    [
+        (ipv6(STRANGER_ID, OUR_ID), 41, "selector"),
+        (ipv6(PEER_ID, STRANGER_ID), 41, "selector"),
+        (tunnelled_in(), 4, "selector"),
+        (tunnelled_in()[:-1], 41, "malformed"),
+        (b"", 41, "malformed"),
+    ],
+)
+def test_authentic_packets_outside_the_selectors_are_dropped(
+    rig: Rig, inner: bytes, next_header: int, reason: str
+) -> None:
+    """RFC 4303 §3.4.4: the inner source is the peer's host id, the destination ours."""
+    rig.with_sas()
+    rig.to_pump(rig.peer_out.seal(inner, next_header))
+    rig.until(f"drop_{reason}", 1)
+    counters = rig.pump.inbound_counters(SPI)
+    assert counters is not None
+    assert counters.drops == {reason: 1}
+    assert not readable(rig.tun.fileno(), 0)
+
+
+def test_replayed_and_forged_packets_are_dropped_by_reason(rig: Rig) -> None:
+    rig.with_sas()
+    packet = rig.peer_out.seal(tunnelled_in())
+    rig.to_pump(packet)
+    assert rig.from_tun() == tunnelled_in()
+    rig.to_pump(packet)
+    rig.until("drop_replay", 1)
+    forged = rig.peer_out.seal(tunnelled_in())[:-1] + b"\x00"
+    rig.to_pump(forged)
+    rig.until("drop_authentication", 1)
+    rig.to_pump(packet[:20])
+    rig.until("drop_malformed", 1)
+
+
+@pytest.mark.parametrize(
+    ("packet", "reason"),
+    [
+        (ipv6(STRANGER_ID, PEER_ID), "foreign_source"),
+        (b"\x45" + tunnelled_out()[1:], "malformed"),
+        (tunnelled_out()[:39], "malformed"),
+        (ipv6(OUR_ID, bytes.fromhex("ff02" + "00" * 14)), "no_flow"),
+        (ipv6(bytes.fromhex("fe80" + "22" * 14), bytes.fromhex("ff02" + "00" * 14)), "no_flow"),
+    ],
+)
+def test_what_must_not_leave_is_dropped(rig: Rig, packet: bytes, reason: str) -> None:
+    rig.with_sas()
+    rig.tun.send(packet)
+    rig.until(f"drop_{reason}", 1)
+    assert rig.pump.drain() == []
+    assert not readable(rig.far.fileno(), 0)
+
+
+def test_unknown_spis_are_told_at_a_limited_rate_and_all_counted(rig: Rig) -> None:
+    started = time.monotonic()
+    for _ in range(100):
+        rig.to_pump(b"\x12\x34\x56\x78" + bytes(60))
+    rig.until("drop_unknown_spi", 100)
+    seconds = int(time.monotonic() - started) + 2
+    events = rig.events()
+    assert set(events) == {UnknownSpiEvent(0x12345678, endpoint_of(rig.far))}
+    assert len(events) <= UNKNOWN_SPI_EVENTS_PER_SECOND * seconds
+
+
+def test_the_newest_packet_moves_the_source_and_an_older_one_does_not(rig: Rig) -> None:
+    rig.with_sas()
+    first, late, newest = (rig.peer_out.seal(tunnelled_in()) for _ in range(3))
+    elsewhere = udp()
+    with contextlib.closing(elsewhere):
+        rig.to_pump(first)
+        assert rig.events() == [NewSourceEvent(SPI, endpoint_of(rig.far))]
+        rig.to_pump(newest, elsewhere)
+        assert rig.events() == [NewSourceEvent(SPI, endpoint_of(elsewhere))]
+        rig.to_pump(late)
+        rig.until("rx_packets", 3)
+        rig.to_pump(first)
+        rig.until("drop_replay", 1)
+        assert rig.pump.drain() == []
+
+
+def test_counters_hold_inner_octets_and_when(rig: Rig) -> None:
+    rig.with_sas()
+    for _ in range(3):
+        rig.tun.send(tunnelled_out())
+        rig.from_udp()
+    rig.to_pump(rig.peer_out.seal(tunnelled_in()))
+    rig.from_tun()
+    rig.until("tx_packets", 3)
+    rig.until("rx_packets", 1)
+    totals = rig.pump.counters()
+    assert (totals["tx_octets"], totals["rx_octets"]) == (3 * 45, 45)
+    sent, received = rig.pump.outbound_counters(SPI + 1), rig.pump.inbound_counters(SPI)
+    assert sent is not None
+    assert received is not None
+    assert (sent.packets, sent.octets, sent.drops) == (3, 135, {})
+    assert (received.packets, received.octets, received.drops) == (1, 45, {})
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    for used in (sent.last_used, received.last_used):
+        assert used is not None
+        assert now - PATIENCE < used <= now + 0.1
+    assert rig.pump.inbound_counters(0x9999) is None
+    assert rig.pump.outbound_counters(0x9999) is None
+
+
+def test_an_unused_sa_was_never_used(rig: Rig) -> None:
+    rig.with_sas()
+    counters = rig.pump.inbound_counters(SPI)
+    assert counters is not None
+    assert (counters.packets, counters.last_used) == (0, None)
+
+
+def test_a_replaced_sa_starts_anew(rig: Rig) -> None:
+    rig.with_sas()
+    packet = rig.peer_out.seal(tunnelled_in())
+    for _ in range(2):
+        rig.to_pump(packet)
+        assert rig.from_tun() == tunnelled_in()
+        rig.pump.install_inbound(rig.inbound)
+
+
+def test_tables_are_replaced_while_traffic_flows(rig: Rig) -> None:
+    """A rekey under load: after each change the next packet is sealed with the new SA."""
+    rig.with_sas()
+    running = threading.Event()
+    running.set()
+
+    def flood() -> None:
+        while running.is_set():
+            with contextlib.suppress(BlockingIOError):
+                rig.tun.send(tunnelled_out(b"flood"))
+                rig.to_pump(b"\x12\x34\x56\x78" + bytes(60))
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        for round_ in range(1, 21):
+            rekey(rig, SPI + 100 * round_)
+    finally:
+        running.clear()
+        thread.join()
+
+
+def rekey(rig: Rig, spi: int) -> None:
+    new: SaParams = params(spi=spi, key=bytes([spi & 0xFF] * 20))
+    rig.pump.install_outbound(new)
+    rig.pump.install_inbound(new)
+    rig.pump.set_flow(PEER_ID, spi, endpoint_of(rig.far))
+    receiver = InboundSa(new)
+    while True:
+        packet = rig.from_udp()
+        if packet[:4] == spi.to_bytes(4, "big"):
+            break
+    assert isinstance(receiver.open(packet), Opened)
+    rig.to_pump(OutboundSa(new).seal(tunnelled_in(spi.to_bytes(4, "big"))))
+    assert rig.from_tun() == tunnelled_in(spi.to_bytes(4, "big"))
+    rig.pump.remove_inbound(spi)
+    assert rig.pump.inbound_counters(spi) is None
+
+
+def test_the_event_queue_is_bounded(rig: Rig) -> None:
+    total = EVENT_QUEUE_PACKETS + 50
+    for _ in range(total):
+        rig.to_pump(bytes(4) + IKE_HEADER)
+        if _ % 64 == 0:
+            select.select([], [], [], 0.001)  # let it read; a full socket buffer is not the point
+    deadline = time.monotonic() + PATIENCE
+    while not rig.pump.counters().get("drop_queue_full"):
+        assert time.monotonic() < deadline, rig.pump.counters()
+        rig.to_pump(bytes(4) + IKE_HEADER)
+    events = rig.pump.drain()
+    assert 0 < len(events) <= EVENT_QUEUE_PACKETS
+    rig.to_pump(bytes(4) + IKE_HEADER)
+    assert rig.events(), "it goes on after it was full"
+
+
+def test_an_endpoint_without_a_socket_is_counted(make_pump: Any) -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near.setblocking(False)
+    only4 = udp()
+    pump = make_pump(near.fileno(), only4.fileno(), None, OUR_ID)
+    pump.start()
+    try:
+        pump.send(b"x", ("::1", 9))
+        assert pump.counters()["drop_udp_send"] == 1
+    finally:
+        pump.stop()
+        for sock in (near, far, only4):
+            sock.close()
+
+
+@pytest.mark.parametrize("bad", [("desk.example", 4500), ("", 1), ("127.0.0.1", 65_536)])
+def test_a_flow_endpoint_must_be_an_address(rig: Rig, bad: Endpoint) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        rig.pump.set_flow(PEER_ID, SPI, bad)
+
+
+def test_it_stops_at_once_joins_its_threads_and_leaves_descriptors_open(rig: Rig) -> None:
+    rig.with_sas()
+    rig.tun.send(tunnelled_out())
+    rig.from_udp()
+    before = threads()
+    started = time.monotonic()
+    rig.stop()
+    assert time.monotonic() - started < 2.0, "the contract says 100 ms; a busy machine gets more"
+    assert threads() < before
+    rig.near_udp.getsockname()
+    rig.tun.send(tunnelled_out())
+    assert readable(rig.near_tun.fileno()), "nobody reads it any more, and it is open"
+
+
+def test_it_survives_a_tun_device_that_goes_away(rig: Rig) -> None:
+    rig.with_sas()
+    rig.tun.close()
+    rig.to_pump(rig.peer_out.seal(tunnelled_in()))
+    rig.until("drop_tun_write", 1)
