@@ -34,7 +34,7 @@ def measure(capture: Path, rendezvous: str, since: float) -> Timing | None:
     for packet in read_packets(capture):
         if packet.time < since:
             continue
-        if rendezvous in (packet.target[0],) and packet.payload and asked is None:
+        if packet.target[0] == rendezvous and packet.payload and asked is None:
             asked = packet.time
         exchange = ike_exchange(packet)
         if exchange is None:

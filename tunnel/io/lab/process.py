@@ -158,7 +158,7 @@ class Process:
         wait_until(said, timeout, f"{self.name} says {text!r}")
 
 
-def wait_until(condition: Callable[[], _T], timeout: float, what: str) -> _T:
+def wait_until(condition: Callable[[], _T | None], timeout: float, what: str) -> _T:
     """Poll ``condition`` until it is true and give its value; :class:`LabError` at the deadline."""
     deadline = time.monotonic() + timeout
     while True:
