@@ -8,7 +8,7 @@ raises, none of it (RFC 2136 §3.5: on stable storage *before* the response is s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import dns.name
@@ -24,13 +24,13 @@ class Item:
     """One resource record's data. ``expires``: unix seconds at which its lease ends, ``None`` for
     a permanent one (RFC 9664; nothing grants leases yet)."""
 
-    rdata: dns.rdata.Rdata
+    rdata: dns.rdata.Rdata = field(compare=False)
     expires: int | None = None
+    canonical: bytes = field(init=False, repr=False)
+    """The data in canonical form (RFC 4034 §6.2), by which records are compared."""
 
-    @property
-    def canonical(self) -> bytes:
-        """The data in canonical form (RFC 4034 §6.2), by which records are compared."""
-        return self.rdata.to_digestable()
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "canonical", self.rdata.to_digestable())
 
 
 @dataclass(frozen=True, slots=True)

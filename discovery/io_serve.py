@@ -1,0 +1,324 @@
+"""The rendezvous as a running server: UDP, TCP and TLS around :class:`discovery.zone.ZoneServer`.
+
+Messages are handled one after the other on the event loop; an UPDATE waits for the disk, and with
+it everybody: a person or a small company makes few of them. TCP and TLS connections are kept open
+for further messages (RFC 7766, RFC 7858 §3.4), answered in order, bounded in number and in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TextIO
+
+import structlog
+
+from discovery import io_certificate, message
+from discovery.bootstrap import ServerIdentity
+from discovery.io_listen import (
+    DatagramServer,
+    ListenError,
+    bind,
+    bind_pair,
+    endpoint_of,
+    port_of,
+)
+from discovery.io_store import SqliteStore
+from discovery.store import StoreError
+from discovery.types import Endpoint
+from discovery.update import DEFAULT_LIMITS, ZoneLimits
+from discovery.zone import Happening, ZoneAccount, ZoneServer
+
+STORE_NAME: Final = "zone.sqlite"
+LOCK_NAME: Final = "serve.lock"
+
+
+class ServeError(Exception):
+    """The rendezvous cannot start; says cause and fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds on TCP and TLS connections: how many in all and per source address, how long until the
+    first message (and the TLS handshake), and how long idle between messages, in seconds."""
+
+    total: int = 512
+    per_source: int = 64
+    first_message: float = 10.0
+    idle: float = 300.0
+
+
+DEFAULT_CONNECTION_LIMITS: Final = ConnectionLimits()
+
+
+class RendezvousServer:
+    """``autotunnel serve``: the zones of ``accounts``, durable in ``state_dir``.
+
+    ``listen`` are endpoints for UDP and TCP, ``tls_listen`` for TLS; port 0 takes a free one, see
+    :attr:`listening`. ``addresses`` are this server's public addresses, for the zones' ``ns``
+    records; left out, those of ``listen`` and ``tls_listen`` that name one.
+    """
+
+    def __init__(
+        self,
+        *,
+        accounts: Sequence[ZoneAccount],
+        listen: Sequence[Endpoint],
+        tls_listen: Sequence[Endpoint] = (),
+        state_dir: Path,
+        addresses: Sequence[str] = (),
+        zone_limits: ZoneLimits = DEFAULT_LIMITS,
+        connection_limits: ConnectionLimits = DEFAULT_CONNECTION_LIMITS,
+    ) -> None:
+        self._accounts = tuple(accounts)
+        self._listen = tuple(listen)
+        self._tls_listen = tuple(tls_listen)
+        self._state_dir = state_dir
+        self._addresses = tuple(addresses)
+        self._zone_limits = zone_limits
+        self._limits = connection_limits
+        self._log = _RateLimitedLog()
+        self._zone: ZoneServer | None = None
+        self._store: SqliteStore | None = None
+        self._lock: TextIO | None = None
+        self._identity: io_certificate.TlsIdentity | None = None
+        self._datagrams: list[DatagramServer] = []
+        self._servers: list[asyncio.Server] = []
+        self._unstarted: list[socket.socket] = []
+        self._connections: dict[asyncio.Task[None], str] = {}
+        self._refused: Counter[str] = Counter()
+        self.listening: dict[str, list[Endpoint]] = {"udp": [], "tcp": [], "tls": []}
+        """The bound endpoints by transport, after :meth:`start`."""
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Messages by outcome ("query.NOERROR", "tsig.BADSIG", …) and refused connections."""
+        return dict((self._zone.counters if self._zone else Counter()) + self._refused)
+
+    @property
+    def pin(self) -> bytes | None:
+        """The SHA-256 of the TLS key's SubjectPublicKeyInfo, after :meth:`start` with TLS."""
+        return self._identity.pin if self._identity else None
+
+    async def start(self) -> None:
+        """Bind, open the store, and begin to answer. Raises :exc:`ServeError`; nothing is left."""
+        try:
+            await self._start()
+        except (ListenError, StoreError, io_certificate.CertificateError) as error:
+            await self.stop()
+            raise ServeError(str(error)) from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Close everything. What was acknowledged is on disk."""
+        for datagrams in self._datagrams:
+            datagrams.close()
+        for unstarted in self._unstarted:
+            unstarted.close()
+        for server in self._servers:
+            server.close()
+        tasks = list(self._connections)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._datagrams, self._unstarted, self._servers = [], [], []
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    # --- Starting ---
+
+    async def _start(self) -> None:
+        self._prepare_state_dir()
+        if self._tls_listen:
+            self._identity = io_certificate.load_or_make(self._state_dir)
+        pairs = [self._bound(*bind_pair(endpoint)) for endpoint in self._listen]
+        tls = [
+            self._bound(bind(endpoint, socket.SOCK_STREAM, "tls_listen"))
+            for endpoint in self._tls_listen
+        ]
+        self._store = SqliteStore(self._state_dir / STORE_NAME)
+        self._zone = ZoneServer(
+            self._accounts,
+            self._store,
+            self._place(pairs, tls),
+            unix=_unix(),
+            limits=self._zone_limits,
+            report=self._log.happening,
+        )
+        for stream, datagram in pairs:
+            self._start_datagrams(datagram)
+            await self._start_streams(stream, "tcp", None)
+        for (stream,) in tls:
+            await self._start_streams(stream, "tls", self._identity)
+
+    def _prepare_state_dir(self) -> None:
+        try:
+            self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = (self._state_dir / LOCK_NAME).open("a")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServeError(
+                f"another rendezvous is running on {self._state_dir}; "
+                "stop it, or give this one a [serve] state_dir of its own"
+            ) from None
+        except OSError as error:
+            raise ServeError(
+                f"cannot write in {self._state_dir}: {error.strerror}; "
+                "choose another [serve] state_dir or make it writable"
+            ) from error
+
+    def _bound(self, *sockets: socket.socket) -> tuple[socket.socket, ...]:
+        self._unstarted += sockets
+        return sockets
+
+    def _place(
+        self,
+        pairs: Sequence[tuple[socket.socket, ...]],
+        tls: Sequence[tuple[socket.socket, ...]],
+    ) -> ServerIdentity:
+        named = [host for host, _ in (*self._listen, *self._tls_listen)]
+        known = dict.fromkeys(host for host in named if host not in ("0.0.0.0", "::"))  # noqa: S104 - compared, not bound
+        return ServerIdentity(
+            self._addresses or tuple(known),
+            port_of(pairs[0][0]) if pairs else None,
+            port_of(tls[0][0]) if tls else None,
+            self.pin,
+        )
+
+    def _start_datagrams(self, bound: socket.socket) -> None:
+        server = DatagramServer(bound, lambda data, source: self._handle(data, source, "udp"))
+        server.start()
+        self._unstarted.remove(bound)
+        self._datagrams.append(server)
+        self.listening["udp"].append(endpoint_of(bound))
+
+    async def _start_streams(
+        self, bound: socket.socket, transport: str, identity: io_certificate.TlsIdentity | None
+    ) -> None:
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._connection(reader, writer, transport)
+
+        context: ssl.SSLContext | None = identity.context if identity else None
+        timeout = self._limits.first_message if context else None
+        server = await asyncio.start_server(
+            connected, sock=bound, ssl=context, ssl_handshake_timeout=timeout
+        )
+        self._unstarted.remove(bound)
+        self._servers.append(server)
+        self.listening[transport].append(endpoint_of(bound))
+
+    # --- Serving ---
+
+    def _handle(self, wire: bytes, source: Endpoint, transport: str) -> list[bytes]:
+        assert self._zone is not None
+        try:
+            return self._zone.handle(wire, source, transport, _unix())
+        except Exception as error:  # a flaw of ours must cost one answer, not the server
+            self._refused["failed"] += 1
+            self._log.flaw(error)
+            short = len(wire) < message.HEADER_SIZE
+            return [] if short else [message.header_only(wire, message.SERVFAIL)]
+
+    async def _connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, transport: str
+    ) -> None:
+        peer = writer.get_extra_info("peername") or ("", 0)
+        source = (str(peer[0]), int(peer[1]))
+        task = asyncio.current_task()
+        assert task is not None
+        if self._is_crowded(source[0]):
+            self._refused["connection.refused"] += 1
+            writer.transport.abort()
+            return
+        self._connections[task] = source[0]
+        try:
+            await self._converse(reader, writer, source, transport)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            pass  # gone, silent for too long, or cut off: all end the same way
+        finally:
+            del self._connections[task]
+            writer.close()
+
+    def _is_crowded(self, host: str) -> bool:
+        here = sum(other == host for other in self._connections.values())
+        return len(self._connections) >= self._limits.total or here >= self._limits.per_source
+
+    async def _converse(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        source: Endpoint,
+        transport: str,
+    ) -> None:
+        patience = self._limits.first_message
+        while True:
+            async with asyncio.timeout(patience):
+                size = int.from_bytes(await reader.readexactly(2))
+                wire = await reader.readexactly(size)
+            answers = self._handle(wire, source, transport)
+            if not answers:
+                return
+            for answer in answers:
+                writer.write(len(answer).to_bytes(2) + answer)
+            async with asyncio.timeout(self._limits.first_message):
+                await writer.drain()
+            patience = self._limits.idle
+
+
+class _RateLimitedLog:
+    """At most ``LINES`` lines in ``PERIOD`` seconds about what strangers send; the rest is counted
+    and told with the next line."""
+
+    LINES: Final = 20
+    PERIOD: Final = 60.0
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger("rendezvous")
+        self._since = 0.0
+        self._lines = 0
+        self._left_out = 0
+
+    def happening(self, happening: Happening) -> None:
+        if self._may_log():
+            self._log.info(
+                happening.reason,
+                outcome=happening.what,
+                source=happening.source[0],
+                **({"zone": happening.zone} if happening.zone else {}),
+                **self._told(),
+            )
+
+    def flaw(self, error: Exception) -> None:
+        if self._may_log():
+            self._log.error(
+                "a message could not be handled", error=repr(error), exc_info=error, **self._told()
+            )
+
+    def _may_log(self) -> bool:
+        now = time.monotonic()
+        if now - self._since >= self.PERIOD:
+            self._since, self._lines = now, 0
+        self._lines += 1
+        self._left_out += self._lines > self.LINES
+        return self._lines <= self.LINES
+
+    def _told(self) -> dict[str, int]:
+        left_out, self._left_out = self._left_out, 0
+        return {"left_out_before": left_out} if left_out else {}
+
+
+def _unix() -> int:
+    return int(time.time())

@@ -1,0 +1,404 @@
+"""The rendezvous as a pure machine: DNS messages in, DNS messages out.
+
+A message's way through :meth:`ZoneServer.handle`, in order:
+
+1. not a request (short, or QR set): dropped, never answered;
+2. TSIG (RFC 8945 §5.2): wrong signatures get the answer of its table;
+3. form: FORMERR, or BADVERS for an unknown EDNS version;
+4. who asks: an account's key, an invitation's key (:mod:`discovery.invitations`), or nobody;
+5. what: a query (:mod:`discovery.answers`) or an UPDATE (:mod:`discovery.update`), in the zone of
+   that account and no other; everything else is NOTIMP;
+6. an UPDATE's changes are made durable, then true, and only then answered (RFC 2136 §3.5);
+7. the answer is cut to what the transport carries and signed if the question was.
+
+Accounts share nothing but the process: each has its own content, limits and memory of UPDATEs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import dns.name
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+
+from discovery import answers, bootstrap, invitations, message, tsig, update
+from discovery.bootstrap import ServerIdentity
+from discovery.content import SERIAL_SPACE, SOA, Draft, ZoneContent, same_content
+from discovery.duplicates import AnsweredUpdates
+from discovery.invitations import Invitation
+from discovery.message import FormatError, Question, Reply, Request, refuse
+from discovery.store import Changes, Item, RecordSet, StoreError, ZoneStore
+from discovery.types import Endpoint, TsigKey
+from discovery.update import UpdateError, UpdatePolicy, ZoneLimits
+
+SHA256: Final = "hmac-sha256"
+
+FORGET_AFTER: Final = 86400
+"""Seconds after its expiry at which a used invitation is forgotten (its expiry refuses it; the day
+is for clocks that were set back)."""
+
+_TXT = int(dns.rdatatype.TXT)
+_TSIG_ROOM: Final = 340  # octets: the longest TSIG record of an error
+
+_KINDS: Final = {message.OPCODE_QUERY: "query", message.OPCODE_UPDATE: "update"}
+_TSIG_ERRORS: Final = {
+    tsig.BADSIG: "BADSIG",
+    tsig.BADKEY: "BADKEY",
+    tsig.BADTIME: "BADTIME",
+    tsig.BADTRUNC: "BADTRUNC",
+}
+_RCODES: Final = {
+    message.NOERROR: "NOERROR",
+    message.FORMERR: "FORMERR",
+    message.SERVFAIL: "SERVFAIL",
+    message.NXDOMAIN: "NXDOMAIN",
+    message.NOTIMP: "NOTIMP",
+    message.REFUSED: "REFUSED",
+    message.YXDOMAIN: "YXDOMAIN",
+    message.YXRRSET: "YXRRSET",
+    message.NXRRSET: "NXRRSET",
+    message.NOTAUTH: "NOTAUTH",
+    message.NOTZONE: "NOTZONE",
+    message.BADVERS: "BADVERS",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneAccount:
+    """One account of the rendezvous.
+
+    ``tsig_secret`` is the secret of the TSIG key, whose name is the domain. ``account_secret`` is
+    what an invitation hands out, sealed; ``invitation_key(id, expires)`` derives an invitation's
+    key from it. ``legacy_md5`` accepts hmac-md5 too (Apple's clients; RFC 8945 §6 forbids new use).
+    """
+
+    domain: str
+    tsig_secret: bytes = field(repr=False)
+    account_secret: bytes = field(repr=False)
+    invitation_key: Callable[[bytes, int], bytes] = field(repr=False)
+    legacy_md5: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something that the operator's log may say: ``what`` (as in the counters), where from, the
+    zone concerned if it is one of ours, and a reason in words."""
+
+    what: str
+    source: Endpoint
+    zone: str
+    reason: str
+
+
+class _Zone:
+    """One account's zone: its content, and what is the server's own in it."""
+
+    def __init__(
+        self, account: ZoneAccount, store: ZoneStore, limits: ZoneLimits, unix: int
+    ) -> None:
+        self.account = account
+        self.origin = dns.name.from_text(account.domain).canonicalize()
+        self.text = self.origin.to_text()
+        self.invite_tree = bootstrap.below(bootstrap.INVITE_LABEL, self.origin)
+        self.public = bootstrap.public_names(self.origin)
+        self.policy = UpdatePolicy(bootstrap.reserved_names(self.origin), self.invite_tree, limits)
+        self.answered = AnsweredUpdates()
+        self._store = store
+        self.content = ZoneContent(self.origin, store.load(self.origin))
+        if not self.content.records:
+            first = bootstrap.apex_records(self.origin, unix % SERIAL_SPACE)
+            self.commit({(content.name, content.rdtype): content for content in first})
+
+    def commit(self, changes: Changes) -> None:
+        """Make changes durable, then true. Raises :exc:`StoreError`: then nothing changed."""
+        if changes:
+            self._store.commit(self.origin, changes)
+            self.content.merge(changes)
+
+    def take_place(self, server: ServerIdentity) -> None:
+        """Write the server's own records where they differ from what the zone has."""
+        wanted = bootstrap.server_records(self.origin, server)
+        draft = Draft(self.content)
+        for name in self.policy.reserved:
+            for rdtype in self.content.at(name):
+                if (name, rdtype) not in wanted:
+                    draft.drop(name, rdtype)
+        for key, content in wanted.items():
+            if not same_content(content, self.content.get(*key)):
+                draft.put(content)
+        update.step_serial(draft)
+        self.commit(draft.changes())
+
+    def key(self, algorithm: str) -> TsigKey | None:
+        """Return the account's key, if it may be used with this algorithm."""
+        legacy = self.account.legacy_md5 and algorithm == tsig.HMAC_MD5
+        if algorithm != SHA256 and not legacy:
+            return None
+        return TsigKey(self.text, self.account.tsig_secret, algorithm)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Who signed: the account itself, or the holder of one of its invitations."""
+
+    zone: _Zone
+    invitation: Invitation | None
+
+
+class ZoneServer:
+    """The zones of all accounts of one rendezvous. ``unix`` is the wall clock in whole seconds.
+
+    ``report`` is told of what an operator may want to know (often: limit its rate). Raises
+    ValueError for an unusable domain and :exc:`StoreError` when the store cannot be read.
+    """
+
+    def __init__(
+        self,
+        accounts: Iterable[ZoneAccount],
+        store: ZoneStore,
+        server: ServerIdentity = bootstrap.UNPLACED,
+        *,
+        unix: int,
+        limits: ZoneLimits = update.DEFAULT_LIMITS,
+        report: Callable[[Happening], None] = lambda _: None,
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self._store = store
+        self._report = report
+        self._zones: dict[dns.name.Name, _Zone] = {}
+        for account in accounts:
+            zone = _Zone(account, store, limits, unix)
+            if zone.origin in self._zones:
+                raise ValueError(f"the domain {account.domain} stands in two accounts")
+            self._zones[zone.origin] = zone
+            zone.take_place(server)
+
+    def content(self, domain: str) -> ZoneContent:
+        """Return the content of an account's zone. Raises KeyError."""
+        return self._zones[dns.name.from_text(domain)].content
+
+    def handle(self, wire: bytes, source: Endpoint, transport: str, unix: int) -> list[bytes]:
+        """Answer one message that came over ``transport`` ("udp", "tcp" or "tls"): no message, one,
+        or several for a zone transfer."""
+        if len(wire) < message.HEADER_SIZE or wire[2] & 0x80:
+            self.counters["dropped"] += 1
+            return []
+        verdict = tsig.verify(wire, self._find_key, unix)
+        job = _Job(self, wire, source, transport, unix)
+        if isinstance(verdict, tsig.TsigFailure):
+            return [job.tsig_failed(verdict)]
+        return job.answer(verdict if isinstance(verdict, tsig.Verified) else None)
+
+    def zone_of(self, name: dns.name.Name) -> _Zone | None:
+        """Return the zone that a name belongs to: the closest one above it."""
+        while True:
+            zone = self._zones.get(name)
+            if zone is not None or name == dns.name.root:
+                return zone
+            name = name.parent()
+
+    def asker(self, key_name: str) -> _Asker | None:
+        """Return whose key has this name."""
+        name = dns.name.from_text(key_name)
+        zone = self._zones.get(name)
+        if zone is not None:
+            return _Asker(zone, None)
+        if len(name.labels) < 3 or name.labels[1].lower() != bootstrap.INVITE_LABEL.encode():
+            return None
+        zone = self._zones.get(dns.name.Name(name.labels[2:]))
+        invitation = invitations.parse_key_label(name.labels[0].decode("latin-1"))
+        return _Asker(zone, invitation) if zone and invitation else None
+
+    def _find_key(self, key_name: str, algorithm: str) -> TsigKey | None:
+        asker = self.asker(key_name)
+        if asker is None or asker.invitation is None:
+            return asker.zone.key(algorithm) if asker else None
+        if algorithm != SHA256:
+            return None
+        given = asker.invitation
+        secret = asker.zone.account.invitation_key(given.identity, given.expires)
+        return TsigKey(key_name, secret, algorithm)
+
+    def bind_invitation(
+        self, zone: _Zone, invitation: Invitation, nonce: bytes, unix: int
+    ) -> bytes:
+        """Bind an invitation to the first nonce that comes; return the nonce it is bound to."""
+        self._store.forget_invitations(unix - FORGET_AFTER)
+        return self._store.bind_invitation(
+            zone.origin, invitation.identity, nonce, invitation.expires
+        )
+
+    def count(self, what: str, source: Endpoint, zone: str = "", reason: str = "") -> None:
+        """Count an outcome, and report those that have a reason in words."""
+        self.counters[what] += 1
+        if reason:
+            self._report(Happening(what, source, zone, reason))
+
+
+class _Job:
+    """One message on its way through the server."""
+
+    def __init__(
+        self, server: ZoneServer, wire: bytes, source: Endpoint, transport: str, unix: int
+    ) -> None:
+        self._server = server
+        self._wire = wire
+        self._source = source
+        self._transport = transport
+        self._unix = unix
+
+    # --- Outcomes before the message is understood ---
+
+    def tsig_failed(self, failure: tsig.TsigFailure) -> bytes:
+        """Answer by the table of RFC 8945 §5.2."""
+        what = _TSIG_ERRORS.get(failure.error, "FORMERR")
+        self._server.count(f"tsig.{what}", self._source, reason=failure.reason)
+        if failure.rcode == message.FORMERR:
+            return message.header_only(self._wire, message.FORMERR)
+        reply = Reply(rcode=message.NOTAUTH, reason=failure.reason)
+        try:
+            request = message.read_request(self._wire)
+        except FormatError:
+            bare = message.header_only(self._wire, message.NOTAUTH)
+            return tsig.attach_error(bare, failure, self._unix)
+        wire = message.render(request, reply, message.PLAIN_UDP - _TSIG_ROOM)
+        if wire is None:
+            wire = message.header_only(self._wire, message.NOTAUTH)
+        return tsig.attach_error(wire, failure, self._unix)
+
+    def answer(self, verified: tsig.Verified | None) -> list[bytes]:
+        """Answer a message that is unsigned or signed well."""
+        opcode = self._wire[2] >> 3 & 15
+        kind = _KINDS.get(opcode, "other")
+        if kind == "other":
+            return [self._bare(kind, message.NOTIMP, verified)]
+        asker = self._server.asker(verified.record.key_name) if verified else None
+        if opcode == message.OPCODE_UPDATE and asker is not None:
+            again = asker.zone.answered.find(self._wire, self._unix)
+            if again is not None:
+                self._server.count("update.repeated", self._source)
+                return [again]
+        try:
+            request = message.read_request(verified.message if verified else self._wire)
+        except FormatError:
+            return [self._bare(kind, message.FORMERR, verified)]
+        if request.edns is not None and request.edns.version:
+            reply = Reply(rcode=message.BADVERS)
+        elif opcode == message.OPCODE_UPDATE:
+            reply = self._update(request, asker)
+        elif asker is not None and asker.invitation is not None:
+            kind = "invitation"
+            reply = self._redeem(request, asker.zone, asker.invitation)
+        else:
+            reply = self._query(request, asker)
+        zone = asker.zone.text if asker else ""
+        what = f"{kind}.{_RCODES.get(reply.rcode, 'other')}"
+        self._server.count(what, self._source, zone, reply.reason)
+        wire = self._finish(request, reply, verified)
+        carried_out = kind == "update" and reply.rcode == message.NOERROR
+        if carried_out and asker is not None and verified is not None:
+            until = verified.record.time_signed + verified.record.fudge
+            asker.zone.answered.remember(self._wire, wire, until, self._unix)
+        return [wire]
+
+    def _bare(self, kind: str, rcode: int, verified: tsig.Verified | None) -> bytes:
+        self._server.count(f"{kind}.{_RCODES[rcode]}", self._source)
+        return self._sign(message.header_only(self._wire, rcode), verified)
+
+    # --- The three things that can be asked ---
+
+    def _query(self, request: Request, asker: _Asker | None) -> Reply:
+        if len(request.questions) != 1:
+            return Reply(rcode=message.FORMERR)
+        question = request.questions[0]
+        zone = self._server.zone_of(question.name)
+        if zone is None or question.rdclass not in (message.IN, message.CLASS_ANY):
+            return refuse("this server does not hold that zone, and does not ask others")
+        if asker is None:
+            return answers.answer_unsigned(zone.content, question)
+        if asker.zone is not zone:
+            return refuse("this key is of another account")
+        return answers.answer_signed(zone.content, question)
+
+    def _redeem(self, request: Request, zone: _Zone, invitation: Invitation) -> Reply:
+        nonce = _nonce_asked(request.questions, zone, invitation)
+        if nonce is None:
+            return refuse("the key of an invitation serves to redeem it, and for nothing else")
+        if self._unix > invitation.expires:
+            return refuse("this invitation has expired; make a new one with `autotunnel invite`")
+        try:
+            bound = self._server.bind_invitation(zone, invitation, nonce, self._unix)
+        except StoreError as error:
+            return Reply(rcode=message.SERVFAIL, reason=f"the store failed: {error}")
+        if bound != nonce:
+            return refuse("this invitation was used already; make a new one")
+        account = zone.account
+        sealed = invitations.seal(
+            account.account_secret,
+            account.invitation_key(invitation.identity, invitation.expires),
+            nonce,
+            account.domain,
+        )
+        rdata = dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.TXT, f'"{sealed}"')
+        answer = RecordSet(request.questions[0].name, _TXT, 0, (Item(rdata),))
+        return Reply(authoritative=True, answer=[answer])
+
+    def _update(self, request: Request, asker: _Asker | None) -> Reply:
+        if len(request.questions) != 1 or request.questions[0].rdtype != SOA:
+            return Reply(rcode=message.FORMERR)
+        named = request.questions[0]
+        zone = self._server.zone_of(named.name)
+        if zone is None or zone.origin != named.name or named.rdclass != message.IN:
+            return Reply(rcode=message.NOTAUTH, reason="this server does not hold that zone")
+        if asker is None:
+            return refuse("updates must be signed with the account's key (TSIG)")
+        if asker.zone is not zone or asker.invitation is not None:
+            return refuse("this key may not change that zone")
+        try:
+            zone.commit(
+                update.work_out(zone.content, request.answer, request.authority, zone.policy)
+            )
+        except UpdateError as error:
+            return Reply(rcode=error.rcode, reason=error.reason)
+        except StoreError as error:
+            return Reply(rcode=message.SERVFAIL, reason=f"the store failed: {error}")
+        return Reply()
+
+    # --- The way out ---
+
+    def _finish(self, request: Request, reply: Reply, verified: tsig.Verified | None) -> bytes:
+        limit = message.TCP_PAYLOAD
+        if self._transport == "udp":
+            asked = request.edns.payload if request.edns else message.PLAIN_UDP
+            limit = max(message.PLAIN_UDP, min(asked, message.UDP_PAYLOAD))
+        room = limit - (tsig.overhead(verified.key) if verified else 0)
+        wire = message.render(request, reply, room)
+        if wire is None and self._transport == "udp":
+            wire = message.render_truncated(request, reply)
+        if wire is None:
+            wire = message.header_only(self._wire, message.SERVFAIL)
+        return self._sign(wire, verified)
+
+    def _sign(self, wire: bytes, verified: tsig.Verified | None) -> bytes:
+        if verified is None:
+            return wire
+        return tsig.sign(wire, verified.key, self._unix, request_mac=verified.mac)[0]
+
+
+def _nonce_asked(
+    questions: tuple[Question, ...], zone: _Zone, invitation: Invitation
+) -> bytes | None:
+    """Return the nonce if this is the one question that the invitation may ask."""
+    if len(questions) != 1 or questions[0].rdtype != _TXT or questions[0].rdclass != message.IN:
+        return None
+    name = questions[0].name
+    nonce = invitations.parse_nonce_label(name.labels[0].decode("latin-1"))
+    if nonce is None:
+        return None
+    allowed = invitations.question_name(invitation.identity, nonce, zone.text)
+    return nonce if name == dns.name.from_text(allowed) else None
