@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunnel.io.lab.leftovers import ETC_FOLDER, processes, remove_namespace
-from tunnel.io.lab.process import Process, run
+from tunnel.io.lab.process import Process, run, wait_until
 
 # glibc must ask the resolver of this namespace, not a daemon of the machine over a Unix socket.
 NSSWITCH = "hosts: files dns\npasswd: files\ngroup: files\nservices: files\nprotocols: files\n"
@@ -112,7 +112,7 @@ class Namespace:
         ``/etc/resolv.conf`` is never touched.
         """
         etc = ETC_FOLDER / self.name
-        etc.mkdir(parents=True, exist_ok=True)
+        wait_until(lambda: _make_folder(etc), 5.0, f"{etc} could be made")
         lines = [f"nameserver {server}\n" for server in servers]
         (etc / "resolv.conf").write_text("".join(lines) + "options timeout:10 attempts:1\n")
         for name, text in (("nsswitch.conf", NSSWITCH), ("hosts", HOSTS)):
@@ -126,3 +126,12 @@ class Namespace:
         for process in reversed(self._processes):
             process.stop(timeout=5.0)
         remove_namespace(self.name)
+
+
+def _make_folder(path: Path) -> bool:
+    """Make ``path``; false when another lab, at its end, took the empty parent away just now."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:
+        return False
+    return True
