@@ -70,6 +70,8 @@ class Device:
 
     def _change(self, add: bool, host_id: IPv6Address) -> None:
         assert self._helper is not None
+        if host_id.packed[0] & 0xFE != 0xFC:  # RFC 4193 §3.1; the helper would end
+            raise DeviceError(f"{host_id} is no unique local address; no route is made to it")
         try:
             self._helper.change(add, host_id)
         except OSError as problem:

@@ -4,6 +4,7 @@ So a tiny child keeps CAP_NET_ADMIN, and nothing else, for them. It knows one de
 request: add or remove the route to one unique local address (fc00::/7, always /128) there. It
 reads from a socket pair whose other end only the host holds; when that closes, it takes away
 every route it added, and the device's address if set-up put it on a persistent device, and ends.
+So it does after a request that is not allowed: the host never makes one, so that is no host.
 
 A request is 17 octets: ``+`` or ``-``, then the address. The answer is a 4-octet errno, 0 for
 done. The child sends one answer of 0 when it is ready.
@@ -141,7 +142,10 @@ def main(arguments: list[str]) -> int:
         try:
             channel.send(bytes(_ANSWER_OCTETS))
             while request := channel.recv(_REQUEST_OCTETS + 1):
-                channel.send(table.handle(request).to_bytes(_ANSWER_OCTETS, "big"))
+                number = table.handle(request)
+                channel.send(number.to_bytes(_ANSWER_OCTETS, "big"))
+                if number == errno.EPERM:
+                    break
         except OSError:
             pass  # the host has gone: that is the end too
         finally:

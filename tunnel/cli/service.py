@@ -1,0 +1,178 @@
+"""``service``: a hardened systemd unit (systemd.exec(5)) for ``up`` or ``serve``.
+
+The unit runs as its own user with one capability: CAP_NET_ADMIN for a host, which drops it after
+set-up, or CAP_NET_BIND_SERVICE for a rendezvous, for port 53 and 853.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunnel.cli.files import config_path, refuse_overwrite, serve_path
+from tunnel.cli.talk import ConfigOption, Failure, JsonOption, command, emit, put, say
+
+DEFAULT_USER = "autotunnel"
+_UNITS = Path("/etc/systemd/system")
+_SYSUSERS = Path("/etc/sysusers.d")
+
+
+class Role(StrEnum):
+    """What the service runs."""
+
+    UP = "up"
+    SERVE = "serve"
+
+
+RoleOption = Annotated[Role, typer.Option("--for", help="A host (up) or a rendezvous (serve).")]
+UserOption = Annotated[str, typer.Option(metavar="NAME", help="The system user it runs as.")]
+
+_UNIT = """\
+[Unit]
+Description={description}
+Documentation=man:systemd.exec(5)
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+ExecStart={command}
+User={user}
+Group={user}
+Restart=on-failure
+RestartSec=2
+TimeoutStopSec=30
+StateDirectory=autotunnel
+StateDirectoryMode=0700
+UMask=0077
+
+# One capability, which the process drops as soon as it needs it no more.
+AmbientCapabilities={capability}
+CapabilityBoundingSet={capability}
+NoNewPrivileges=yes
+
+# It sees its configuration, writes its state, and talks IP, netlink and its control socket.
+ProtectSystem=strict
+ProtectHome={protect_home}
+PrivateTmp=yes
+{devices}
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6{netlink}
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RemoveIPC=yes
+KeyringMode=private
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@clock @debug @module @mount @obsolete @reboot @swap
+SystemCallErrorNumber=EPERM
+LimitCORE=0
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def unit_text(role: Role, user: str, config: Path) -> str:
+    """The unit file. A host needs /dev/net/tun and netlink; a rendezvous neither."""
+    program = [*_program(), role.value, "-c", str(config)]
+    host = role is Role.UP
+    in_home = any(str(path).startswith(("/home/", "/root/")) for path in (config, sys.executable))
+    return _UNIT.format(
+        description="autotunnel host" if host else "autotunnel rendezvous",
+        command=" ".join(_systemd_quote(word) for word in program),
+        user=user,
+        capability="CAP_NET_ADMIN" if host else "CAP_NET_BIND_SERVICE",
+        protect_home="read-only" if in_home else "yes",
+        devices="DevicePolicy=closed\nDeviceAllow=/dev/net/tun rw"
+        if host
+        else "PrivateDevices=yes",
+        netlink=" AF_NETLINK" if host else "",
+    )
+
+
+def _program() -> list[str]:
+    """The installed command, or Python told where this tree is."""
+    installed = Path(sys.executable).with_name("autotunnel")
+    if installed.exists():
+        return [str(installed)]
+    root = Path(__file__).parents[2]
+    return ["/usr/bin/env", f"PYTHONPATH={root}", sys.executable, "-m", "tunnel"]
+
+
+def _systemd_quote(word: str) -> str:
+    """As systemd.service(5) "Command lines" wants it: % and $ doubled, then quoted if needed."""
+    return shlex.quote(word.replace("%", "%%").replace("$", "$$"))
+
+
+def register(app: typer.Typer) -> None:
+    """Adds ``service print`` and ``service install``."""
+    group = typer.Typer(help="A hardened systemd unit.", no_args_is_help=True)
+    command(group, "print", schema="service")(print_unit)
+    command(group, "install", schema="service")(install)
+    app.add_typer(group, name="service")
+
+
+def _config(role: Role, config: str | None) -> Path:
+    return config_path(config) if role is Role.UP else serve_path(config)
+
+
+def print_unit(
+    role: RoleOption = Role.UP,
+    user: UserOption = DEFAULT_USER,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the unit."""
+    text = unit_text(role, user, _config(role, config))
+    if as_json:
+        emit("service", {"role": role.value, "user": user, "unit": text})
+    else:
+        put(text)
+
+
+def install(
+    role: RoleOption = Role.UP,
+    user: UserOption = DEFAULT_USER,
+    config: ConfigOption = None,
+    units: Annotated[Path, typer.Option(help="Where units live.")] = _UNITS,
+    sysusers: Annotated[Path, typer.Option(help="Where system users are declared.")] = _SYSUSERS,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the unit and its user's declaration, and say which commands start it."""
+    path = _config(role, config)
+    if not path.exists():
+        raise Failure(f"{path}: there is no such file; run `autotunnel init` or name it with -c")
+    name = "autotunnel" if role is Role.UP else "autotunnel-serve"
+    unit, declaration = units / f"{name}.service", sysusers / f"{name}.conf"
+    refuse_overwrite([unit, declaration])
+    try:
+        sysusers.mkdir(parents=True, exist_ok=True)
+        declaration.write_text(f'u {user} - "autotunnel" /var/lib/autotunnel\n')
+        unit.write_text(unit_text(role, user, path))
+    except PermissionError as problem:
+        raise Failure(f"{problem.filename} cannot be written; run this with sudo") from None
+    steps = [
+        "systemd-sysusers",
+        f"chown -R {user}: {shlex.quote(str(path.parent))}",
+        "systemctl daemon-reload",
+        f"systemctl enable --now {name}.service",
+    ]
+    if as_json:
+        emit("service", {"role": role.value, "unit": str(unit), "commands": steps})
+        return
+    put(str(unit))
+    say("now run, as root:\n" + "\n".join(f"  {step}" for step in steps))
