@@ -15,7 +15,15 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from tunnel.cli.files import config_path, serve_path
-from tunnel.cli.talk import ConfigOption, Failure, JsonOption, command, emit, say
+from tunnel.cli.talk import (
+    ConfigOption,
+    Failure,
+    JsonOption,
+    command,
+    emit,
+    log_to_stderr,
+    say,
+)
 from tunnel.config import HostConfig, load_host, load_serve
 
 LOG_FILE = "up.log"
@@ -66,6 +74,8 @@ def up(
         return
 
     from tunnel.io.host import Host  # the whole engine: slow to load
+
+    log_to_stderr()
 
     def on_ready() -> None:
         if ready_fd is not None:
@@ -152,4 +162,21 @@ def _tail(log: Path) -> str:
 def serve(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Run the rendezvous: the server that holds the account's zone."""
     settings = load_serve(serve_path(config))
-    _ = settings, as_json
+
+    from tunnel.cli.rendezvous import Rendezvous  # the whole server: slow to load
+
+    log_to_stderr()
+    rendezvous = Rendezvous(settings)
+
+    def on_ready() -> None:
+        server, domains = rendezvous.server, [account.domain for account in settings.accounts]
+        pin = server.pin.hex() if server.pin else None
+        if as_json:
+            emit("serve", {"pid": os.getpid(), "domains": domains, "pin": pin, **server.listening})
+            return
+        for transport, endpoints in server.listening.items():
+            for host, port in endpoints:
+                say(f"listening on {host} port {port} ({transport})")
+        say(f"the rendezvous serves {', '.join(domains)}" + (f"; its pin is {pin}" if pin else ""))
+
+    stay(lambda: rendezvous, on_ready)

@@ -111,3 +111,28 @@ def put(text: str) -> None:
 def emit(name: str, facts: Mapping[str, Any]) -> None:
     """Data as one line of JSON with its schema, on stdout. What JSON lacks becomes text."""
     put(json.dumps({"schema": f"autotunnel/{name}/v1", **facts}, default=str))
+
+
+def log_level() -> str:
+    """AUTOTUNNEL_LOG if it is a level's name, else "info"."""
+    wish = os.environ.get("AUTOTUNNEL_LOG", "").lower()
+    return wish if wish in ("debug", "info", "warning", "error") else "info"
+
+
+def log_to_stderr() -> None:
+    """Sends the log of a command that stays to stderr: lines for a terminal, plain otherwise."""
+    import structlog
+
+    colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    plain = structlog.dev.plain_traceback
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            os.environ.get("AUTOTUNNEL_LOG", "info")
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

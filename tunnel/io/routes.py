@@ -131,9 +131,9 @@ def _quietly(call: Any, *arguments: Any) -> None:
 
 def main(arguments: list[str]) -> int:
     """The child: descriptor, device index, and the address to take away at the end (or none)."""
-    number, index, *rest = arguments
+    descriptor, index, *rest = arguments
     address = IPv6Address(rest[0]) if rest else None
-    channel = socket.socket(fileno=int(number))
+    channel = socket.socket(fileno=int(descriptor))
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)  # it ends with the host, after the host
     capability.keep_only(frozenset({capability.NET_ADMIN}))

@@ -1,0 +1,64 @@
+"""``serve`` as a service: the zones of a configuration, without any capability once it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from discovery.io_serve import RendezvousServer
+from discovery.zone import ZoneAccount
+from keys import store
+from tunnel.cli.talk import say
+from tunnel.config import ServeAccount, ServeConfig
+from tunnel.io import privilege
+
+
+class Rendezvous:
+    """A :class:`~discovery.io_serve.RendezvousServer` that runs until it is stopped.
+
+    Raises :class:`keys.store.SecretFileError` if an account's secret cannot be read.
+    """
+
+    def __init__(self, settings: ServeConfig) -> None:
+        self.server = RendezvousServer(
+            accounts=[zone_account(settings, one) for one in settings.accounts],
+            listen=settings.listen,
+            tls_listen=settings.tls_listen,
+            state_dir=settings.state_dir,
+            addresses=settings.address,
+        )
+        self._state_dir = settings.state_dir
+        self._end = asyncio.Event()
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Serves until :meth:`stop`. Raises :class:`~discovery.io_serve.ServeError`."""
+        await self.server.start()
+        try:
+            self._drop()
+            on_ready()
+            await self._end.wait()
+        finally:
+            await self.server.stop()
+
+    def _drop(self) -> None:
+        if self._state_dir.stat().st_uid != os.geteuid():
+            say(f"capabilities are kept, since {self._state_dir} belongs to another user")
+            return
+        privilege.drop_all()
+
+    async def stop(self) -> None:
+        """Ends :meth:`run`."""
+        self._end.set()
+
+
+def zone_account(settings: ServeConfig, account: ServeAccount) -> ZoneAccount:
+    """An account as the zone machine wants it. Raises :class:`keys.store.SecretFileError`."""
+    known = store.load_account(account.domain, settings.account_secret_path(account))
+    return ZoneAccount(
+        domain=known.domain,
+        tsig_secret=known.tsig_secret,
+        account_secret=known.secret,
+        invitation_key=known.invitation_key,
+        legacy_md5=account.legacy_md5,
+    )
