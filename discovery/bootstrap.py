@@ -24,7 +24,7 @@ from discovery.content import NS, SOA
 from discovery.store import Item, RecordSet, SetKey
 
 SERVER_LABEL: Final = "ns"
-PIN_PREFIX: Final = "_853._tcp"  # the name is fixed, whatever port TLS is served on
+PIN_PREFIX: Final = f"_853._tcp.{SERVER_LABEL}"  # the name is fixed, whatever port TLS is served on
 INVITE_LABEL: Final = "_invite"
 
 PLAIN_SERVICES: Final = ("_dns-update._udp", "_dns-llq._udp")

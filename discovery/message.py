@@ -49,6 +49,7 @@ IN: Final = 1
 CLASS_NONE: Final = 254
 CLASS_ANY: Final = 255
 
+TYPE_SOA: Final = 6
 TYPE_OPT: Final = 41
 TYPE_TSIG: Final = 250
 TYPE_AXFR: Final = 252
@@ -232,7 +233,7 @@ def render(request: Request, reply: Reply, limit: int) -> bytes | None:
     """
     opt = _opt(request, reply)
     out = _Writer(limit - len(opt))
-    fits = all(out.question(question) for question in request.questions)
+    fits = all(out.question(question) for question in _echoed(request))
     fits = fits and all(out.record_set(1, content) for content in reply.answer)
     fits = fits and all(out.record_set(2, content) for content in reply.authority)
     if not fits:
@@ -246,10 +247,20 @@ def render_truncated(request: Request, reply: Reply) -> bytes:
     """Write the reply with its question only and TC set; the requestor comes again over TCP."""
     bare = Reply(rcode=reply.rcode, authoritative=reply.authoritative)
     out = _Writer(TCP_PAYLOAD)
-    for question in request.questions[:1]:
+    for question in _echoed(request)[:1]:
         out.question(question)
     flags = _flags(request.flags, reply.rcode, reply.authoritative) | TC
     return out.finish(request, flags, _opt(request, bare))
+
+
+def _echoed(request: Request) -> tuple[Question, ...]:
+    """Return the question, or an UPDATE's zone section if it is one (RFC 2136 §3.8 lets us choose
+    between echoing sections and leaving them out)."""
+    asked = request.questions
+    if request.opcode != OPCODE_UPDATE:
+        return asked
+    is_zone = len(asked) == 1 and (asked[0].rdtype, asked[0].rdclass) == (TYPE_SOA, IN)
+    return asked if is_zone else ()
 
 
 def _flags(request_flags: int, rcode: int, authoritative: bool = False) -> int:

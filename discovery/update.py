@@ -235,7 +235,8 @@ def _add(draft: Draft, record: Record, limits: ZoneLimits, expires: int | None) 
         raise UpdateError(
             message.REFUSED, f"a name may hold {limits.records_per_set} records of one type"
         )
-    name = before.name if before is not None else record.name
+    # A name is shown as it was first written, whatever later records call it (RFC 4343 §4).
+    name = next((content.name for content in draft.base.at(record.name).values()), record.name)
     ttl = record.ttl if record.ttl <= MAX_TTL else 0
     draft.put(RecordSet(name, record.rdtype, ttl, items))
 
