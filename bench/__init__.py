@@ -1,0 +1,18 @@
+"""HOW FAST: everything is measured side by side, in one run, and reported as ratios.
+
+Machines are noisy and differ; an absolute figure of one run says little beside one of another.
+So each measurement runs the contenders in turns (rounds), takes medians, and divides by what
+the bare thing does in the same run: a veth link without any tunnel, or one call of the library.
+
+::
+
+    python -m bench crypto      seal and open, ns and Gbit/s: each engine and AEAD, the bare call
+    python -m bench tcp         one TCP stream each way, CPU-seconds per GB
+    python -m bench pps         small UDP packets: delivered at overload and at paced rates
+    python -m bench latency     ping, idle and under load
+    python -m bench plot        draws the saved results
+
+``machine`` describes where it ran, ``report`` prints and saves, ``pair`` is two namespaces and
+a veth link between them, ``peers`` holds one small file for each contender (one that is not
+installed says so and is left out), ``pump_end`` is one host of ours with fixed SAs and no IKE.
+"""

@@ -1,0 +1,83 @@
+"""One host of a measurement: a real device, a real socket, a real pump, fixed SAs, no IKE.
+
+Says ``ready {json}`` with the engine and AEAD in use, then runs until SIGTERM. The keys are
+fixed, and so are worth nothing: this never leaves the namespaces of a measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import signal
+import socket
+from collections.abc import Callable
+from ipaddress import IPv6Address
+
+from bench.peers.autotunnel import INNER
+from fastpath.types import Mode, Pump, SaParams, Suite
+from tunnel.io.device import open_device
+from tunnel.io.portable_pump import PortablePump
+
+PORT = 4500
+MTU = 1400
+SOCKET_BUFFER = 4 * 2**20
+SPI = {"left": 0x1001, "right": 0x1002}  # inbound SPI of each side
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    mine, other = ("left", "right") if options.side == "left" else ("right", "left")
+    ids = dict(zip(("left", "right"), (IPv6Address(text) for text in INNER), strict=True))
+    device = open_device("at0", ids[mine], MTU)
+    device.add_route(ids[other])
+    with _socket(options.local) as udp:
+        make = _pump_class(options.engine)
+        pump = make(device.fd, udp.fileno(), None, ids[mine].packed, device.vnet_hdr)
+        suite, mode = Suite(options.suite), Mode(options.mode)
+
+        def sa(side: str) -> SaParams:
+            key = bytes([SPI[side] & 0xFF]) * (suite.key_octets + 4)
+            return SaParams(SPI[side], suite, key, ids[mine].packed, ids[other].packed, mode=mode)
+
+        pump.install_inbound(sa(mine))
+        pump.install_outbound(sa(other))
+        pump.set_flow(ids[other].packed, SPI[other], (options.remote, PORT))
+        pump.start()
+        print("ready", json.dumps({"engine": pump.engine, "aead": pump.aead}), flush=True)
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+        pump.stop()
+        print("counters", json.dumps(pump.counters()), flush=True)
+    device.close()
+
+
+def _socket(address: str) -> socket.socket:
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        udp.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+    udp.bind((address, PORT))
+    udp.setblocking(False)
+    return udp
+
+
+def _pump_class(engine: str) -> Callable[..., Pump]:
+    if engine == "reference":
+        return PortablePump
+    native: Callable[..., Pump] = importlib.import_module("fastpath._pump").NativePump
+    return native
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench.pump_end", description=__doc__)
+    parser.add_argument("side", choices=["left", "right"])
+    parser.add_argument("local", help="our outer IPv4 address")
+    parser.add_argument("remote", help="the other's")
+    parser.add_argument("--engine", choices=["native", "reference"], default="native")
+    parser.add_argument("--suite", choices=[str(suite) for suite in Suite], default="aes128gcm16")
+    parser.add_argument("--mode", choices=[str(mode) for mode in Mode], default="tunnel")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
