@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import tomllib
 from difflib import get_close_matches
+from functools import cache
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -445,7 +446,15 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 def load_host(path: Path) -> HostConfig:
     """Reads and checks the configuration of ``up``. Raises :class:`ConfigError`."""
-    text = _convert(path, _read(path), _HostFile)
+    return host_from_tables(path, _read(path))
+
+
+def host_from_tables(path: Path, tables: dict[str, Any]) -> HostConfig:
+    """The configuration of ``up`` from parsed TOML; ``path`` is where it stood.
+
+    Raises :class:`ConfigError`.
+    """
+    text = _convert(path, tables, _HostFile)
     names = [peer.name for peer in text.peer]
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -473,7 +482,12 @@ def load_host(path: Path) -> HostConfig:
 
 def load_serve(path: Path) -> ServeConfig:
     """Reads and checks the configuration of ``serve``. Raises :class:`ConfigError`."""
-    serve = _convert(path, _read(path), _ServeFile).serve
+    return serve_from_tables(path, _read(path))
+
+
+def serve_from_tables(path: Path, tables: dict[str, Any]) -> ServeConfig:
+    """The configuration of ``serve`` from parsed TOML. Raises :class:`ConfigError`."""
+    serve = _convert(path, tables, _ServeFile).serve
     return ServeConfig(
         path=path.absolute(),
         listen=tuple(parse_address_endpoint(text) for text in serve.listen),
@@ -543,12 +557,39 @@ def _convert(path: Path, tables: dict[str, Any], shape: type[_T]) -> _T:
             key = f"{key}.{name}".lstrip(".")
             raise ConfigError(path, key, "it is missing", f'add "{name}"') from None
         cause = cause[:1].lower() + cause[1:]
-        raise ConfigError(path, key, cause, "correct the value") from None
+        raise ConfigError(path, key, cause, _correction(shape, key)) from None
+
+
+def _correction(shape: Any, key: str) -> str:
+    """The fix for a value of a wrong type: the allowed ones, where there are a few."""
+    kind: Any = shape
+    for part in key.replace("[]", "").split("."):
+        struct = _struct_in(kind)
+        fields = {} if struct is None else _types(struct)
+        if part.partition("[")[0] not in fields:
+            return "correct the value"
+        kind = fields[part.partition("[")[0]]
+    allowed = _literals(kind)
+    if allowed:
+        return "use " + " or ".join(f'"{one}"' for one in allowed)
+    return "correct the value"
+
+
+@cache
+def _types(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    return {field.name: field.type for field in msgspec.structs.fields(struct)}
+
+
+def _literals(kind: Any) -> tuple[str, ...]:
+    """The texts that ``Literal[...]`` or ``tuple[Literal[...], ...]`` allows."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return next(filter(None, (_literals(inner) for inner in get_args(kind))), ())
 
 
 def _refuse_unknown(path: Path, tables: dict[str, Any], shape: Any, prefix: str) -> None:
     """Walks the tables beside the structs, and names the nearest known key of a stranger."""
-    known = {field.name: field.type for field in msgspec.structs.fields(shape)}
+    known = _types(shape)
     for key, value in tables.items():
         place = f"{prefix}{key}"
         if key not in known:
