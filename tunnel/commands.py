@@ -114,7 +114,7 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class NotReached:
-    """Answer to ``Node.reach(ticket, …)``: why not, in one sentence.
+    """Answer to ``Node.reach`` or ``Node.lookup(ticket, …)``: why not, in one sentence.
 
     ``no_such_host`` is true when the zone says that there is no host of that name.
     """
@@ -122,6 +122,21 @@ class NotReached:
     ticket: int
     reason: str
     no_such_host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Answer to ``Node.lookup(ticket, …)``: what the zone (or the configuration) says now.
+
+    ``target`` is empty for a static peer.
+    """
+
+    ticket: int
+    name: str
+    host_id: IPv6Address
+    target: str
+    endpoints: tuple[Endpoint, ...]
+    info: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +150,7 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """After ``Node.shutdown``: records withdrawn and peers told (or given up); the driver may end."""
+    """After ``Node.shutdown``: records withdrawn, peers told (or given up); the driver may end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +179,7 @@ Command: TypeAlias = (
     | Deliver
     | Reached
     | NotReached
+    | Found
     | Pong
     | Finished
     | Log

@@ -1,0 +1,101 @@
+"""What the parts of the node share: the tables, the two machines below, and the commands gathered.
+
+A call into the node sets the clock, lets one part act, and then works off what the IKE endpoint
+and the zone client answered, until nothing is left; so no part ever calls back into another one
+in the middle of its work.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, TypeAlias
+
+from discovery.types import ClientCommand
+from fastpath.types import Endpoint
+from keys.ike import types as ike_types
+from keys.ike.endpoint import IkeEndpoint
+from tunnel.commands import ClearFlow, Command, Deliver, Log, SetFlow
+from tunnel.icmpv6 import destination_unreachable
+from tunnel.peers import Identity, Peer, PeerTable
+from tunnel.pending import Bucket, PacketQueues
+from tunnel.settings import NodeSettings
+
+if TYPE_CHECKING:
+    from discovery.client import ZoneClient
+
+Answer: TypeAlias = ike_types.Command | ClientCommand
+
+
+class Core:
+    """Shared by all parts of one node. ``zone`` is ``None`` on a host without an account."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        peers: PeerTable,
+        ike: IkeEndpoint,
+        zone: ZoneClient | None,
+        settings: NodeSettings,
+    ) -> None:
+        self.identity = identity
+        self.peers = peers
+        self.ike = ike
+        self.zone = zone
+        self.settings = settings
+        self.queues = PacketQueues(settings)
+        self.now = float("-inf")
+        self.unix = 0
+        self.ending = False
+        self.endpoints: tuple[Endpoint, ...] = ()
+        self._errors = Bucket(settings.errors_per_second)
+        self._answers: deque[Answer] = deque()
+        self._commands: list[Command] = []
+
+    def emit(self, *commands: Command) -> None:
+        """Adds to what the present call returns."""
+        self._commands.extend(commands)
+
+    def log(self, level: str, text: str, **fields: object) -> None:
+        """Adds a line for the log."""
+        self.emit(Log(level, text, tuple((key, str(value)) for key, value in fields.items())))
+
+    def take(self) -> list[Command]:
+        """What was gathered since the last call."""
+        commands, self._commands = self._commands, []
+        return commands
+
+    def ike_said(self, answers: list[ike_types.Command]) -> None:
+        """Queues what the IKE endpoint answered."""
+        self._answers.extend(answers)
+
+    def zone_said(self, answers: list[ClientCommand]) -> None:
+        """Queues what the zone client answered."""
+        self._answers.extend(answers)
+
+    def next_answer(self) -> Answer | None:
+        """The next one to work off."""
+        return self._answers.popleft() if self._answers else None
+
+    def look_up(self, label: str) -> None:
+        """Asks the zone for one host."""
+        if self.zone is not None:
+            self.zone_said(self.zone.lookup(label, self.now, self.unix))
+
+    def point(self, peer: Peer, endpoint: Endpoint) -> None:
+        """Sends what goes to ``peer`` to ``endpoint`` from now on."""
+        assert peer.current is not None
+        peer.endpoint, peer.endpoint_at = endpoint, self.now
+        self.emit(SetFlow(peer.current.peer_id, peer.current.spi_out, endpoint))
+
+    def unpoint(self, peer: Peer) -> None:
+        """Nothing goes to ``peer`` any more until there is a new SA."""
+        if peer.current is not None:
+            self.emit(ClearFlow(peer.current.peer_id))
+        peer.current = peer.endpoint = peer.candidate = None
+
+    def refuse_packets(self, packets: list[bytes]) -> None:
+        """Tells the application of each packet that its destination is unreachable."""
+        for packet in packets:
+            error = destination_unreachable(packet)
+            if error is not None and self._errors.allows(self.now):
+                self.emit(Deliver(error))

@@ -1,0 +1,250 @@
+"""Keeping the peer table true to the zone: our records out, the others' records in (B6, B48)."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+from typing import Any
+
+from discovery import types as zone_types
+from discovery.types import HostRecords
+from tunnel.asks import Asks
+from tunnel.attempts import Attempts
+from tunnel.commands import AddRoute, ClearFlow, Found, NotReached, RemoveRoute
+from tunnel.core import Core
+from tunnel.peers import Peer
+
+_INQUIRIES = 256  # lookups of the person under way
+
+
+class Directory:
+    """What the zone says, and what we say there."""
+
+    def __init__(self, core: Core, attempts: Attempts, asks: Asks) -> None:
+        self._core = core
+        self._attempts = attempts
+        self._asks = asks
+        self._refresh_at: float | None = None
+        self._inquiries: dict[int, tuple[str, float]] = {}  # ticket: label, end
+        self._published = False
+        self._lease: int | None = None
+        self._problem: str | None = None
+        self.refusal: str | None = None
+        self.withdrawn = core.zone is None
+
+    # --- Ours -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Routes to the static peers, and the first list of hosts."""
+        core = self._core
+        for peer in core.peers:
+            if peer.host_id is not None:
+                core.emit(AddRoute(peer.host_id))
+        if core.zone is not None:
+            self.publish()
+            self._refresh()
+
+    def publish(self) -> None:
+        """Puts our records into the zone, once we have an endpoint (B36)."""
+        core, identity = self._core, self._core.identity
+        if core.zone is None or not core.endpoints or core.ending or identity.label is None:
+            return
+        records = HostRecords(
+            label=identity.label,
+            host_id=identity.host_id,
+            target=identity.target,
+            endpoints=core.endpoints,
+            info=identity.info,
+        )
+        core.zone_said(core.zone.publish(records, core.now, core.unix))
+
+    def withdraw(self) -> None:
+        """Takes our records away."""
+        core = self._core
+        if core.zone is not None:
+            core.zone_said(core.zone.withdraw(core.now, core.unix))
+
+    def transport_up(self) -> None:
+        """The rendezvous can be asked again."""
+        core = self._core
+        if core.zone is None:
+            return
+        core.zone_said(core.zone.transport_up(core.now, core.unix))
+        for peer in core.peers:
+            if not peer.static:
+                self._attempts.forgive(peer)
+        self._refresh()
+
+    def transport_down(self, reason: str) -> None:
+        """The rendezvous cannot be asked for now."""
+        core = self._core
+        if core.zone is not None:
+            core.zone_said(core.zone.transport_down(reason, core.now, core.unix))
+
+    # --- Theirs -----------------------------------------------------------------------------
+
+    def handle(self, answer: object) -> None:
+        """Takes what the zone client says."""
+        match answer:
+            case zone_types.HostsListed(labels):
+                self._listed(labels)
+            case zone_types.HostFound(records):
+                self._found(records)
+            case zone_types.HostNotFound(label, reason, definite):
+                self._not_found(label, reason, definite)
+            case zone_types.Published(lease):
+                self._published, self._lease = True, lease
+            case zone_types.Withdrawn():
+                self.withdrawn, self._published = True, False
+            case zone_types.ZoneProblem(reason):
+                self._problem = reason
+                self._core.log("warning", reason)
+            case zone_types.ZoneFine():
+                self._problem = None
+                self._core.log("info", "the zone can be used again")
+
+    def _listed(self, labels: tuple[str, ...]) -> None:
+        core = self._core
+        listed = {label.lower() for label in labels}
+        for peer in core.peers:
+            if not peer.static and peer.label not in listed:
+                self._vanished(peer)
+        for label in sorted(listed):
+            known = core.peers.ensure(label)
+            if known is None:
+                continue
+            age = None if known.records_at is None else core.now - known.records_at
+            if age is None or age > core.settings.fresh:
+                core.look_up(label)
+
+    def _found(self, records: HostRecords) -> None:
+        core, peer = self._core, self._core.peers.ensure(records.label)
+        self._tell_inquirers(records.label, records)
+        if peer is None or core.ending:
+            return
+        changed = peer.endpoints != records.endpoints
+        peer.endpoints, peer.target, peer.info = records.endpoints, records.target, records.info
+        peer.records_at = core.now
+        if peer.host_id != records.host_id:
+            changed = self._new_host_id(peer, records.host_id) or changed
+        if changed:
+            self._attempts.forgive(peer)
+        self._asks.records_came(peer)
+        self._attempts.records_came(peer)
+
+    def _new_host_id(self, peer: Peer, host_id: IPv6Address) -> bool:
+        """``peer`` has restarted its machine (B54), or is new; false if it may not have that id."""
+        core, old = self._core, peer.host_id
+        refusal = core.peers.give(peer, host_id)
+        if refusal is not None:
+            if peer.reason != refusal:
+                core.log("warning", refusal)
+            peer.reason = refusal
+            return False
+        if old is not None:
+            core.log("info", f"{peer.name} has a new host id", old=old, new=host_id)
+            core.emit(ClearFlow(old), RemoveRoute(old))
+            core.refuse_packets(core.queues.take(peer.name))
+            if peer.current is not None and peer.current.peer_id == old:
+                # Bound to the old host id, so nobody has the other end any more.
+                core.unpoint(peer)
+                core.ike_said(core.ike.close(peer.name, core.now))
+        core.emit(AddRoute(host_id))
+        return True
+
+    def _not_found(self, label: str, reason: str, definite: bool) -> None:
+        core, peer = self._core, self._core.peers.labelled(label)
+        self._tell_inquirers(label, None, reason, definite)
+        self._asks.lookup_failed(label, reason)
+        if peer is None:
+            return
+        self._attempts.lookup_failed(peer, reason, no_such_host=definite)
+        if definite or peer.host_id is None:
+            self._vanished(peer)  # if it does exist, the next list brings it back
+
+    def _vanished(self, peer: Peer) -> None:
+        """The zone does not know ``peer`` any more; its tunnel, if there is one, may go on."""
+        peer.records_at = None
+        if peer.attempt is None and not peer.children and not peer.waiters:
+            self.forget(peer)
+
+    def tidy(self, peer: Peer) -> None:
+        """The last SA with ``peer`` is gone: so is the peer, if the zone knew it no more."""
+        if not peer.static and peer.records_at is None and peer.attempt is None:
+            self.forget(peer)
+
+    def forget(self, peer: Peer) -> None:
+        """Removes ``peer`` and its route."""
+        core = self._core
+        core.refuse_packets(core.queues.take(peer.name))
+        core.peers.remove(peer)
+        if peer.host_id is not None:
+            core.emit(RemoveRoute(peer.host_id))
+
+    # --- Questions of the person ------------------------------------------------------------
+
+    def inquire(self, ticket: int, name: str) -> None:
+        """What does the zone say of ``name`` now?"""
+        core = self._core
+        full = core.peers.full_name(name)
+        peer, label = core.peers.named(full), core.peers.label_of(full)
+        if peer is not None and peer.static and peer.host_id is not None:
+            core.emit(Found(ticket, peer.name, peer.host_id, "", peer.endpoints, ()))
+        elif label is None or core.zone is None:
+            core.emit(NotReached(ticket, f"{full} is not a name of this account", True))
+        elif len(self._inquiries) >= _INQUIRIES:
+            core.emit(NotReached(ticket, "too many lookups at once; try again later"))
+        else:
+            self._inquiries[ticket] = label, core.now + core.settings.wait
+            core.look_up(label)
+
+    def _tell_inquirers(
+        self, label: str, records: HostRecords | None, reason: str = "", definite: bool = False
+    ) -> None:
+        core, label = self._core, label.lower()
+        for ticket in [t for t, (asked, _) in self._inquiries.items() if asked == label]:
+            del self._inquiries[ticket]
+            if records is None:
+                core.emit(NotReached(ticket, reason, definite))
+                continue
+            name = f"{label}.{core.identity.domain}"
+            core.emit(
+                Found(
+                    ticket, name, records.host_id, records.target, records.endpoints, records.info
+                )
+            )
+
+    # --- Time and status --------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        core = self._core
+        if core.zone is None or core.ending:
+            self._refresh_at = None
+            return
+        self._refresh_at = core.now + core.settings.refresh
+        core.zone_said(core.zone.list_hosts(core.now, core.unix))
+
+    def advance(self) -> None:
+        """Asks the zone anew where that is due."""
+        core = self._core
+        if self._refresh_at is not None and self._refresh_at <= core.now:
+            self._refresh()
+        for ticket, (_, until) in list(self._inquiries.items()):
+            if until <= core.now:
+                del self._inquiries[ticket]
+                core.emit(NotReached(ticket, "the rendezvous did not answer in time"))
+
+    def timers(self) -> list[float]:
+        """When something is due."""
+        due = [] if self._refresh_at is None else [self._refresh_at]
+        return due + [until for _, until in self._inquiries.values()]
+
+    def status(self) -> dict[str, Any]:
+        """The ``zone`` part of ``status --json``."""
+        return {
+            "server": None,
+            "transport": None,
+            "lease_s": self._lease,
+            "llq": None,
+            "published": self._published,
+            "problem": self._problem,
+        }

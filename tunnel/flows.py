@@ -1,0 +1,133 @@
+"""Keeping the engine's tables true to what IKE has made: SAs, flows, keepalives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv6Address
+
+from fastpath.types import Endpoint, Mode, SaCounters, SaParams, Suite
+from keys.ike.types import ChildSa
+from tunnel.commands import (
+    InstallInbound,
+    InstallOutbound,
+    RemoveInbound,
+    RemoveOutbound,
+    SendDummy,
+    SendKeepalive,
+)
+from tunnel.core import Core
+from tunnel.peers import Peer
+
+
+class Flows:
+    """SAs and flows of all peers."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def install_inbound(self, child: ChildSa) -> None:
+        """Receives on ``child`` from now on."""
+        peer = self._core.peers.named(child.peer)
+        if peer is None:
+            return
+        peer.children[child.spi_in] = child
+        self._core.emit(InstallInbound(_params(child, child.spi_in, child.key_in)))
+
+    def install_outbound(self, child: ChildSa, remote: Endpoint) -> Peer | None:
+        """Sends on ``child`` from now on; returns the peer whose tunnel stands thereby."""
+        core, peer = self._core, self._core.peers.named(child.peer)
+        if peer is None:
+            return None
+        if peer.current is not None and peer.current.peer_id != child.peer_id:
+            core.unpoint(peer)  # the peer restarted with another host id
+        fresh = peer.current is None or peer.current.spi_out != child.spi_out
+        peer.children[child.spi_in] = peer.current = child
+        if fresh:
+            core.emit(InstallOutbound(_params(child, child.spi_out, child.key_out)))
+        # A rekey happens on an IKE SA that may be trying a new endpoint: data waits for the proof.
+        unproven = peer.endpoint is not None and remote == peer.candidate
+        core.point(peer, peer.endpoint if unproven and peer.endpoint else remote)
+        return peer
+
+    def remove(self, name: str, spi_in: int, spi_out: int) -> None:
+        """Both directions of a child are gone. IKE has moved its traffic before, if it could."""
+        core, peer = self._core, self._core.peers.named(name)
+        core.emit(RemoveInbound(spi_in))
+        if peer is not None:
+            peer.children.pop(spi_in, None)
+            peer.received.add(peer.inbound.pop(spi_in, None))
+            peer.sent.add(peer.outbound.pop(spi_out, None))
+            if peer.current is not None and peer.current.spi_in == spi_in:
+                core.unpoint(peer)
+        core.emit(RemoveOutbound(spi_out))
+
+    def drop_all(self, peer: Peer) -> None:
+        """Nothing is left with ``peer``."""
+        self._core.unpoint(peer)
+        for child in list(peer.children.values()):
+            self.remove(peer.name, child.spi_in, child.spi_out)
+
+    def announce(self) -> None:
+        """We have moved: one dummy packet (RFC 4303 §2.6) to each peer shows it our new source."""
+        for peer in self._core.peers:
+            if peer.current is not None and peer.endpoint is not None:
+                self._core.emit(SendDummy(peer.current.spi_out, peer.endpoint))
+
+    def activity(
+        self, inbound: Mapping[int, SaCounters], outbound: Mapping[int, SaCounters]
+    ) -> None:
+        """Takes over counters, and tells IKE when something last came and went."""
+        core = self._core
+        for peer in core.peers:
+            if not peer.children:
+                continue
+            for child in peer.children.values():
+                if (counters := inbound.get(child.spi_in)) is not None:
+                    peer.inbound[child.spi_in] = counters
+                    peer.last_in = _later(peer.last_in, counters.last_used)
+                if (counters := outbound.get(child.spi_out)) is not None:
+                    peer.outbound[child.spi_out] = counters
+                    peer.last_out = _later(peer.last_out, counters.last_used)
+            core.ike_said(core.ike.traffic(peer.name, peer.last_in, peer.last_out, core.now))
+
+    # --- Keepalives (RFC 3948 §4) -------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Sends the keepalives that are due."""
+        now = self._core.now
+        for peer in self._core.peers:
+            due = self._keepalive_at(peer)
+            if due is not None and due <= now:
+                assert peer.endpoint is not None
+                peer.kept_alive_at = now
+                self._core.emit(SendKeepalive(peer.endpoint))
+
+    def timers(self) -> list[float]:
+        """When something is due."""
+        return [at for peer in self._core.peers if (at := self._keepalive_at(peer)) is not None]
+
+    def _keepalive_at(self, peer: Peer) -> float | None:
+        if not peer.behind_nat or not peer.up or peer.endpoint is None:
+            return None
+        sent = max(peer.kept_alive_at, peer.endpoint_at, peer.last_out or 0.0)
+        return sent + self._core.settings.keepalive
+
+
+def _params(child: ChildSa, spi: int, key: bytes) -> SaParams:
+    return SaParams(
+        spi=spi,
+        suite=Suite(child.suite),
+        key=key,
+        local_id=_octets(child.local_id),
+        peer_id=_octets(child.peer_id),
+        esn=child.esn,
+        mode=Mode(child.mode),
+    )
+
+
+def _octets(address: IPv6Address) -> bytes:
+    return address.packed
+
+
+def _later(first: float | None, second: float | None) -> float | None:
+    return second if first is None else first if second is None else max(first, second)

@@ -1,0 +1,334 @@
+"""Node: one host of the account as a pure machine; what it promises, and to whom it listens.
+
+It composes the IKE endpoint (:mod:`keys.ike`), the zone client (:mod:`discovery.client`) and the
+peer table, and speaks in the commands of :mod:`tunnel.commands`. Every method takes ``now``
+(seconds, monotonic and suspend-aware) and ``unix`` (wall clock, for TSIG only) and returns the
+commands to carry out, in order. The parts: :mod:`tunnel.attempts` makes tunnels on demand,
+:mod:`tunnel.asks` checks who wants one with us, :mod:`tunnel.directory` keeps the table true to
+the zone, :mod:`tunnel.flows` the engine true to IKE, :mod:`tunnel.following` follows peers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from discovery import types as zone_types
+from fastpath.types import Endpoint, SaCounters
+from keys.ike import types as ike_types
+from keys.ike.endpoint import IkeEndpoint
+from tunnel.asks import Asks
+from tunnel.attempts import Attempts
+from tunnel.commands import Command, Finished, SendIke, SendZone
+from tunnel.core import Answer, Core
+from tunnel.directory import Directory
+from tunnel.flows import Flows
+from tunnel.following import Following
+from tunnel.peers import Identity, Peer, PeerTable, StaticPeer
+from tunnel.pings import Pings
+from tunnel.settings import NodeSettings
+from tunnel.status import peer_status
+
+if TYPE_CHECKING:
+    from discovery.client import ZoneClient
+
+
+class Node:
+    """One host. ``zone`` is ``None`` on a host that has static peers only.
+
+    ``random(n)`` gives n octets that nobody can guess.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        zone: ZoneClient | None,
+        static: tuple[StaticPeer, ...] = (),
+        random: Callable[[int], bytes],
+        settings: NodeSettings | None = None,
+    ) -> None:
+        settings = settings or NodeSettings()
+        peers = PeerTable(identity, static, settings.peers)
+        ike = IkeEndpoint(
+            local_name=identity.name,
+            secret_for=self._secret_for,
+            random=random,
+            settings=settings.ike,
+        )
+        self._core = core = Core(identity, peers, ike, zone, settings)
+        self._pings = Pings(core)
+        self._attempts = Attempts(core, self._pings)
+        self._asks = Asks(core)
+        self._following = Following(core)
+        self._flows = Flows(core)
+        self._directory = Directory(core, self._attempts, self._asks)
+        self._parts = (self._attempts, self._asks, self._following, self._flows, self._directory)
+        self._farewell: float | None = None
+        self._finished = False
+
+    def _secret_for(self, name: str) -> bytes | None:
+        """The pre-shared key for a peer that says it is ``name``."""
+        peer = self._core.peers.named(name.lower())
+        if peer is not None and peer.static:
+            return peer.psk
+        return self._core.identity.psk if self._core.peers.label_of(name.lower()) else None
+
+    # --- Life -------------------------------------------------------------------------------
+
+    def start(self, now: float, unix: int) -> list[Command]:
+        """Begins: routes to the static peers, and the first questions to the zone."""
+        self._turn(now, unix)
+        self._directory.start()
+        return self._done()
+
+    def shutdown(self, now: float, unix: int) -> list[Command]:
+        """Ends: DELETE to every peer, records withdrawn; ``Finished`` within a few seconds."""
+        self._turn(now, unix)
+        core = self._core
+        if not core.ending:
+            core.ending = True
+            self._farewell = now + core.settings.farewell
+            for peer in core.peers:
+                peer.attempt = None
+                self._attempts.give_up(peer, "this host is ending")
+            core.ike_said(core.ike.close_all(now))
+            self._directory.withdraw()
+        return self._done()
+
+    # --- Inner packets ----------------------------------------------------------------------
+
+    def acquire(self, packet: bytes, now: float, unix: int) -> list[Command]:
+        """The pump has no flow for this inner packet."""
+        self._turn(now, unix)
+        self._attempts.packet(packet)
+        return self._done()
+
+    # --- The network ------------------------------------------------------------------------
+
+    def datagram(self, data: bytes, source: Endpoint, now: float, unix: int) -> list[Command]:
+        """An IKE message (its marker stripped) came from ``source``."""
+        self._turn(now, unix)
+        self._core.ike_said(self._core.ike.receive(data, source, now))
+        return self._done()
+
+    def new_source(self, spi: int, source: Endpoint, now: float, unix: int) -> list[Command]:
+        """The newest authenticated packet of inbound ``spi`` came from another endpoint."""
+        self._turn(now, unix)
+        self._following.new_source(spi, source)
+        return self._done()
+
+    def lifetime(self, spi: int, now: float, unix: int) -> list[Command]:
+        """Outbound ``spi`` has sent nearly all it may."""
+        self._turn(now, unix)
+        peer = self._core.peers.by_outbound(spi)
+        if peer is not None:
+            self._core.ike_said(self._core.ike.rekey(peer.name, now))
+        return self._done()
+
+    def unknown_spi(self, spi: int, source: Endpoint, now: float, unix: int) -> list[Command]:
+        """ESP of no SA of ours: a peer at ``source`` may still hold one from before our restart.
+
+        Nothing about it is authenticated, so all it can do is to make us connect, seldom, to a
+        peer that is known to be there; INITIAL_CONTACT then replaces what the peer holds.
+        """
+        self._turn(now, unix)
+        peer, settings = self._core.peers.at(source), self._core.settings
+        if peer is not None and not peer.up and now - peer.hinted_at >= settings.hint_interval:
+            peer.hinted_at = now
+            self._core.log("debug", f"{peer.name} uses an SA of before", spi=f"{spi:08x}")
+            self._attempts.begin(peer)
+        return self._done()
+
+    def set_endpoints(
+        self, endpoints: tuple[Endpoint, ...], now: float, unix: int
+    ) -> list[Command]:
+        """Our outer endpoints as others reach us, at most one of each family: publishes them,
+        and lets every peer notice at once if they changed."""
+        self._turn(now, unix)
+        if endpoints != self._core.endpoints:
+            self._core.endpoints = endpoints
+            self._directory.publish()
+            self._flows.announce()
+            for peer in self._core.peers:
+                self._attempts.forgive(peer)
+        return self._done()
+
+    def activity(
+        self,
+        inbound: Mapping[int, SaCounters],
+        outbound: Mapping[int, SaCounters],
+        now: float,
+        unix: int,
+    ) -> list[Command]:
+        """What the SAs have passed so far, by SPI; call it every second or so, and before
+        :meth:`status`. It feeds liveness checks (RFC 7296 §2.4) and keepalives."""
+        self._turn(now, unix)
+        self._flows.activity(inbound, outbound)
+        return self._done()
+
+    # --- The zone ---------------------------------------------------------------------------
+
+    def zone_message(self, wire: bytes, now: float, unix: int) -> list[Command]:
+        """A DNS message came from the rendezvous."""
+        self._turn(now, unix)
+        if self._core.zone is not None:
+            self._core.zone_said(self._core.zone.receive(wire, now, unix))
+        return self._done()
+
+    def zone_up(self, now: float, unix: int) -> list[Command]:
+        """The transport to the rendezvous stands."""
+        self._turn(now, unix)
+        self._directory.transport_up()
+        return self._done()
+
+    def zone_down(self, reason: str, now: float, unix: int) -> list[Command]:
+        """The transport to the rendezvous is gone."""
+        self._turn(now, unix)
+        self._directory.transport_down(reason)
+        return self._done()
+
+    # --- Requests ---------------------------------------------------------------------------
+
+    def reach(self, ticket: int, name: str, now: float, unix: int) -> list[Command]:
+        """Make the tunnel to ``name``; ends in ``Reached`` or ``NotReached``."""
+        self._turn(now, unix)
+        self._attempts.reach(ticket, name)
+        return self._done()
+
+    def ping(self, ticket: int, name: str, now: float, unix: int) -> list[Command]:
+        """One round trip to ``name``, the tunnel made if need be; ends in ``Pong``."""
+        self._turn(now, unix)
+        self._attempts.reach(ticket, name, ping=True)
+        return self._done()
+
+    def lookup(self, ticket: int, name: str, now: float, unix: int) -> list[Command]:
+        """What the zone says of ``name`` now; ends in ``Found`` or ``NotReached``."""
+        self._turn(now, unix)
+        self._directory.inquire(ticket, name)
+        return self._done()
+
+    # --- Time -------------------------------------------------------------------------------
+
+    def advance(self, now: float, unix: int) -> list[Command]:
+        """Does what is due at ``now``."""
+        self._turn(now, unix)
+        core = self._core
+        core.ike_said(core.ike.advance(now))
+        if core.zone is not None:
+            core.zone_said(core.zone.advance(now, unix))
+        self._settle()
+        for part in (*self._parts, self._pings):
+            part.advance()
+            self._settle()
+        return self._done()
+
+    def next_timer(self) -> float | None:
+        """When :meth:`advance` should be called next."""
+        if self._finished:
+            return None
+        core = self._core
+        due = [core.ike.next_timer(), core.zone.next_timer() if core.zone else None]
+        due.append(self._farewell)
+        for part in (*self._parts, self._pings):
+            due.extend(part.timers())
+        return min((at for at in due if at is not None), default=None)
+
+    # --- What it shows ----------------------------------------------------------------------
+
+    def status(self, now: float) -> dict[str, Any]:
+        """The ``zone`` and ``peers`` parts of ``status --json``; ``server`` and ``transport`` of
+        the zone are the driver's to fill in."""
+        views = {view.name: view for view in self._core.ike.views()}
+        peers = sorted(self._core.peers, key=lambda peer: peer.name)
+        return {
+            "zone": self._directory.status(),
+            "peers": [peer_status(peer, views.get(peer.name), now) for peer in peers],
+        }
+
+    def spis(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Inbound and outbound SPIs of all SAs, whose counters :meth:`activity` wants."""
+        children = [child for peer in self._core.peers for child in peer.children.values()]
+        return (
+            tuple(child.spi_in for child in children),
+            tuple(child.spi_out for child in children),
+        )
+
+    @property
+    def zone_refusal(self) -> str | None:
+        """Why the zone will never accept us as we are (wrong secret, clock skew), or ``None``."""
+        return self._directory.refusal
+
+    # --- Inside -----------------------------------------------------------------------------
+
+    def _turn(self, now: float, unix: int) -> None:
+        self._core.now, self._core.unix = max(now, self._core.now), unix
+
+    def _done(self) -> list[Command]:
+        self._settle()
+        if self._core.ending and not self._finished and self._may_finish():
+            self._finished = True
+            for peer in self._core.peers:
+                self._flows.drop_all(peer)
+            self._core.emit(Finished())
+        return self._core.take()
+
+    def _may_finish(self) -> bool:
+        assert self._farewell is not None
+        told = self._directory.withdrawn and not self._core.ike.views()
+        return told or self._core.now >= self._farewell
+
+    def _settle(self) -> None:
+        while (answer := self._core.next_answer()) is not None:
+            self._handle(answer)
+
+    def _handle(self, answer: Answer) -> None:
+        core = self._core
+        match answer:
+            case zone_types.SendZone(wire):
+                core.emit(SendZone(wire))
+            case ike_types.SendIke(data, remote):
+                core.emit(SendIke(data, remote))
+            case ike_types.IkeLog(level, text):
+                core.log(level, text)
+            case ike_types.AskPeer(ticket, name, claimed):
+                self._asks.ask(ticket, name, claimed)
+            case ike_types.InstallInbound(child):
+                self._flows.install_inbound(child)
+            case ike_types.InstallOutbound(child, remote):
+                if (peer := self._flows.install_outbound(child, remote)) is not None:
+                    self._attempts.succeeded(peer)
+            case ike_types.RemoveChild(name, spi_in, spi_out):
+                self._flows.remove(name, spi_in, spi_out)
+            case _:
+                self._handle_news(answer)
+
+    def _handle_news(self, answer: Answer) -> None:
+        core = self._core
+        match answer:
+            case ike_types.PeerUp(name, remote, initiator):
+                core.log("info", f"IKE SA with {name}", remote=remote, initiator=initiator)
+            case ike_types.PeerDown(name, reason):
+                self._peer_down(core.peers.named(name), reason)
+            case ike_types.IkeFailed(name, reason):
+                if (peer := core.peers.named(name)) is not None:
+                    self._attempts.ike_failed(peer, reason)
+            case ike_types.ProbeAnswered(name, rtt):
+                self._probe_answered(name, rtt)
+            case _:
+                self._directory.handle(answer)
+
+    def _peer_down(self, peer: Peer | None, reason: str) -> None:
+        if peer is None:
+            return
+        self._flows.drop_all(peer)
+        self._pings.lost(peer.name, reason)
+        peer.reason = reason
+        self._core.log("info", f"no IKE SA with {peer.name} any more: {reason}")
+        self._directory.tidy(peer)
+
+    def _probe_answered(self, name: str, rtt: float) -> None:
+        self._pings.answered(name, rtt)
+        if (peer := self._core.peers.named(name)) is not None:
+            peer.rtt = rtt
+            self._following.answered(peer)

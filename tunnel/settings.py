@@ -1,0 +1,57 @@
+"""The numbers of the node; every one has a unit and a source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from keys.ike.endpoint import IkeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Times are seconds, sizes octets. What has no source is our choice, with its reason."""
+
+    ike: IkeSettings = field(default_factory=IkeSettings)
+
+    # The zone. B42 rejects polling as design; until LLQ pushes changes (B43) it is the stopgap.
+    refresh: float = 60.0
+    fresh: float = 5.0  # records this young are believed without asking again
+
+    # One attempt. The next candidate endpoint is tried when the first was silent this long: half
+    # a minute of IKE retransmissions towards a dead address must not hide a living one.
+    head_start: float = 4.0
+    attempt: float = 60.0  # the end of an attempt that IKE and zone together did not end
+    # After a failure: 1 s, doubling, at most 30 s; packets meanwhile are answered at once.
+    backoff_first: float = 1.0
+    backoff_cap: float = 30.0
+    hint_interval: float = 10.0  # an unknown SPI (unauthenticated) starts an attempt this often
+
+    # Packets that wait for a tunnel.
+    queue_packets: int = 64
+    queue_octets: int = 128 * 1024
+    queues_packets: int = 512
+    queues_octets: int = 1024 * 1024
+    queue_wait: float = 30.0  # a packet that waited longer is of no use to its application
+    errors_per_second: int = 20  # ICMPv6 errors, RFC 4443 §2.4(f)
+    # A packet that comes although its flow is set left the pump just before; more of them than
+    # this a second would mean a loop.
+    late_per_second: int = 1024
+
+    # Peers and those who wait for them.
+    peers: int = 1024
+    waiters: int = 64
+    wait: float = 60.0
+
+    # Peers whose host id the zone must confirm: asked anew while it says something else, since a
+    # host may reach us faster than its records do.
+    asks: int = 64
+    ask_retries: tuple[float, ...] = (0.5, 1.0, 2.0)
+    ask_wait: float = 20.0
+
+    # A new source of authenticated packets is proven by an exchange with it; see tunnel.following.
+    proof_wait: float = 3.0
+    follow_interval: float = 1.0
+
+    keepalive: float = 20.0  # RFC 3948 §4
+    ping_wait: float = 5.0
+    farewell: float = 3.0  # for DELETEs and the withdrawal, at the end

@@ -1,0 +1,54 @@
+"""The node's part of ``status --json`` (DESIGN §5): units in the names, absent is ``None``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastpath.types import Endpoint, SaCounters
+from keys.ike.types import SaView
+from tunnel.peers import Peer, Tally
+
+
+def endpoint_text(endpoint: Endpoint | None) -> str | None:
+    """``address:port``, an IPv6 address in brackets; ``None`` stays ``None``."""
+    if endpoint is None:
+        return None
+    host, port = endpoint
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def peer_status(peer: Peer, view: SaView | None, now: float) -> dict[str, Any]:
+    """All that is shown of one peer; ``reason`` says why it is not reached."""
+    received, sent = _sum(peer.received, peer.inbound), _sum(peer.sent, peer.outbound)
+    child = peer.current
+    rtt = peer.rtt if view is None or view.rtt is None else view.rtt
+    return {
+        "name": peer.name,
+        "id": None if peer.host_id is None else str(peer.host_id),
+        "state": str(peer.state),
+        "path": "direct" if peer.up else None,
+        "endpoint": endpoint_text(peer.endpoint),
+        "suite": None if child is None else child.suite,
+        "mode": None if child is None else child.mode,
+        "spi_in": None if child is None else f"{child.spi_in:08x}",
+        "spi_out": None if child is None else f"{child.spi_out:08x}",
+        "rx_bytes": received.octets,
+        "tx_bytes": sent.octets,
+        "rx_packets": received.packets,
+        "tx_packets": sent.packets,
+        "rtt_ms": None if rtt is None else round(rtt * 1000, 3),
+        "last_handshake_s": None if view is None else round(max(0.0, now - view.established_at), 3),
+        "drops": dict(sorted((received.drops | _more(received.drops, sent.drops)).items())),
+        "reason": peer.reason,
+    }
+
+
+def _sum(gone: Tally, present: dict[int, SaCounters]) -> Tally:
+    total = Tally(gone.packets, gone.octets, dict(gone.drops))
+    for counters in present.values():
+        total.add(counters)
+    return total
+
+
+def _more(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
+    return {name: first.get(name, 0) + count for name, count in second.items()}
