@@ -22,7 +22,7 @@ def measure(ends: Pair, tunnel: Tunnel, seconds: float) -> dict[str, float]:
         family = "-6" if ":" in tunnel.right else "-4"
         load = ends.left.start(
             *("iperf3", family, "-c", tunnel.right, "-p", str(IPERF_PORT)),
-            *("-t", f"{seconds + 30:g}"),
+            *("-t", f"{seconds + 30:g}", "--forceflush"),
             name="load",
         )
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -17,6 +18,7 @@ DEVICE = "eth0"
 OUTER = ("192.0.2.1", "192.0.2.2")
 IPERF_PORT = 5201
 READY_SECONDS = 20.0
+_numbers = itertools.count(1)
 
 
 @dataclass
@@ -62,8 +64,10 @@ def wait_for_ping(end: Namespace, address: str) -> float:
 
 @contextmanager
 def iperf_server(end: Namespace) -> Iterator[None]:
-    """An iperf3 server in ``end`` for the time of the block."""
-    server = end.start("iperf3", "-s", "-p", str(IPERF_PORT), "--forceflush", name="iperf3")
+    """An iperf3 server in ``end`` for one test: it resets who comes while it makes ready for
+    a second one."""
+    command = ("iperf3", "-s", "-1", "-p", str(IPERF_PORT), "--forceflush")
+    server = end.start(*command, name=f"iperf3-{next(_numbers)}")  # each with a log of its own
     try:
         server.wait_for("Server listening", 10.0)
         yield
@@ -71,12 +75,13 @@ def iperf_server(end: Namespace) -> Iterator[None]:
         server.stop()
 
 
-def iperf(end: Namespace, address: str, seconds: float, *options: str) -> dict[str, Any]:
-    """Runs an iperf3 client in ``end`` against ``address``; its JSON."""
+def iperf(ends: Pair, address: str, seconds: float, *options: str) -> dict[str, Any]:
+    """Runs iperf3 from ``left`` against ``address`` of ``right``; the client's JSON."""
     family = "-6" if ":" in address else "-4"
     command = ["iperf3", family, "-c", address, "-p", str(IPERF_PORT), "-J"]
     command += ["-t", f"{seconds:g}", *options]
-    done = end.run(*command, timeout=seconds + 30, check=False)
+    with iperf_server(ends.right):
+        done = ends.left.run(*command, timeout=seconds + 30, check=False)
     try:
         report: dict[str, Any] = json.loads(done.stdout)
     except json.JSONDecodeError:

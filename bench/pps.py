@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench import report, turns
-from bench.pair import Pair, iperf, iperf_server
+from bench.pair import Pair, iperf
 from bench.peers.types import Peer, Tunnel
 
 PAYLOAD = 64
@@ -16,19 +16,18 @@ def measure(ends: Pair, tunnel: Tunnel, seconds: float) -> dict[str, float]:
     """``overload``: as fast as the sender can; the paced runs give the percentage lost."""
     figures: dict[str, float] = {}
     octets = 0.0
-    with iperf_server(ends.right):
-        for rate in (0, *PACED):
-            bits = str(rate * PAYLOAD * 8)
-            end = iperf(ends.left, tunnel.right, seconds, "-u", "-l", str(PAYLOAD), "-b", bits)
-            total = end["end"]["sum"]
-            arrived = total["packets"] - total["lost_packets"]
-            octets += arrived * PAYLOAD
-            if rate:
-                figures[f"paced_{rate // 1000}k_lost_percent"] = total["lost_percent"]
-                figures[f"paced_{rate // 1000}k_sent_pps"] = total["packets"] / total["seconds"]
-            else:
-                figures["overload_delivered_pps"] = arrived / total["seconds"]
-                figures["overload_sent_pps"] = total["packets"] / total["seconds"]
+    for rate in (0, *PACED):
+        bits = str(rate * PAYLOAD * 8)
+        done = iperf(ends, tunnel.right, seconds, "-u", "-l", str(PAYLOAD), "-b", bits)
+        total = done["end"]["sum"]
+        arrived = total["packets"] - total["lost_packets"]
+        octets += arrived * PAYLOAD
+        if rate:
+            figures[f"paced_{rate // 1000}k_lost_percent"] = total["lost_percent"]
+            figures[f"paced_{rate // 1000}k_sent_pps"] = total["packets"] / total["seconds"]
+        else:
+            figures["overload_delivered_pps"] = arrived / total["seconds"]
+            figures["overload_sent_pps"] = total["packets"] / total["seconds"]
     return figures | {"octets": octets}
 
 

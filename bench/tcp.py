@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench import report, turns
-from bench.pair import Pair, iperf, iperf_server
+from bench.pair import Pair, iperf
 from bench.peers.types import Peer, Tunnel
 
 
 def measure(ends: Pair, tunnel: Tunnel, seconds: float) -> dict[str, float]:
     """Forward: left to right; reverse: right to left, both asked for by left."""
-    with iperf_server(ends.right):
-        forward = iperf(ends.left, tunnel.right, seconds)["end"]["sum_received"]
-        reverse = iperf(ends.left, tunnel.right, seconds, "-R")["end"]["sum_received"]
+    forward = iperf(ends, tunnel.right, seconds)["end"]["sum_received"]
+    reverse = iperf(ends, tunnel.right, seconds, "-R")["end"]["sum_received"]
     return {
         "forward_gbit_s": forward["bits_per_second"] / 1e9,
         "reverse_gbit_s": reverse["bits_per_second"] / 1e9,

@@ -54,7 +54,7 @@ class Fastd:
             processes.append(end.start("fastd", "--config", str(config)))
         for number, process in enumerate(processes):
             end = pair.ends[number][0]
-            process.wait_for("established", 20.0)
+            process.wait_for("established", 60.0)  # both begin at once, and fastd then waits
             end.address("fast0", f"{INNER[number]}/64")
         wait_for_ping(pair.left, INNER[1])
         version = pair.left.run("fastd", "--version", check=False).stdout.split()
