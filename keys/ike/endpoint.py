@@ -1,17 +1,44 @@
-"""IkeEndpoint: all IKE SAs of this host behind one door (RFC 7296)."""
+"""IkeEndpoint: all IKE SAs of this host behind one door (RFC 7296).
+
+Datagrams find their SA by our own SPI and never by address (§2.6). Everything here routes; what
+the messages say is in the files of the exchanges.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
+from keys.ike import create_child, dispatch, ike_auth, lifetimes, sa_init
+from keys.ike.context import Context
+from keys.ike.errors import IkeError
+from keys.ike.header import NO_SPI, Exchange, Header, HeaderError, decode_header
+from keys.ike.informational import Liveness, close
+from keys.ike.notify import Notify, NotifyType
+from keys.ike.payloads import Contents, PayloadType, decode_chain, decode_contents
+from keys.ike.sa import ATTEMPTS, IkeSa, SaState, plain_message
 from keys.ike.settings import IkeSettings
-from keys.ike.types import Command, Endpoint, PeerPolicy, SaView
+from keys.ike.types import (
+    Command,
+    Endpoint,
+    IkeFailed,
+    PeerPolicy,
+    SaView,
+)
 
 __all__ = ["IkeEndpoint", "IkeSettings"]
 
+_EXCHANGES = frozenset(Exchange)
+_HINTED_TRIES = 2
+
 
 class IkeEndpoint:
-    """A pure IKEv2 endpoint, initiator and responder; every method returns commands."""
+    """A pure IKEv2 endpoint, initiator and responder; every method returns commands.
+
+    ``local_name`` is our ID_FQDN. ``secret_for(name)`` gives the pre-shared key for a peer, or
+    None if we know no such peer. ``random(n)`` gives n unpredictable octets. ``now`` is
+    monotonic seconds everywhere. Peer names are compared in lower case.
+    """
 
     def __init__(
         self,
@@ -21,63 +48,265 @@ class IkeEndpoint:
         random: Callable[[int], bytes],
         settings: IkeSettings | None = None,
     ) -> None:
-        self._local_name = local_name
-        self._secret_for = secret_for
-        self._random = random
-        self._settings = settings or IkeSettings()
+        self._ctx = Context(local_name, secret_for, random, settings or IkeSettings())
 
-    def connect(
-        self, name: str, policy: PeerPolicy, remote: Endpoint, now: float
-    ) -> list[Command]:
-        """Begins an IKE SA with ``name``; ends in ``PeerUp`` or ``IkeFailed``."""
-        return []
+    # --- what the owner wants ---
 
-    def receive(self, data: bytes, remote: Endpoint, now: float) -> list[Command]:
-        """Takes one datagram, its non-ESP marker already stripped."""
-        return []
+    def connect(self, name: str, policy: PeerPolicy, remote: Endpoint, now: float) -> list[Command]:
+        """Begins an IKE SA and a child with ``name``; ends in ``PeerUp`` or ``IkeFailed``.
+
+        Nothing happens if there is a child already, or an attempt under way (whose endpoint
+        is then brought up to date); an IKE SA that has lost its child gets a new one.
+        """
+        name = name.lower()
+        standing = self._ctx.current(name)
+        attempt = next((sa for sa in self._ctx.named(name) if sa.state in ATTEMPTS), None)
+        if standing is not None:
+            if standing.active_child() is None and not standing.queue:
+                standing.policy = policy
+                standing.enqueue(create_child.CreateChild(), now)
+        elif attempt is not None:
+            attempt.remote = remote
+        elif self._ctx.secret_for(name) is None:
+            self._ctx.emit(IkeFailed(name, f"we hold no pre-shared key for {name}"))
+        else:
+            sa_init.begin(self._ctx, name, policy, remote, now)
+        return self._ctx.take()
 
     def authorise(self, ticket: int, policy: PeerPolicy, now: float) -> list[Command]:
-        """Answers ``AskPeer``: the peer may have what ``policy`` says."""
-        return []
+        """Answers ``AskPeer``: the peer may have what ``policy`` says. Late answers do nothing."""
+        sa = self._ctx.asks.get(ticket)
+        if sa is not None:
+            ike_auth.authorise(sa, policy, now)
+        return self._ctx.take()
 
     def refuse(self, ticket: int, reason: str, now: float) -> list[Command]:
-        """Answers ``AskPeer``: no."""
-        return []
+        """Answers ``AskPeer``: no. The peer learns AUTHENTICATION_FAILED, the log the reason."""
+        sa = self._ctx.asks.get(ticket)
+        if sa is not None:
+            ike_auth.refuse(sa, reason, now)
+        return self._ctx.take()
+
+    def probe(self, name: str, now: float) -> list[Command]:
+        """Asks ``name`` for a sign of life; ends in ``ProbeAnswered`` or ``PeerDown``."""
+        sa = self._ctx.current(name.lower())
+        if sa is not None:
+            waiting = [task for task in (sa.task, *sa.queue) if isinstance(task, Liveness)]
+            if waiting:
+                waiting[0].report = True
+            else:
+                sa.enqueue(Liveness(report=True), now)
+        return self._ctx.take()
+
+    def rekey(self, name: str, now: float) -> list[Command]:
+        """Rekeys the CHILD_SA with ``name`` now."""
+        sa = self._ctx.current(name.lower())
+        child = sa.active_child() if sa else None
+        if sa is not None and child is not None:
+            create_child.rekey(sa, child, now)
+        return self._ctx.take()
+
+    def close(self, name: str, now: float) -> list[Command]:
+        """Deletes all SAs with ``name``: children at once; ``PeerDown`` when the peer has
+        confirmed, or after a few seconds of silence."""
+        self._close(name.lower(), now)
+        return self._ctx.take()
+
+    def close_all(self, now: float) -> list[Command]:
+        """Closes the SAs with every peer."""
+        for name in sorted({sa.name for sa in self._ctx if sa.name is not None}):
+            self._close(name, now)
+        return self._ctx.take()
+
+    def _close(self, name: str, now: float) -> None:
+        for sa in self._ctx.named(name):
+            if sa.state is SaState.ASKING:
+                ike_auth.refuse(sa, "this host is closing", now)
+            else:
+                close(sa, f"we closed the connection to {name}", now)
+
+    # --- what the owner has seen ---
 
     def traffic(
         self, name: str, last_in: float | None, last_out: float | None, now: float
     ) -> list[Command]:
-        """Says when ESP last came from and went to ``name``."""
-        return []
+        """Says when ESP last came from and went to ``name`` (monotonic seconds, None never).
+
+        Outgoing traffic that nothing answers for 30 s starts a liveness check (§2.4).
+        """
+        sa = self._ctx.current(name.lower())
+        if sa is not None:
+            if last_in is not None and last_in > sa.last_heard:
+                sa.heard(last_in)
+            if last_out is not None and last_out > sa.last_heard and sa.unanswered_since is None:
+                sa.unanswered_since = last_out
+            lifetimes.advance(sa, now)
+        return self._ctx.take()
 
     def moved(self, name: str, remote: Endpoint, now: float) -> list[Command]:
-        """An authenticated packet of ``name`` came from ``remote``."""
-        return []
+        """An authenticated packet of ``name`` came from ``remote``: IKE goes there from now on,
+        and a request that waits for its answer goes there at once."""
+        for sa in self._ctx.named(name.lower()):
+            if sa.state in (SaState.ESTABLISHED, SaState.CLOSING) and sa.remote != remote:
+                sa.remote = remote
+                if sa.window.outstanding is not None:
+                    self._ctx.send(sa.window.outstanding.data, remote)
+                    sa.window.outstanding.due = now + self._ctx.settings.retransmit_first
+        return self._ctx.take()
 
-    def probe(self, name: str, now: float) -> list[Command]:
-        """Asks ``name`` for a sign of life; ends in ``ProbeAnswered`` or ``PeerDown``."""
-        return []
+    def set_local(self, endpoints: Iterable[Endpoint]) -> list[Command]:
+        """Our own outer endpoints, so that the peer's NAT detection can be read (§2.23)."""
+        self._ctx.locals = tuple(endpoints)
+        return self._ctx.take()
 
-    def rekey(self, name: str, now: float) -> list[Command]:
-        """Rekeys the CHILD_SA with ``name`` now."""
-        return []
+    def orphan(self, spi: int, remote: Endpoint, now: float) -> list[Command]:
+        """ESP with an SPI that we do not hold came from ``remote``: tells it so, at a limited
+        rate (§1.5). To the other side it is a hint to look whether we still live."""
+        header = Header(NO_SPI, NO_SPI, Exchange.INFORMATIONAL, 0, response=False, initiator=True)
+        notify = Notify(NotifyType.INVALID_SPI, spi.to_bytes(4, "big"))
+        data = plain_message(header, Contents(notifies=[notify]).encode())
+        self._ctx.answer_stranger(data, remote, now)
+        return self._ctx.take()
 
-    def close(self, name: str, now: float) -> list[Command]:
-        """Deletes all SAs with ``name``; ``PeerDown`` follows when the peer knows, or gave up."""
-        return []
+    # --- datagrams ---
 
-    def close_all(self, now: float) -> list[Command]:
-        """Closes every SA."""
-        return []
+    def receive(self, data: bytes, remote: Endpoint, now: float) -> list[Command]:
+        """Takes one datagram, its non-ESP marker already stripped."""
+        try:
+            header = decode_header(data)
+        except HeaderError:
+            self._ctx.counters["malformed"] += 1
+            return self._ctx.take()
+        if header.major != 2:
+            self._other_version(header, remote, now)
+        elif header.exchange == Exchange.IKE_SA_INIT:
+            self._receive_init(header, data, remote, now)
+        elif header.exchange in _EXCHANGES:
+            self._receive_protected(header, data, remote, now)
+        else:
+            self._ctx.counters["unknown_exchange"] += 1
+        return self._ctx.take()
+
+    def _other_version(self, header: Header, remote: Endpoint, now: float) -> None:
+        self._ctx.counters["version"] += 1
+        if header.major > 2 and not header.response:
+            self._tell_stranger(header, NotifyType.INVALID_MAJOR_VERSION, remote, now)
+
+    def _receive_init(self, header: Header, data: bytes, remote: Endpoint, now: float) -> None:
+        if header.message_id != 0 or header.initiator == header.response:
+            self._ctx.counters["malformed"] += 1
+        elif header.response:
+            sa = self._ctx.find(header.spi_i)
+            if sa is not None:
+                sa_init.take_answer(sa, header, data, now)
+            else:
+                self._ctx.counters["unknown_spi"] += 1
+        elif header.spi_r != NO_SPI or header.spi_i == NO_SPI:
+            self._ctx.counters["malformed"] += 1
+        else:
+            sa_init.take_request(self._ctx, header, data, remote, now)
+
+    def _receive_protected(self, header: Header, data: bytes, remote: Endpoint, now: float) -> None:
+        if header.next_payload == PayloadType.NOTIFY:
+            self._take_hint(header, data, remote, now)
+            return
+        ours, theirs = header.spi_i, header.spi_r
+        if header.initiator:
+            ours, theirs = theirs, ours
+        sa = self._ctx.find(ours)
+        if sa is not None and sa.initiator != header.initiator and sa.remote_spi == theirs:
+            dispatch.receive(sa, header, data, remote, now)
+            return
+        echo = self._ctx.echoes.find(data, now)
+        if echo is not None:
+            self._ctx.send(echo, remote)
+            return
+        self._ctx.counters["unknown_spi"] += 1
+        if not header.response and sa is None:
+            self._tell_stranger(header, NotifyType.INVALID_IKE_SPI, remote, now)
+
+    def _tell_stranger(
+        self, header: Header, kind: NotifyType, remote: Endpoint, now: float
+    ) -> None:
+        """An unprotected answer to what no SA of ours can answer (§2.21.4, §2.5)."""
+        answer = Header(
+            header.spi_i,
+            header.spi_r,
+            header.exchange,
+            header.message_id,
+            response=True,
+            initiator=not header.initiator,
+        )
+        data = plain_message(answer, Contents(notifies=[Notify(kind)]).encode())
+        self._ctx.answer_stranger(data, remote, now)
+
+    # --- hints ---
+
+    def _take_hint(self, header: Header, data: bytes, remote: Endpoint, now: float) -> None:
+        """An unprotected notification. Anybody can forge it: it makes us look, no more (§2.4)."""
+        self._ctx.counters["hint"] += 1
+        try:
+            contents = decode_contents(decode_chain(header.next_payload, data[28:]))
+        except IkeError:
+            return
+        if header.response and contents.notify(NotifyType.INVALID_IKE_SPI):
+            spi = header.spi_r if header.initiator else header.spi_i
+            self._look(self._ctx.find(spi), now)
+        invalid = contents.notify(NotifyType.INVALID_SPI)
+        if not header.response and invalid is not None:
+            spi_out = int.from_bytes(invalid.data, "big")
+            for sa in self._ctx:
+                if sa.remote == remote and sa.child_by_outbound(spi_out) is not None:
+                    self._look(sa, now)
+
+    def _look(self, sa: IkeSa | None, now: float) -> None:
+        if sa is None or not sa.is_established:
+            return
+        outstanding = sa.window.outstanding
+        if isinstance(sa.task, Liveness) and outstanding is not None:
+            # A living peer answers the first try; the hint only makes us wait for fewer.
+            outstanding.tries_left = min(outstanding.tries_left, _HINTED_TRIES)
+        elif now - sa.hinted_at >= self._ctx.settings.hint_interval:
+            sa.hinted_at = now
+            lifetimes.check(sa, now)
+
+    # --- time and looks ---
 
     def advance(self, now: float) -> list[Command]:
         """Does what is due at ``now``."""
-        return []
+        for sa in self._ctx:
+            if sa.state is not SaState.CLOSED:
+                lifetimes.advance(sa, now)
+        return self._ctx.take()
 
     def next_timer(self) -> float | None:
         """When ``advance`` should be called next, or None."""
-        return None
+        due = [timer for sa in self._ctx for timer in lifetimes.timers(sa)]
+        earliest = min(due, default=None)
+        return None if earliest == float("inf") else earliest
 
     def views(self) -> list[SaView]:
-        """What ``status`` shows."""
-        return []
+        """What ``status`` shows: one entry for each IKE SA that stands."""
+        return [_view(sa) for sa in self._ctx if sa.is_established and sa.keys is not None]
+
+    def counters(self) -> Counter[str]:
+        """How many messages were dropped, by reason."""
+        return Counter(self._ctx.counters)
+
+
+def _view(sa: IkeSa) -> SaView:
+    assert sa.keys is not None and sa.name is not None
+    return SaView(
+        name=sa.name,
+        remote=sa.remote,
+        initiator=sa.initiator,
+        established_at=sa.established_at,
+        encryption=sa.keys.suite,
+        prf=sa.keys.prf.name,
+        key_exchange=sa.group,
+        authentication="psk",
+        children=tuple(child.sa for child in sa.children.values()),
+        rtt=sa.rtt,
+        behind_nat=sa.behind_nat,
+        peer_behind_nat=sa.peer_behind_nat,
+    )

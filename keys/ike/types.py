@@ -161,3 +161,7 @@ class SaView:
     authentication: str
     children: tuple[ChildSa, ...]
     rtt: float | None
+    behind_nat: bool | None = None
+    """Whether the peer sees us at another endpoint than our own; None: nobody can tell."""
+    peer_behind_nat: bool | None = None
+    """Whether the peer is behind a NAT, or says so to get encapsulation as we do."""

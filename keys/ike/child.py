@@ -1,0 +1,129 @@
+"""One CHILD_SA: a pair of ESP SAs and where it stands in its life (RFC 7296 §2.8, §2.17).
+
+::
+
+    ACTIVE ──rekeyed──> REPLACED (receives what is still under way) ──Delete──> DELETING ──> gone
+
+A child that replaces another is known to it as ``mine`` or ``theirs``, by who asked for it;
+when both sides asked at once, :mod:`keys.ike.create_child` settles which of them stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from keys.ike.context import Context
+from keys.ike.keymat import IkeKeys, Nonces, child_keys
+from keys.ike.proposals import (
+    ENCRYPTION,
+    ESN,
+    GROUP,
+    PROTOCOL_ESP,
+    Proposal,
+    Transform,
+    TransformType,
+    name_of,
+)
+from keys.ike.types import ChildSa, PeerPolicy
+
+SPI_OCTETS = 4
+
+
+class ChildState(Enum):
+    """Where a CHILD_SA stands."""
+
+    ACTIVE = "active"
+    REPLACED = "replaced"
+    DELETING = "deleting"
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """A CHILD_SA and its timers (monotonic seconds; None is never)."""
+
+    sa: ChildSa
+    nonces: Nonces
+    rekey_at: float
+    expires_at: float
+    state: ChildState = ChildState.ACTIVE
+    rekeying: bool = False
+    mine: Child | None = None
+    theirs: Child | None = None
+    delete_at: float | None = None
+    remove_at: float | None = None
+
+    @property
+    def successor(self) -> Child | None:
+        """The child that carries the traffic after this one."""
+        return self.mine or self.theirs
+
+
+def wanted(policy: PeerPolicy, groups: Sequence[str] = ()) -> dict[TransformType, list[Transform]]:
+    """What a policy accepts for ESP, best first; with ``groups`` a fresh key exchange is part."""
+    table = {
+        TransformType.ENCR: [ENCRYPTION[suite] for suite in policy.suites],
+        TransformType.ESN: [ESN[esn] for esn in policy.esn],
+    }
+    if groups:
+        table[TransformType.KE] = [GROUP[group] for group in groups]
+    return table
+
+
+def esp_spi(spi: int) -> bytes:
+    """An ESP SPI as it stands in proposals, Delete and REKEY_SA."""
+    return spi.to_bytes(SPI_OCTETS, "big")
+
+
+def valid_esp(proposal: Proposal) -> bool:
+    """Whether this is ESP with an SPI that may be used (RFC 4303 §2.1)."""
+    return (
+        proposal.protocol == PROTOCOL_ESP
+        and len(proposal.spi) == SPI_OCTETS
+        and int.from_bytes(proposal.spi, "big") > 255
+    )
+
+
+def make_child(
+    ctx: Context,
+    keys: IkeKeys,
+    policy: PeerPolicy,
+    chosen: Proposal,
+    *,
+    spi_in: int,
+    spi_out: int,
+    nonces: Nonces,
+    shared: bytes,
+    initiator: bool,
+    now: float,
+) -> Child:
+    """Derives the keys of a CHILD_SA from the chosen proposal.
+
+    ``initiator`` is whether we began the exchange that makes it; ``shared`` is the secret of
+    its own key exchange, or empty.
+    """
+    encryption, esn = chosen.of(TransformType.ENCR), chosen.of(TransformType.ESN)
+    assert encryption is not None
+    suite = name_of(encryption)
+    material = child_keys(keys, suite, nonces, shared)
+    sa = ChildSa(
+        peer=policy.name,
+        spi_in=spi_in,
+        spi_out=spi_out,
+        suite=suite,
+        key_in=material.responder if initiator else material.initiator,
+        key_out=material.initiator if initiator else material.responder,
+        esn=esn == ESN[True],
+        mode="tunnel",
+        local_id=policy.local_id,
+        peer_id=policy.peer_id,
+    )
+    lifetime = ctx.settings.child_lifetime
+    return Child(sa, nonces, now + rekey_after(ctx, lifetime), now + lifetime)
+
+
+def rekey_after(ctx: Context, lifetime: float) -> float:
+    """When to begin a rekey: a margin before the end, up to half a margin earlier at random."""
+    margin = lifetime * ctx.settings.rekey_margin
+    return lifetime - margin * (1 + ctx.uniform() / 2)

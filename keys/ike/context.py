@@ -1,0 +1,180 @@
+"""What all SAs of one endpoint share: who we are, our tables, and the commands being gathered."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from keys.ike.cookie import CookieJar
+from keys.ike.payloads import Identity
+from keys.ike.settings import IkeSettings
+from keys.ike.types import Command, Endpoint, IkeLog, SendIke
+from keys.ike.window import Echoes
+
+if TYPE_CHECKING:
+    from keys.ike.sa import IkeSa
+
+_SPI_OCTETS = 8
+_FIRST_CHILD_SPI = 256  # 0 to 255 are reserved (RFC 4303 §2.1)
+
+
+class Limiter:
+    """At most ``rate`` a second, for what strangers can make us do (RFC 7296 §2.21.4)."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._left = float(rate)
+        self._at: float | None = None
+
+    def allows(self, now: float) -> bool:
+        """Whether one more may happen at ``now``."""
+        if self._at is not None:
+            self._left = min(float(self._rate), self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Context:
+    """Shared by all SAs of one :class:`~keys.ike.endpoint.IkeEndpoint`."""
+
+    def __init__(
+        self,
+        local_name: str,
+        secret_for: Callable[[str], bytes | None],
+        random: Callable[[int], bytes],
+        settings: IkeSettings,
+    ) -> None:
+        self.local_name = local_name.lower()
+        self.identity = Identity.fqdn(self.local_name)
+        self.secret_for = secret_for
+        self.random = random
+        self.settings = settings
+        self.locals: tuple[Endpoint, ...] = ()
+        self.counters: Counter[str] = Counter()
+        self.cookies = CookieJar(random, settings.cookie_secret_lifetime)
+        self.echoes = Echoes()
+        self.asks: dict[int, IkeSa] = {}
+        self._by_spi: dict[bytes, IkeSa] = {}
+        self._by_request: dict[bytes, IkeSa] = {}  # digest of IKE_SA_INIT → half-open SA
+        self._child_spis: set[int] = set()
+        self._strangers = Limiter(settings.answers_per_second)
+        self._lines = Limiter(settings.answers_per_second)
+        self._commands: list[Command] = []
+        self._order = 0
+        self._ticket = 0
+
+    # --- commands ---
+
+    def emit(self, command: Command) -> None:
+        """Adds a command to what the present call returns."""
+        self._commands.append(command)
+
+    def send(self, data: bytes, remote: Endpoint) -> None:
+        """Sends an IKE message."""
+        self.emit(SendIke(data, remote))
+
+    def log(self, level: str, text: str) -> None:
+        """A line about an authenticated peer or about ourselves."""
+        self.emit(IkeLog(level, text))
+
+    def complain(self, counter: str, text: str, now: float) -> None:
+        """Counts what a stranger did, and writes a line about it unless there are too many."""
+        self.counters[counter] += 1
+        if self._lines.allows(now):
+            self.log("debug", text)
+
+    def answer_stranger(self, data: bytes, remote: Endpoint, now: float) -> None:
+        """An unprotected error answer, at a limited rate."""
+        if self._strangers.allows(now):
+            self.send(data, remote)
+
+    def take(self) -> list[Command]:
+        """The commands gathered since the last call."""
+        commands, self._commands = self._commands, []
+        return commands
+
+    # --- numbers ---
+
+    def uniform(self) -> float:
+        """Uniform in [0, 1)."""
+        return int.from_bytes(self.random(4), "big") / 2**32
+
+    def order(self) -> int:
+        """Numbers events in the order in which they happen at this endpoint."""
+        self._order += 1
+        return self._order
+
+    def ticket(self) -> int:
+        """For a question to the owner."""
+        self._ticket += 1
+        return self._ticket
+
+    def new_spi(self) -> bytes:
+        """An IKE SPI of ours that is not zero and not in use (RFC 7296 §2.6)."""
+        while True:
+            spi = self.random(_SPI_OCTETS)
+            if any(spi) and spi not in self._by_spi:
+                return spi
+
+    def new_child_spi(self) -> int:
+        """An inbound ESP SPI, unpredictable and not in use; give it back with ``free_spi``."""
+        while True:
+            spi = int.from_bytes(self.random(4), "big")
+            if spi >= _FIRST_CHILD_SPI and spi not in self._child_spis:
+                self._child_spis.add(spi)
+                return spi
+
+    def free_spi(self, spi: int) -> None:
+        """This inbound ESP SPI is not in use any more."""
+        self._child_spis.discard(spi)
+
+    # --- tables ---
+
+    def add(self, sa: IkeSa) -> None:
+        """From now on datagrams find this SA by our SPI."""
+        self._by_spi[sa.local_spi] = sa
+
+    def remove(self, sa: IkeSa) -> None:
+        """Nothing finds this SA any more."""
+        self._by_spi.pop(sa.local_spi, None)
+        if sa.request_digest is not None:
+            self._by_request.pop(sa.request_digest, None)
+        if sa.ticket is not None:
+            self.asks.pop(sa.ticket, None)
+
+    def find(self, spi: bytes) -> IkeSa | None:
+        """The SA with this SPI of ours."""
+        return self._by_spi.get(spi)
+
+    def remember_request(self, request: bytes, sa: IkeSa) -> None:
+        """By the digest of its IKE_SA_INIT a retransmission finds the SA that it made."""
+        self._by_request[request] = sa
+
+    def by_request(self, request: bytes) -> IkeSa | None:
+        """The SA that this very IKE_SA_INIT request made."""
+        return self._by_request.get(request)
+
+    def __iter__(self) -> Iterator[IkeSa]:
+        return iter(list(self._by_spi.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_spi)
+
+    def named(self, name: str) -> list[IkeSa]:
+        """All SAs with this peer, oldest first, attempts included."""
+        return [sa for sa in self._by_spi.values() if sa.name == name]
+
+    def standing(self, name: str) -> list[IkeSa]:
+        """The established SAs with this peer."""
+        return [sa for sa in self.named(name) if sa.is_established]
+
+    def current(self, name: str) -> IkeSa | None:
+        """The SA on which we talk to this peer: of several, one that is not about to go."""
+        standing = self.standing(name)
+        lasting = [sa for sa in standing if not sa.redundant]
+        candidates = lasting or standing
+        return candidates[-1] if candidates else None

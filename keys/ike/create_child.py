@@ -1,0 +1,294 @@
+"""CREATE_CHILD_SA for children: new ones and rekeys, both roles (RFC 7296 §1.3.1, §1.3.3, §2.8).
+
+::
+
+    initiator                                            responder
+    SK{[N(REKEY_SA)] SA Ni [KEi] TSi TSr}  ──>           installs inbound, then answers
+    installs both, sends on new            <──  SK{SA Nr [KEr] TSi TSr}
+    …what is under way on the old arrives…
+    SK{D(old)}                             ──>           sends on new, closes the old
+    closes the old a little later          <──  SK{D(old)}
+
+No packet is lost: each side can receive on the new SA before the other sends on it, and on the
+old one until the other has stopped. If both sides rekey the same child at once there are two
+new ones; the one whose exchange held the lowest of the four nonces is closed by its creator, and
+the creator of the other one deletes the old (§2.8.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from keys.ike.child import Child, ChildState, esp_spi, make_child, wanted
+from keys.ike.errors import InvalidSyntaxError, RefusedError
+from keys.ike.groups import NAMES, PrivateKey, generate
+from keys.ike.header import Exchange
+from keys.ike.ike_auth import accept_child, check_child_answer
+from keys.ike.informational import Answer, close, delete_child
+from keys.ike.keymat import Nonces
+from keys.ike.notify import Notify, NotifyType
+from keys.ike.payloads import Contents, KeyExchange
+from keys.ike.proposals import (
+    GROUP,
+    PROTOCOL_ESP,
+    Proposal,
+    TransformType,
+    choose,
+    name_of,
+    offer,
+)
+from keys.ike.sa import IkeSa
+from keys.ike.selectors import host
+from keys.ike.types import InstallInbound
+
+NONCE_OCTETS = 32
+
+
+class CreateChild:
+    """Our CREATE_CHILD_SA: a new child, or one that replaces ``old``."""
+
+    exchange = Exchange.CREATE_CHILD_SA
+    about_child = True
+
+    def __init__(self, old: Child | None = None, group: str | None = None) -> None:
+        self.old = old
+        self._group = group
+        self._retried = group is not None
+        self._offered: tuple[Proposal, ...] = ()
+        self._spi_in = 0
+        self._nonce = b""
+        self._key: PrivateKey | None = None
+        if old is not None:
+            old.rekeying = True
+
+    def request(self, sa: IkeSa, now: float) -> Contents | None:
+        """The child we want; nothing if the old one has been replaced or closed by now."""
+        if not sa.is_established or sa.policy is None or not self._is_needed(sa):
+            if self.old is not None:
+                self.old.rekeying = False
+            return None
+        self._spi_in = sa.ctx.new_child_spi()
+        self._nonce = sa.ctx.random(NONCE_OCTETS)
+        self._offer(sa)
+        rekey = []
+        if self.old is not None:
+            spi = esp_spi(self.old.sa.spi_in)
+            rekey = [Notify(NotifyType.REKEY_SA, protocol=PROTOCOL_ESP, spi=spi)]
+        return Contents(
+            notifies=rekey,
+            sa=self._offered,
+            nonce=self._nonce,
+            ke=KeyExchange(self._key.group, self._key.public) if self._key else None,
+            tsi=host(sa.policy.local_id),
+            tsr=host(sa.policy.peer_id),
+        )
+
+    def _is_needed(self, sa: IkeSa) -> bool:
+        if self.old is None:
+            return sa.active_child() is None
+        return self.old.sa.spi_in in sa.children and self.old.state is ChildState.ACTIVE
+
+    def _offer(self, sa: IkeSa) -> None:
+        """With a fresh key exchange first, and without one for peers that want none."""
+        assert sa.policy is not None
+        spi, settings = esp_spi(self._spi_in), sa.ctx.settings
+        plain = wanted(sa.policy)
+        if not settings.pfs:
+            self._offered = (offer(PROTOCOL_ESP, spi, plain),)
+            return
+        group = self._group or sa.group
+        self._key = generate(GROUP[group].id, sa.ctx.random)
+        groups = (group, *(name for name in settings.groups if name != group))
+        self._offered = (
+            offer(PROTOCOL_ESP, spi, wanted(sa.policy, groups)),
+            offer(PROTOCOL_ESP, spi, plain, number=2),
+        )
+
+    def tries(self, sa: IkeSa) -> int:
+        """As everywhere."""
+        return sa.ctx.settings.retransmit_tries
+
+    def answered(self, sa: IkeSa, answer: Contents, now: float) -> None:
+        """The new child stands, or the old one goes on."""
+        if self.old is not None:
+            self.old.rekeying = False
+        error = answer.error()
+        if error is not None:
+            sa.ctx.free_spi(self._spi_in)
+            self._failed(sa, error, now)
+            return
+        try:
+            child = self._make(sa, answer, now)
+        except (RefusedError, InvalidSyntaxError) as wrong:
+            sa.ctx.free_spi(self._spi_in)
+            close(sa, str(wrong), now)
+            return
+        if self.old is None or self.old.sa.spi_in not in sa.children:
+            sa.send_on(child)
+        else:
+            self.old.mine = child
+            settle(sa, self.old, now)
+
+    def _make(self, sa: IkeSa, answer: Contents, now: float) -> Child:
+        assert sa.policy is not None and sa.keys is not None
+        chosen = check_child_answer(sa, answer, self._offered)
+        if answer.nonce is None:
+            raise InvalidSyntaxError(f"{sa.peer} answered CREATE_CHILD_SA without a nonce")
+        child = make_child(
+            sa.ctx,
+            sa.keys,
+            sa.policy,
+            chosen,
+            spi_in=self._spi_in,
+            spi_out=int.from_bytes(chosen.spi, "big"),
+            nonces=Nonces(self._nonce, answer.nonce),
+            shared=self._shared(sa, chosen, answer),
+            initiator=True,
+            now=now,
+        )
+        sa.add_child(child)
+        sa.ctx.emit(InstallInbound(child.sa))
+        return child
+
+    def _shared(self, sa: IkeSa, chosen: Proposal, answer: Contents) -> bytes:
+        method = chosen.of(TransformType.KE)
+        if method is None:
+            return b""
+        if self._key is None or answer.ke is None or answer.ke.group != self._key.group:
+            raise InvalidSyntaxError(f"{sa.peer} chose {name_of(method)} without a key for it")
+        if method.id != self._key.group:
+            raise InvalidSyntaxError(f"{sa.peer} chose {name_of(method)}, but we sent another key")
+        return self._key.shared(answer.ke.data)
+
+    def _failed(self, sa: IkeSa, error: Notify, now: float) -> None:
+        old = self.old
+        if error.kind == NotifyType.INVALID_KE_PAYLOAD and not self._retried:
+            group = NAMES.get(int.from_bytes(error.data, "big"))
+            if group in sa.ctx.settings.groups:
+                sa.enqueue(CreateChild(old, group), now)
+                return
+        if old is not None and old.theirs is not None:
+            settle(sa, old, now)  # the peer's own rekey of it went through
+            return
+        if error.kind == NotifyType.CHILD_SA_NOT_FOUND and old is not None:
+            # The peer has lost it: replace it rather than rekey it (RFC 7296 §2.25).
+            sa.remove_child(old)
+            sa.enqueue(CreateChild(), now)
+            return
+        if error.kind != NotifyType.TEMPORARY_FAILURE:
+            sa.ctx.log("warning", f"{sa.peer} refused CREATE_CHILD_SA with {error.name}")
+        if old is not None:
+            retry = sa.ctx.settings.rekey_retry
+            old.rekey_at = now + retry * (1 + sa.ctx.uniform())
+
+
+def rekey(sa: IkeSa, child: Child, now: float) -> None:
+    """Begins the rekey of a child, once."""
+    child.rekey_at = float("inf")
+    if child.state is ChildState.ACTIVE and not child.rekeying and not child.theirs:
+        sa.enqueue(CreateChild(child), now)
+
+
+# --- Responder --------------------------------------------------------------------------------
+
+
+def respond(sa: IkeSa, request: Contents, now: float) -> Answer:
+    """Answers a request for a child; the caller has seen to it that it is not about the IKE SA."""
+    if not request.sa or request.nonce is None or request.tsi is None or request.tsr is None:
+        raise InvalidSyntaxError("a CREATE_CHILD_SA request without SA, nonce, TSi or TSr")
+    old = _old_child(sa, request)
+    groups, key = _answer_key_exchange(sa, request.sa, request.ke)
+    nonces = Nonces(request.nonce, sa.ctx.random(NONCE_OCTETS))
+    shared = key.shared(request.ke.data) if key and request.ke else b""
+    child, chosen = accept_child(
+        sa,
+        request.sa,
+        request.tsi,
+        request.tsr,
+        nonces,
+        now=now,
+        groups=groups,
+        shared=shared,
+    )
+    assert sa.policy is not None
+    answer = Contents(
+        sa=(chosen,),
+        nonce=nonces.r,
+        ke=KeyExchange(key.group, key.public) if key else None,
+        tsi=host(sa.policy.peer_id),
+        tsr=host(sa.policy.local_id),
+    )
+    if old is None:
+        return Answer(answer, lambda: sa.send_on(child))
+    old.theirs = child
+    return Answer(answer, lambda: settle(sa, old, now))
+
+
+def _old_child(sa: IkeSa, request: Contents) -> Child | None:
+    """The child that the request is about to replace; None for a new one (RFC 7296 §2.25.1)."""
+    notify = request.notify(NotifyType.REKEY_SA)
+    if notify is None:
+        if len(sa.children) >= sa.ctx.settings.children_per_sa:
+            sentence = f"{sa.peer} wants more than {sa.ctx.settings.children_per_sa} children"
+            raise RefusedError(NotifyType.NO_ADDITIONAL_SAS, sentence)
+        return None
+    old = sa.child_by_outbound(int.from_bytes(notify.spi, "big"))
+    if old is None or notify.protocol != PROTOCOL_ESP:
+        sentence = f"{sa.peer} wants to rekey a child that we do not have"
+        raise RefusedError(NotifyType.CHILD_SA_NOT_FOUND, sentence, esp_spi=notify.spi)
+    if old.state is ChildState.DELETING or old.theirs is not None:
+        sentence = f"{sa.peer} wants to rekey a child that is being closed or replaced"
+        raise RefusedError(NotifyType.TEMPORARY_FAILURE, sentence)
+    return old
+
+
+def _answer_key_exchange(
+    sa: IkeSa, offered: Sequence[Proposal], ke: KeyExchange | None
+) -> tuple[tuple[str, ...], PrivateKey | None]:
+    """Which groups the child may use, and our key if there is to be a fresh exchange."""
+    assert sa.policy is not None
+    guess = NAMES.get(ke.group) if ke else None
+    guessed = (guess,) if guess in sa.ctx.settings.groups and guess else ()
+    for groups in (guessed, sa.ctx.settings.groups):
+        chosen = choose(offered, PROTOCOL_ESP, 4, wanted(sa.policy, groups)) if groups else None
+        method = chosen.of(TransformType.KE) if chosen else None
+        if method is None:
+            continue
+        if ke is None or ke.group != method.id:
+            raise RefusedError(
+                NotifyType.INVALID_KE_PAYLOAD,
+                f"{sa.peer} guessed another group than {name_of(method)}",
+                method.id.to_bytes(2, "big"),
+            )
+        return groups, generate(method.id, sa.ctx.random)
+    return (), None
+
+
+# --- Both -------------------------------------------------------------------------------------
+
+
+def settle(sa: IkeSa, old: Child, now: float) -> None:
+    """Decides what follows ``old``: called whenever one of its successors has come to stand."""
+    mine, theirs = old.mine, old.theirs
+    if mine is not None and theirs is not None:
+        if mine.nonces.lowest < theirs.nonces.lowest:
+            # Ours is redundant: we close it; the peer, whose child survives, deletes the old.
+            old.mine, old.delete_at = None, None
+            old.state = ChildState.REPLACED
+            sa.send_on(theirs)
+            delete_child(sa, mine, now)
+        else:
+            theirs.state = ChildState.REPLACED
+            _replace(sa, old, mine, now)
+    elif mine is not None:
+        _replace(sa, old, mine, now)
+    elif not (isinstance(sa.task, CreateChild) and sa.task.old is old):
+        # We send on the old one until the peer deletes it: then it has surely got our answer.
+        old.state = ChildState.REPLACED
+
+
+def _replace(sa: IkeSa, old: Child, new: Child, now: float) -> None:
+    """Our child takes over; the old one is deleted when nothing of ours is under way on it."""
+    sa.send_on(new)
+    old.state = ChildState.REPLACED
+    old.delete_at = now + sa.ctx.settings.drain

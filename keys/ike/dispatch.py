@@ -1,0 +1,152 @@
+"""Protected messages: from a datagram to the exchange that it belongs to.
+
+The order is the defence: bit-for-bit repeats first (they cost nothing and change nothing), then
+the tag, then the message id, then the payloads. Before the tag has verified, nothing changes.
+"""
+
+from __future__ import annotations
+
+from keys.ike import create_child, ike_auth, informational, rekey_ike
+from keys.ike.cipher import IntegrityError, inner_payloads
+from keys.ike.errors import IkeError, InvalidSyntaxError, RefusedError, UnsupportedCriticalError
+from keys.ike.header import Exchange, Header
+from keys.ike.informational import Answer, Liveness
+from keys.ike.notify import NotifyType
+from keys.ike.payloads import Contents, decode_contents
+from keys.ike.proposals import PROTOCOL_IKE
+from keys.ike.sa import ATTEMPTS, IkeSa, SaState
+from keys.ike.types import Endpoint
+
+_OPEN_FOR_REQUESTS = (SaState.ESTABLISHED, SaState.REKEYED, SaState.CLOSING)
+
+
+def receive(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now: float) -> None:
+    """Takes a message for ``sa`` that is not of IKE_SA_INIT."""
+    if sa.keys is None:
+        sa.ctx.counters["no_keys_yet"] += 1
+    elif header.response:
+        _take_answer(sa, header, data, remote, now)
+    else:
+        _take_request(sa, header, data, remote, now)
+
+
+# --- The peer asks ----------------------------------------------------------------------------
+
+
+def _take_request(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now: float) -> None:
+    if sa.window.is_repeat(data):
+        sa.ctx.counters["repeated_request"] += 1
+        if sa.window.answer is not None:
+            sa.ctx.send(sa.window.answer, remote)
+        return
+    if not _may_ask(sa, header):
+        sa.ctx.counters["unexpected_request"] += 1
+        return
+    try:
+        plain = sa.open(data)
+    except IntegrityError:
+        sa.ctx.counters["integrity"] += 1
+        return
+    if header.message_id != sa.window.expected:
+        sa.ctx.counters["message_id"] += 1
+        return
+    sa.window.accept(data)
+    sa.heard(now, remote)
+    exchange = Exchange(header.exchange)
+    try:
+        answer = _respond(sa, exchange, decode_contents(inner_payloads(data, plain)), now)
+    except IkeError as error:
+        answer = _answer_error(sa, exchange, error, now)
+    if answer is None:
+        return
+    sa.reply(exchange, answer.contents, remote)
+    if answer.then is not None:
+        answer.then()
+    _prove_path(sa, now)
+
+
+def _may_ask(sa: IkeSa, header: Header) -> bool:
+    """Which requests a state allows; anything else is dropped before its tag is looked at."""
+    if sa.state is SaState.HALF_OPEN:
+        return header.exchange == Exchange.IKE_AUTH
+    return sa.state in _OPEN_FOR_REQUESTS and header.exchange in (
+        Exchange.CREATE_CHILD_SA,
+        Exchange.INFORMATIONAL,
+    )
+
+
+def _respond(sa: IkeSa, exchange: Exchange, request: Contents, now: float) -> Answer | None:
+    if exchange is Exchange.IKE_AUTH:
+        return ike_auth.respond(sa, request)
+    if exchange is Exchange.INFORMATIONAL:
+        return informational.respond(sa, request, now)
+    about_ike = bool(request.sa) and all(p.protocol == PROTOCOL_IKE for p in request.sa or ())
+    rekeying = isinstance(sa.task, rekey_ike.RekeyIke)
+    if not sa.is_established or (rekeying and not about_ike):
+        sentence = f"{sa.peer} wants a child while the IKE SA is being replaced or closed"
+        raise RefusedError(NotifyType.TEMPORARY_FAILURE, sentence)
+    respond = rekey_ike.respond if about_ike else create_child.respond
+    return respond(sa, request, now)
+
+
+def _answer_error(sa: IkeSa, exchange: Exchange, error: IkeError, now: float) -> Answer:
+    """Errors of syntax end the SA (RFC 7296 §2.21.3), and so does any error of IKE_AUTH."""
+    quiet = isinstance(error, RefusedError) and (
+        error.notify().kind == NotifyType.TEMPORARY_FAILURE
+    )
+    if exchange is Exchange.IKE_AUTH:
+        sa.ctx.complain("authentication", f"refused IKE_AUTH from {sa.remote[0]}: {error}", now)
+    else:
+        sa.ctx.log("debug" if quiet else "warning", f"refused a request of {sa.peer}: {error}")
+    fatal = exchange is Exchange.IKE_AUTH or isinstance(error, InvalidSyntaxError)
+    then = (lambda: sa.drop(f"{sa.peer} sent a wrong message: {error}", now)) if fatal else None
+    return Answer(Contents(notifies=[error.notify()]), then)
+
+
+def _prove_path(sa: IkeSa, now: float) -> None:
+    """The peer came from a new endpoint: ESP follows when it has answered from there."""
+    if not sa.unproven or not sa.is_established:
+        return
+    sa.unproven = False
+
+    def proven(_: float) -> None:
+        if not sa.unproven and sa.sending is not None:
+            sa.send_on(sa.sending)
+
+    sa.enqueue(Liveness(then=proven), now)
+
+
+# --- The peer answers -------------------------------------------------------------------------
+
+
+def _take_answer(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now: float) -> None:
+    task, outstanding = sa.task, sa.window.outstanding
+    if task is None or outstanding is None:
+        sa.ctx.counters["unexpected_answer"] += 1
+        return
+    if (header.message_id, header.exchange) != (outstanding.message_id, task.exchange):
+        sa.ctx.counters["unexpected_answer"] += 1
+        return
+    try:
+        plain = sa.open(data)
+    except IntegrityError:
+        sa.ctx.counters["integrity"] += 1
+        return
+    sa.window.answered(header.message_id)
+    sa.task = None
+    sa.heard(now, remote)
+    if not outstanding.repeated:
+        sa.rtt = now - outstanding.first_sent
+    try:
+        task.answered(sa, decode_contents(inner_payloads(data, plain)), now)
+    except (InvalidSyntaxError, UnsupportedCriticalError, RefusedError) as error:
+        _answer_is_wrong(sa, error, now)
+    sa.pump(now)
+
+
+def _answer_is_wrong(sa: IkeSa, error: IkeError, now: float) -> None:
+    reason = f"{sa.peer} sent a wrong answer: {error}"
+    if sa.state in ATTEMPTS:
+        sa.drop(reason, now)
+    else:
+        informational.close(sa, reason, now)

@@ -1,0 +1,361 @@
+"""IKE_AUTH, both roles: who each side is, and the first CHILD_SA (RFC 7296 §1.2, §2.15).
+
+::
+
+    initiator                                          responder
+    SK{IDi N(INITIAL_CONTACT) IDr AUTH SAi2 TSi TSr} ──>
+                                                         AUTH verified: the owner is asked
+                                                       <── SK{IDr AUTH SAr2 TSi TSr}
+                                                       <── SK{IDr AUTH N(TS_UNACCEPTABLE)}  no child
+                                                       <── SK{N(AUTHENTICATION_FAILED)}
+
+The responder makes no child state before AUTH verifies, and none before its owner says that
+the peer may have the host id it claims. Meanwhile retransmissions are absorbed.
+Certificates would change ``_prove`` and ``_verify`` and nothing else here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from keys.ike import auth, convergence
+from keys.ike.child import Child, esp_spi, make_child, valid_esp, wanted
+from keys.ike.errors import InvalidSyntaxError, RefusedError
+from keys.ike.header import Exchange
+from keys.ike.informational import Answer, authentication_failed, close
+from keys.ike.keymat import Nonces
+from keys.ike.notify import CHILD_ERRORS, Notify, NotifyType
+from keys.ike.payloads import AUTH_SHARED_KEY, Authentication, Contents, Identity
+from keys.ike.proposals import PROTOCOL_ESP, Proposal, answers, choose, describe, offer
+from keys.ike.sa import IkeSa, Init, Pending, SaState
+from keys.ike.selectors import Selector, claimed_host, hold, host
+from keys.ike.selectors import describe as describe_selectors
+from keys.ike.types import AskPeer, IkeFailed, InstallInbound, PeerPolicy, PeerUp
+
+# --- Proof ------------------------------------------------------------------------------------
+
+
+def _prove(sa: IkeSa, secret: bytes) -> Authentication:
+    """Our AUTH."""
+    octets = _octets(sa, sa.ctx.identity, of_initiator=sa.initiator)
+    assert sa.keys is not None
+    return Authentication(AUTH_SHARED_KEY, auth.shared_key_mic(sa.keys.prf, secret, octets))
+
+
+def _verify(sa: IkeSa, secret: bytes, identity: Identity, proof: Authentication) -> str | None:
+    """What is wrong with the peer's AUTH, or None."""
+    if proof.method != AUTH_SHARED_KEY:
+        return (
+            f"{identity.describe()} used authentication method {proof.method}; "
+            "we want a pre-shared key (method 2)"
+        )
+    octets = _octets(sa, identity, of_initiator=not sa.initiator)
+    assert sa.keys is not None
+    if not auth.verify_shared_key_mic(sa.keys.prf, secret, octets, proof.data):
+        return (
+            f"the pre-shared key that {identity.describe()} used is not the one that we hold for it"
+        )
+    return None
+
+
+def _octets(sa: IkeSa, identity: Identity, *, of_initiator: bool) -> bytes:
+    assert sa.keys is not None
+    if of_initiator:
+        message, nonce, sk_p = sa.init.request, sa.nonces.r, sa.keys.pi
+    else:
+        message, nonce, sk_p = sa.init.response, sa.nonces.i, sa.keys.pr
+    return auth.signed_octets(sa.keys.prf, message, nonce, sk_p, identity)
+
+
+# --- Initiator --------------------------------------------------------------------------------
+
+
+class Authenticate:
+    """Our IKE_AUTH."""
+
+    exchange = Exchange.IKE_AUTH
+    about_child = True
+
+    def __init__(self) -> None:
+        self._offered: tuple[Proposal, ...] = ()
+        self._spi_in = 0
+
+    def request(self, sa: IkeSa, now: float) -> Contents | None:
+        """Who we are, who we think the peer is, and the child we want."""
+        assert sa.name is not None and sa.policy is not None
+        secret = sa.ctx.secret_for(sa.name)
+        if secret is None:
+            sa.drop(f"we hold no pre-shared key for {sa.name}", now)
+            return None
+        self._spi_in = sa.ctx.new_child_spi()
+        self._offered = (offer(PROTOCOL_ESP, esp_spi(self._spi_in), wanted(sa.policy)),)
+        first = not sa.ctx.standing(sa.name)
+        return Contents(
+            idi=sa.ctx.identity,
+            idr=Identity.fqdn(sa.name),
+            auth=_prove(sa, secret),
+            notifies=[Notify(NotifyType.INITIAL_CONTACT)] if first else [],
+            sa=self._offered,
+            tsi=host(sa.policy.local_id),
+            tsr=host(sa.policy.peer_id),
+        )
+
+    def tries(self, sa: IkeSa) -> int:
+        """The time of the whole attempt is bounded too."""
+        return sa.ctx.settings.retransmit_tries
+
+    def answered(self, sa: IkeSa, answer: Contents, now: float) -> None:
+        """The peer proves itself, and the child stands or is refused."""
+        error = answer.error()
+        if error is not None and error.kind not in CHILD_ERRORS:
+            self._give_up(sa, _why_refused(sa, error), now)
+            return
+        wrong = self._check_peer(sa, answer)
+        if wrong is not None:
+            self._tell_and_give_up(sa, wrong, now)
+            return
+        try:
+            child = self._take_child(sa, answer, error, now)
+        except RefusedError as refused:
+            sa.ctx.free_spi(self._spi_in)
+            _establish(sa, now)
+            sa.ctx.emit(IkeFailed(sa.peer, refused.sentence))
+            close(sa, refused.sentence, now)
+            return
+        _establish(sa, now)
+        _announce(sa, child, now)
+
+    def _check_peer(self, sa: IkeSa, answer: Contents) -> str | None:
+        assert sa.name is not None
+        if answer.idr is None or answer.auth is None:
+            raise InvalidSyntaxError("an IKE_AUTH answer without IDr or AUTH")
+        if answer.idr.name != sa.name:
+            return f"we wanted {sa.name}, but {answer.idr.describe()} answered there"
+        secret = sa.ctx.secret_for(sa.name)
+        if secret is None:
+            return f"we hold no pre-shared key for {sa.name}"
+        return _verify(sa, secret, answer.idr, answer.auth)
+
+    def _take_child(self, sa: IkeSa, answer: Contents, error: Notify | None, now: float) -> Child:
+        assert sa.policy is not None and sa.keys is not None
+        if error is not None:
+            raise RefusedError(error.kind, _why_no_child(sa, error, self._offered))
+        chosen = check_child_answer(sa, answer, self._offered)
+        child = make_child(
+            sa.ctx,
+            sa.keys,
+            sa.policy,
+            chosen,
+            spi_in=self._spi_in,
+            spi_out=int.from_bytes(chosen.spi, "big"),
+            nonces=sa.nonces,
+            shared=b"",
+            initiator=True,
+            now=now,
+        )
+        sa.add_child(child)
+        sa.ctx.emit(InstallInbound(child.sa))
+        return child
+
+    def _give_up(self, sa: IkeSa, reason: str, now: float) -> None:
+        sa.ctx.free_spi(self._spi_in)
+        sa.drop(reason, now)
+
+    def _tell_and_give_up(self, sa: IkeSa, reason: str, now: float) -> None:
+        """The responder believes that an SA stands: one message says that it does not."""
+        data = sa.encode(
+            Exchange.INFORMATIONAL, sa.window.next_id, authentication_failed(), response=False
+        )
+        sa.ctx.send(data, sa.remote)
+        self._give_up(sa, reason, now)
+
+
+def check_child_answer(sa: IkeSa, answer: Contents, offered: tuple[Proposal, ...]) -> Proposal:
+    """The proposal that the peer chose for a child, once it and the selectors are as they must be.
+
+    Raises:
+        RefusedError: the peer chose what we did not offer, or selectors other than ours.
+    """
+    assert sa.policy is not None
+    if not (answer.sa and answer.tsi and answer.tsr):
+        raise RefusedError(
+            NotifyType.INVALID_SYNTAX, f"{sa.peer} answered without SA, TSi or TSr for the child"
+        )
+    chosen = answer.sa[0]
+    if len(answer.sa) != 1 or not valid_esp(chosen) or not answers(chosen, offered):
+        sentence = f"{sa.peer} chose {describe(answer.sa)}; we offered {describe(offered)}"
+        raise RefusedError(NotifyType.NO_PROPOSAL_CHOSEN, sentence)
+    # We offer exactly one host id on each side, so that no true subset is of use to us.
+    if answer.tsi != host(sa.policy.local_id) or answer.tsr != host(sa.policy.peer_id):
+        sentence = (
+            f"{sa.peer} wants the selectors {describe_selectors(answer.tsi)} to "
+            f"{describe_selectors(answer.tsr)}; we offered {sa.policy.local_id} to "
+            f"{sa.policy.peer_id}"
+        )
+        raise RefusedError(NotifyType.TS_UNACCEPTABLE, sentence)
+    return chosen
+
+
+def _why_refused(sa: IkeSa, error: Notify) -> str:
+    if error.kind == NotifyType.AUTHENTICATION_FAILED:
+        return (
+            f"{sa.peer} refused us as {sa.ctx.local_name} (AUTHENTICATION_FAILED): it does not "
+            f"know this name, or holds another pre-shared key for it, or is not {sa.peer}"
+        )
+    return f"{sa.peer} refused IKE_AUTH with {error.name}"
+
+
+def _why_no_child(sa: IkeSa, error: Notify, offered: tuple[Proposal, ...]) -> str:
+    assert sa.policy is not None
+    ours = {
+        NotifyType.NO_PROPOSAL_CHOSEN: f"we offered {describe(offered)}",
+        NotifyType.TS_UNACCEPTABLE: f"we wanted {sa.policy.local_id} to {sa.policy.peer_id}",
+    }
+    wanted_text = next((text for kind, text in ours.items() if kind == error.kind), "")
+    ending = f"; {wanted_text}" if wanted_text else ""
+    return f"{sa.peer} knows us but refused the child with {error.name}{ending}"
+
+
+# --- Responder --------------------------------------------------------------------------------
+
+
+def respond(sa: IkeSa, request: Contents) -> Answer | None:
+    """Verifies who asks; then the owner is asked, and the answer waits (None)."""
+    if request.idi is None or request.auth is None:
+        raise InvalidSyntaxError("an IKE_AUTH request without IDi or AUTH")
+    if not request.sa or request.tsi is None or request.tsr is None:
+        raise InvalidSyntaxError("an IKE_AUTH request without SA, TSi or TSr")
+    wrong = _check_initiator(sa, request.idi, request.auth, request.idr)
+    if wrong is not None:
+        raise RefusedError(NotifyType.AUTHENTICATION_FAILED, wrong)
+    if len(sa.ctx.asks) >= sa.ctx.settings.ask_limit:
+        raise RefusedError(NotifyType.AUTHENTICATION_FAILED, "too many peers wait to be let in")
+    sa.name = request.idi.name
+    assert sa.name is not None
+    sa.state = SaState.ASKING
+    contact = request.notify(NotifyType.INITIAL_CONTACT) is not None
+    sa.pending = Pending(request.sa, request.tsi, request.tsr, contact)
+    sa.ticket = sa.ctx.ticket()
+    sa.ctx.asks[sa.ticket] = sa
+    sa.ctx.emit(AskPeer(sa.ticket, sa.name, claimed_host(request.tsi), sa.remote))
+    return None
+
+
+def _check_initiator(
+    sa: IkeSa, idi: Identity, proof: Authentication, idr: Identity | None
+) -> str | None:
+    if idr is not None and idr.name != sa.ctx.local_name:
+        return f"{idi.describe()} wants {idr.describe()}; we are {sa.ctx.local_name}"
+    name = idi.name
+    secret = sa.ctx.secret_for(name) if name is not None else None
+    if secret is None:
+        return f"we hold no pre-shared key for {idi.describe()}"
+    return _verify(sa, secret, idi, proof)
+
+
+def authorise(sa: IkeSa, policy: PeerPolicy, now: float) -> None:
+    """The owner agrees: answers with our proof and the child, narrowed to the policy."""
+    pending = sa.pending
+    assert pending is not None and sa.name is not None
+    secret = sa.ctx.secret_for(sa.name)
+    if secret is None:
+        refuse(sa, f"we hold no pre-shared key for {sa.name} any more", now)
+        return
+    sa.policy = replace(policy, name=sa.name)
+    answer = Contents(idr=sa.ctx.identity, auth=_prove(sa, secret))
+    _establish(sa, now)
+    if pending.initial_contact:
+        convergence.forget_older(sa, now)
+    child = None
+    try:
+        child, chosen = accept_child(
+            sa, pending.offered, pending.tsi, pending.tsr, sa.nonces, now=now
+        )
+        answer.sa = (chosen,)
+        answer.tsi, answer.tsr = host(sa.policy.peer_id), host(sa.policy.local_id)
+    except RefusedError as refused:
+        sa.ctx.log("warning", f"no child for {sa.name}: {refused.sentence}")
+        answer.notifies.append(refused.notify())
+    sa.reply(Exchange.IKE_AUTH, answer)
+    _announce(sa, child, now)
+
+
+def accept_child(
+    sa: IkeSa,
+    offered: tuple[Proposal, ...],
+    tsi: tuple[Selector, ...],
+    tsr: tuple[Selector, ...],
+    nonces: Nonces,
+    *,
+    now: float,
+    groups: tuple[str, ...] = (),
+    shared: bytes = b"",
+) -> tuple[Child, Proposal]:
+    """Chooses, narrows and installs a child that the peer asks for; ready to receive (§2.8).
+
+    Raises:
+        RefusedError: nothing acceptable is offered, or the selectors do not hold both host ids.
+    """
+    policy, keys = sa.policy, sa.keys
+    assert policy is not None and keys is not None
+    table = wanted(policy, groups)
+    chosen = choose(offered, PROTOCOL_ESP, 4, table)
+    if chosen is None or not valid_esp(chosen):
+        ours = describe([offer(PROTOCOL_ESP, b"", table)])
+        sentence = f"{sa.peer} offers {describe(offered)}; we accept {ours}"
+        raise RefusedError(NotifyType.NO_PROPOSAL_CHOSEN, sentence)
+    if not hold(tsi, policy.peer_id) or not hold(tsr, policy.local_id):
+        sentence = (
+            f"{sa.peer} wants {describe_selectors(tsi)} to {describe_selectors(tsr)}; "
+            f"it may have {policy.peer_id} to {policy.local_id}"
+        )
+        raise RefusedError(NotifyType.TS_UNACCEPTABLE, sentence)
+    spi_in = sa.ctx.new_child_spi()
+    child = make_child(
+        sa.ctx,
+        keys,
+        policy,
+        chosen,
+        spi_in=spi_in,
+        spi_out=int.from_bytes(chosen.spi, "big"),
+        nonces=nonces,
+        shared=shared,
+        initiator=False,
+        now=now,
+    )
+    sa.add_child(child)
+    sa.ctx.emit(InstallInbound(child.sa))
+    return child, replace(chosen, spi=esp_spi(spi_in))
+
+
+def refuse(sa: IkeSa, reason: str, now: float) -> None:
+    """The owner says no, or nothing for too long."""
+    sa.ctx.log("warning", f"refused {sa.peer} at {sa.remote[0]} port {sa.remote[1]}: {reason}")
+    sa.reply(Exchange.IKE_AUTH, authentication_failed())
+    sa.drop(reason, now)
+
+
+# --- Both -------------------------------------------------------------------------------------
+
+
+def _establish(sa: IkeSa, now: float) -> None:
+    """Both sides are proven. What only AUTH needed is forgotten."""
+    sa.state = SaState.ESTABLISHED
+    sa.established_at = now
+    sa.established_order = sa.ctx.order()
+    sa.init = Init()
+    sa.pending = None
+    if sa.ticket is not None:
+        sa.ctx.asks.pop(sa.ticket, None)
+        sa.ticket = None
+    sa.schedule(now)
+
+
+def _announce(sa: IkeSa, child: Child | None, now: float) -> None:
+    assert sa.name is not None
+    convergence.trim(sa, now)
+    convergence.converge(sa, now)
+    if sa.ctx.standing(sa.name) == [sa]:
+        sa.ctx.emit(PeerUp(sa.name, sa.remote, sa.initiator))
+    if child is not None:
+        sa.ctx.log("info", f"{sa.name}: child {child.sa.spi_in:08x}/{child.sa.spi_out:08x} stands")

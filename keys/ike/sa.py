@@ -1,0 +1,324 @@
+"""The state of one IKE SA, and the few things that every exchange does with it (RFC 7296).
+
+::
+
+    initiator  CONNECTING ─> AUTHENTICATING ─┐
+                                             ├─> ESTABLISHED ─> REKEYED or CLOSING ─> CLOSED
+    responder  HALF_OPEN ──> ASKING ─────────┘
+
+What the exchanges say is in their own files; message ids are the window's. An SA that closes
+drops its keys at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Protocol
+
+from keys.ike.child import Child, ChildState, rekey_after
+from keys.ike.cipher import MessageCipher
+from keys.ike.context import Context
+from keys.ike.header import HEADER_OCTETS, NO_SPI, Exchange, Header
+from keys.ike.keymat import IkeKeys, Nonces
+from keys.ike.payloads import Contents, Payload, encode_chain
+from keys.ike.proposals import Proposal
+from keys.ike.selectors import Selector
+from keys.ike.types import (
+    Endpoint,
+    IkeFailed,
+    InstallOutbound,
+    PeerDown,
+    PeerPolicy,
+    RemoveChild,
+)
+from keys.ike.window import Window
+
+
+class SaState(Enum):
+    """Where an IKE SA stands."""
+
+    CONNECTING = "connecting"  # IKE_SA_INIT sent
+    AUTHENTICATING = "authenticating"  # IKE_AUTH sent
+    HALF_OPEN = "half-open"  # IKE_SA_INIT answered
+    ASKING = "asking"  # the peer proved its name; its owner is asked
+    ESTABLISHED = "established"
+    RESERVED = "reserved"  # its SPI stands in a rekey; no keys yet
+    REKEYED = "rekeyed"  # another IKE SA took over; waits for its Delete
+    CLOSING = "closing"  # our Delete is under way
+    CLOSED = "closed"
+
+
+ATTEMPTS = (SaState.CONNECTING, SaState.AUTHENTICATING)
+STRANGERS = (SaState.HALF_OPEN, SaState.ASKING, SaState.RESERVED)
+
+
+class Task(Protocol):
+    """One exchange that we begin. Tasks of an SA run one after the other (window of one)."""
+
+    exchange: Exchange
+    about_child: bool  # creates, rekeys or closes a CHILD_SA (RFC 7296 §2.25)
+
+    def request(self, sa: IkeSa, now: float) -> Contents | None:
+        """What to ask; None if there is nothing to ask any more."""
+
+    def answered(self, sa: IkeSa, answer: Contents, now: float) -> None:
+        """What the answer changes. Raises IkeError if it is not a right answer."""
+
+    def tries(self, sa: IkeSa) -> int:
+        """How often the request is sent before the peer counts as gone."""
+
+
+@dataclass(slots=True)
+class Init:
+    """What IKE_SA_INIT leaves behind for AUTH: the real messages (RFC 7296 §2.15)."""
+
+    request: bytes = b""
+    response: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What a verified IKE_AUTH request wants, while the owner is asked."""
+
+    offered: tuple[Proposal, ...]
+    tsi: tuple[Selector, ...]
+    tsr: tuple[Selector, ...]
+    initial_contact: bool
+
+
+class IkeSa:
+    """One IKE SA. ``initiator`` is whether we began it (the I flag)."""
+
+    def __init__(
+        self, ctx: Context, remote: Endpoint, *, initiator: bool, state: SaState, now: float
+    ) -> None:
+        self.ctx = ctx
+        self.remote = remote
+        self.initiator = initiator
+        self.state = state
+        self.local_spi = ctx.new_spi()
+        self.remote_spi = NO_SPI
+        self.name: str | None = None
+        self.policy: PeerPolicy | None = None
+        self.window = Window(ctx.settings, ctx.uniform)
+        self.queue: deque[Task] = deque()
+        self.task: Task | None = None
+        self.init = Init()
+        self.keys: IkeKeys | None = None
+        self.nonces = Nonces(b"", b"")
+        self.group = ""
+        self._seal: MessageCipher | None = None
+        self._open: MessageCipher | None = None
+        self.pending: Pending | None = None
+        self.children: dict[int, Child] = {}
+        self.sending: Child | None = None
+        self.request_digest: bytes | None = None
+        self.ticket: int | None = None
+        self.created_order = ctx.order()
+        self.established_order = 0
+        self.established_at = now
+        self.last_heard = now
+        self.unanswered_since: float | None = None
+        self.hinted_at = float("-inf")
+        self.rtt: float | None = None
+        self.behind_nat: bool | None = None
+        self.peer_behind_nat: bool | None = None
+        self.unproven = False
+        self.redundant = False
+        self.reason = ""
+        self.rekey_at: float | None = None
+        self.expires_at: float | None = None
+        self.mine: IkeSa | None = None
+        self.theirs: IkeSa | None = None
+        self.reserved: IkeSa | None = None
+        ctx.add(self)
+
+    # --- who ---
+
+    @property
+    def spi_i(self) -> bytes:
+        """The initiator's SPI."""
+        return self.local_spi if self.initiator else self.remote_spi
+
+    @property
+    def spi_r(self) -> bytes:
+        """The responder's SPI."""
+        return self.remote_spi if self.initiator else self.local_spi
+
+    @property
+    def is_established(self) -> bool:
+        """Whether exchanges about children may run on it."""
+        return self.state is SaState.ESTABLISHED
+
+    @property
+    def peer(self) -> str:
+        """How a sentence names the other side."""
+        return self.name or f"{self.remote[0]} port {self.remote[1]}"
+
+    def use_keys(self, keys: IkeKeys) -> None:
+        """From now on messages are protected with these."""
+        self.keys = keys
+        ours, theirs = (keys.ei, keys.er) if self.initiator else (keys.er, keys.ei)
+        self._seal = MessageCipher(keys.suite, ours)
+        self._open = MessageCipher(keys.suite, theirs)
+
+    # --- messages ---
+
+    def header(self, exchange: Exchange, message_id: int, *, response: bool) -> Header:
+        """The header of a message of ours."""
+        return Header(
+            self.spi_i,
+            self.spi_r,
+            exchange,
+            message_id,
+            response=response,
+            initiator=self.initiator,
+        )
+
+    def encode(
+        self, exchange: Exchange, message_id: int, contents: Contents, *, response: bool
+    ) -> bytes:
+        """A whole message: protected, unless it belongs to IKE_SA_INIT."""
+        header = self.header(exchange, message_id, response=response)
+        if exchange is Exchange.IKE_SA_INIT:
+            return plain_message(header, contents.encode())
+        assert self._seal is not None
+        return self._seal.seal(header, contents.encode())
+
+    def open(self, data: bytes) -> bytes:
+        """The plaintext of a protected message; raises IntegrityError."""
+        assert self._open is not None
+        return self._open.open(data)
+
+    def enqueue(self, task: Task, now: float) -> None:
+        """Runs a task as soon as the window allows."""
+        if len(self.queue) < self.ctx.settings.queue_limit:
+            self.queue.append(task)
+        self.pump(now)
+
+    def pump(self, now: float) -> None:
+        """Starts the next task if none is under way."""
+        while self.task is None and self.queue and self.state is not SaState.CLOSED:
+            task = self.queue.popleft()
+            contents = task.request(self, now)
+            if contents is None:
+                continue
+            self.task = task
+            data = self.encode(task.exchange, self.window.next_id, contents, response=False)
+            self.window.sent(data, now, task.tries(self))
+            self.ctx.send(data, self.remote)
+
+    def reply(self, exchange: Exchange, contents: Contents, remote: Endpoint | None = None) -> None:
+        """Answers the request that the window accepted last."""
+        data = self.encode(exchange, self.window.expected - 1, contents, response=True)
+        self.window.responded(data)
+        self.ctx.send(data, remote or self.remote)
+
+    def schedule(self, now: float) -> None:
+        """Starts the lifetime of an IKE SA that has come to stand."""
+        lifetime = self.ctx.settings.ike_lifetime
+        self.rekey_at = now + rekey_after(self.ctx, lifetime)
+        self.expires_at = now + lifetime
+
+    def heard(self, now: float, remote: Endpoint | None = None) -> None:
+        """A fresh authenticated message came (RFC 7296 §2.4); the peer is where it came from,
+        unless we are behind a NAT ourselves and might be deceived (§2.23).
+
+        Only IKE follows at once: ESP goes there when the peer has answered from there too.
+        """
+        self.last_heard = max(self.last_heard, now)
+        self.unanswered_since = None
+        if remote is not None and remote != self.remote and self.behind_nat is not True:
+            self.remote = remote
+            self.unproven = self.is_established
+
+    # --- children ---
+
+    def active_child(self) -> Child | None:
+        """The child that carries the traffic: the newest that nothing has replaced."""
+        live = [c for c in self.children.values() if c.state is ChildState.ACTIVE]
+        return live[-1] if live else None
+
+    def child_by_outbound(self, spi: int) -> Child | None:
+        """The child whose inbound SPI at the peer is ``spi``."""
+        return next((c for c in self.children.values() if c.sa.spi_out == spi), None)
+
+    def add_child(self, child: Child) -> None:
+        """Keeps a child by its inbound SPI."""
+        self.children[child.sa.spi_in] = child
+
+    def send_on(self, child: Child) -> None:
+        """Our packets travel on this child from now on."""
+        self.sending = child
+        self.ctx.emit(InstallOutbound(child.sa, self.remote))
+
+    def remove_child(self, child: Child) -> None:
+        """Both directions are gone."""
+        if self.children.pop(child.sa.spi_in, None) is None:
+            return
+        self.ctx.free_spi(child.sa.spi_in)
+        self.ctx.emit(RemoveChild(child.sa.peer, child.sa.spi_in, child.sa.spi_out))
+
+    def bequeath(self, new: IkeSa, now: float) -> None:
+        """A rekey is done: ``new`` inherits the children and what waits to be asked (§2.8)."""
+        new.children, self.children = self.children, {}
+        new.sending, self.sending = self.sending, None
+        new.remote = self.remote
+        self.state = SaState.REKEYED
+        self.rekey_at = None
+        # Its creator deletes it; one that never does is forgotten.
+        self.expires_at = now + self.ctx.settings.half_open_timeout
+        while self.queue:
+            new.enqueue(self.queue.popleft(), now)
+
+    # --- the end ---
+
+    def drop(self, reason: str, now: float) -> None:
+        """This SA is gone, its keys are forgotten; the owner is told if it was the last."""
+        if self.state is SaState.CLOSED:
+            return
+        was = self.state
+        if self.theirs is not None and self.children:
+            self.bequeath(self.theirs, now)  # closed by the peer in the midst of crossing rekeys
+        self.state = SaState.CLOSED
+        if self.reserved is not None:
+            self.reserved.drop(reason, now)
+        self._hand_over()
+        for child in list(self.children.values()):
+            self.remove_child(child)
+        self.ctx.echoes.keep(self.window.last, now)
+        self.ctx.remove(self)
+        self._forget()
+        if self.name is None or self.ctx.standing(self.name):
+            return
+        if was in ATTEMPTS:
+            self.ctx.emit(IkeFailed(self.name, reason))
+        elif was not in STRANGERS:
+            self.ctx.emit(PeerDown(self.name, reason))
+
+    def _hand_over(self) -> None:
+        """Another SA with this peer takes the traffic before the children of this one go."""
+        heir = self.ctx.current(self.name) if self.name and self.children else None
+        child = heir.active_child() if heir else None
+        if heir and child:
+            heir.send_on(child)
+
+    def _forget(self) -> None:
+        self.keys = self._seal = self._open = None
+        self.task = None
+        self.queue.clear()
+        self.window.outstanding = None
+        self.init = Init()
+        self.nonces = Nonces(b"", b"")
+        self.mine = self.theirs = self.reserved = None
+        self.pending = None
+        self.sending = None
+
+
+def plain_message(header: Header, payloads: list[Payload]) -> bytes:
+    """An unprotected message: IKE_SA_INIT, and errors to strangers."""
+    first, chain = encode_chain(payloads)
+    whole = replace(header, next_payload=first, length=HEADER_OCTETS + len(chain))
+    return whole.encode() + chain

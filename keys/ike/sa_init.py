@@ -1,0 +1,330 @@
+"""IKE_SA_INIT, both roles (RFC 7296 §1.2, §2.6, §2.7, §2.14).
+
+::
+
+    initiator                                       responder
+    [N(COOKIE)] SAi1 KEi Ni N(NATD) N(NATD)  ──>
+                                             <──    N(COOKIE)                 too many half-open SAs
+                                             <──    N(INVALID_KE_PAYLOAD)     another group, please
+                                             <──    SAr1 KEr Nr N(NATD) N(NATD)
+
+Nothing here is authenticated. The initiator acts at once on COOKIE, INVALID_KE_PAYLOAD and
+INVALID_MAJOR_VERSION only; any other refusal is remembered and believed when nothing better came
+for a while (§2.21.1). The responder keeps no state for a stranger until a COOKIE says that it is
+where it claims, as soon as there are more than a few of them.
+"""
+
+from __future__ import annotations
+
+from keys.ike import natd
+from keys.ike.context import Context
+from keys.ike.errors import IkeError, InvalidSyntaxError, RefusedError
+from keys.ike.groups import NAMES, PrivateKey, generate
+from keys.ike.header import NO_SPI, Exchange, Header
+from keys.ike.ike_auth import Authenticate
+from keys.ike.keymat import Nonces, Prf, ike_keys, skeyseed
+from keys.ike.notify import Notify, NotifyType
+from keys.ike.payloads import Contents, KeyExchange, decode_chain, decode_contents
+from keys.ike.proposals import (
+    ENCRYPTION,
+    GROUP,
+    PRF,
+    PROTOCOL_IKE,
+    Proposal,
+    Transform,
+    TransformType,
+    answers,
+    choose,
+    describe,
+    name_of,
+    offer,
+)
+from keys.ike.sa import IkeSa, SaState, plain_message
+from keys.ike.settings import IkeSettings
+from keys.ike.types import Endpoint, PeerPolicy
+from keys.ike.window import digest
+
+NONCE_OCTETS = 32  # at least half the key of the longest prf that we offer (RFC 7296 §2.10)
+MAX_RETRIES = 6  # COOKIE and INVALID_KE_PAYLOAD together; an honest peer needs three
+
+
+def wanted(settings: IkeSettings) -> dict[TransformType, list[Transform]]:
+    """What we accept for an IKE SA, best first."""
+    return {
+        TransformType.ENCR: [ENCRYPTION[name] for name in settings.encryption],
+        TransformType.PRF: [PRF[name] for name in settings.prf],
+        TransformType.KE: [GROUP[name] for name in settings.groups],
+    }
+
+
+# --- Initiator --------------------------------------------------------------------------------
+
+
+class Init:
+    """Our IKE_SA_INIT: the request, and what may come back instead of an answer."""
+
+    exchange = Exchange.IKE_SA_INIT
+    about_child = False
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._nonce = ctx.random(NONCE_OCTETS)
+        self._key: PrivateKey = generate(GROUP[ctx.settings.groups[0]].id, ctx.random)
+        self._offered = (offer(PROTOCOL_IKE, b"", wanted(ctx.settings)),)
+        self._cookie: Notify | None = None
+        self._retries = 0
+        self.refusal: str | None = None
+
+    def request(self, sa: IkeSa, now: float) -> Contents:
+        """The request as it is now; AUTH signs the last one that was sent."""
+        nat = natd.notifies(sa.spi_i, sa.spi_r, sa.remote, self._ctx.random)
+        contents = Contents(
+            sa=self._offered,
+            ke=KeyExchange(self._key.group, self._key.public),
+            nonce=self._nonce,
+            notifies=[*([self._cookie] if self._cookie else []), *nat],
+        )
+        header = sa.header(Exchange.IKE_SA_INIT, 0, response=False)
+        sa.init.request = plain_message(header, contents.encode())
+        return contents
+
+    def tries(self, sa: IkeSa) -> int:
+        """As often as an established SA would; the time of the whole attempt is bounded too."""
+        return sa.ctx.settings.retransmit_tries
+
+    def answered(self, sa: IkeSa, answer: Contents, now: float) -> None:
+        """Never called: an answer to this exchange needs its octets, see ``take``."""
+        raise AssertionError
+
+    def take(self, sa: IkeSa, header: Header, data: bytes, now: float) -> None:
+        """An answer, maybe. Raises IkeError when it is not good; then we keep waiting."""
+        answer = decode_contents(decode_chain(header.next_payload, data[28:]))
+        cookie = answer.notify(NotifyType.COOKIE)
+        wrong_group = answer.notify(NotifyType.INVALID_KE_PAYLOAD)
+        if cookie is not None:
+            self._bring_cookie(sa, cookie, now)
+        elif wrong_group is not None:
+            self._change_group(sa, wrong_group, now)
+        elif answer.error() is not None:
+            self._remember_refusal(sa, answer, now)
+        else:
+            self._accept(sa, header, answer, data, now)
+
+    def _bring_cookie(self, sa: IkeSa, cookie: Notify, now: float) -> None:
+        if not 1 <= len(cookie.data) <= 64:
+            raise InvalidSyntaxError("a COOKIE that is not 1 to 64 octets long")
+        if self._cookie != cookie:
+            self._cookie = Notify(NotifyType.COOKIE, cookie.data)
+            self._ask_again(sa, now)
+
+    def _change_group(self, sa: IkeSa, notify: Notify, now: float) -> None:
+        group = int.from_bytes(notify.data, "big") if len(notify.data) == 2 else 0
+        ours = [GROUP[name].id for name in self._ctx.settings.groups]
+        if group not in ours:
+            self.refusal = (
+                f"{sa.peer} wants key exchange method {group}; we offer "
+                f"{', '.join(self._ctx.settings.groups)}"
+            )
+        elif group != self._key.group:
+            self._key = generate(group, self._ctx.random)
+            self._ask_again(sa, now)
+
+    def _ask_again(self, sa: IkeSa, now: float) -> None:
+        if self._retries >= MAX_RETRIES:
+            return
+        self._retries += 1
+        self.request(sa, now)
+        sa.window.again(sa.init.request, now)
+        sa.ctx.send(sa.init.request, sa.remote)
+
+    def _remember_refusal(self, sa: IkeSa, answer: Contents, now: float) -> None:
+        error = answer.error()
+        assert error is not None
+        if error.kind == NotifyType.NO_PROPOSAL_CHOSEN:
+            why = f"it accepts none of what we offer ({describe(self._offered)})"
+        elif error.kind == NotifyType.INVALID_MAJOR_VERSION:
+            why = "it does not speak IKEv2"
+        else:
+            why = "it did not say more"
+        self.refusal = f"{sa.peer} refused IKE_SA_INIT with {error.name}: {why}"
+        patience = now + self._ctx.settings.refusal_patience
+        if error.kind == NotifyType.INVALID_MAJOR_VERSION:
+            patience = now
+        sa.expires_at = min(patience, sa.expires_at or patience)
+
+    def _accept(self, sa: IkeSa, header: Header, answer: Contents, data: bytes, now: float) -> None:
+        if header.spi_r == NO_SPI or not (answer.sa and answer.ke and answer.nonce):
+            raise InvalidSyntaxError("an IKE_SA_INIT answer without SPI, SA, KE or nonce")
+        chosen = answer.sa[0]
+        if len(answer.sa) != 1 or not answers(chosen, self._offered) or chosen.spi:
+            raise InvalidSyntaxError("the peer chose what we did not offer")
+        method = chosen.of(TransformType.KE)
+        if method is None or not method.id == answer.ke.group == self._key.group:
+            raise InvalidSyntaxError("the peer's key is of another group than the one it chose")
+        shared = self._key.shared(answer.ke.data)
+        sa.window.answered(0)
+        sa.remote_spi = header.spi_r
+        sa.init.response = data
+        _settle(sa, chosen, Nonces(self._nonce, answer.nonce), shared)
+        _learn_nat(sa, answer, sa.remote)
+        sa.heard(now)
+        sa.state = SaState.AUTHENTICATING
+        sa.task = None
+        sa.enqueue(Authenticate(), now)
+
+
+def begin(ctx: Context, name: str, policy: PeerPolicy, remote: Endpoint, now: float) -> IkeSa:
+    """Sends our first message to ``name``."""
+    sa = IkeSa(ctx, remote, initiator=True, state=SaState.CONNECTING, now=now)
+    sa.name, sa.policy = name, policy
+    sa.expires_at = now + ctx.settings.connect_timeout
+    sa.enqueue(Init(ctx), now)
+    return sa
+
+
+def take_answer(sa: IkeSa, header: Header, data: bytes, now: float) -> None:
+    """An IKE_SA_INIT answer for our SPI. What is wrong with it is counted and forgotten."""
+    if sa.state is not SaState.CONNECTING or not isinstance(sa.task, Init):
+        sa.ctx.counters["late_init_answer"] += 1
+        return
+    try:
+        sa.task.take(sa, header, data, now)
+    except IkeError as error:
+        text = f"ignored an IKE_SA_INIT answer for {sa.peer}: {error}"
+        sa.ctx.complain("bad_init_answer", text, now)
+
+
+# --- Responder --------------------------------------------------------------------------------
+
+
+def take_request(ctx: Context, header: Header, data: bytes, remote: Endpoint, now: float) -> None:
+    """A stranger's IKE_SA_INIT request."""
+    request = digest(data)
+    known = ctx.by_request(request)
+    if known is not None:
+        ctx.counters["repeated_request"] += 1
+        if known.state is SaState.HALF_OPEN:
+            ctx.send(known.init.response, remote)
+        return
+    try:
+        contents = decode_contents(decode_chain(header.next_payload, data[28:]))
+        if not (contents.sa and contents.ke and contents.nonce):
+            raise InvalidSyntaxError("an IKE_SA_INIT request without SA, KE or nonce")
+        cookie = _demand_cookie(ctx, header, contents, remote, now)
+        if cookie is not None:
+            _answer_stranger(ctx, header, remote, cookie, now)
+        elif _half_open(ctx) >= ctx.settings.half_open_limit:
+            ctx.counters["half_open_limit"] += 1
+        else:
+            _answer(ctx, header, contents, data, remote, now)
+    except IkeError as error:
+        text = f"refused IKE_SA_INIT from {remote[0]} port {remote[1]}: {error}"
+        ctx.complain("bad_init_request", text, now)
+        _answer_stranger(ctx, header, remote, error.notify(), now)
+
+
+def _half_open(ctx: Context) -> int:
+    return sum(1 for sa in ctx if sa.state is SaState.HALF_OPEN)
+
+
+def _demand_cookie(
+    ctx: Context, header: Header, contents: Contents, remote: Endpoint, now: float
+) -> Notify | None:
+    """The COOKIE notification to answer with, or None if this stranger may go on."""
+    if _half_open(ctx) < ctx.settings.cookie_threshold:
+        return None
+    assert contents.nonce is not None
+    given = contents.notify(NotifyType.COOKIE)
+    if given and ctx.cookies.check(given.data, contents.nonce, header.spi_i, remote, now):
+        return None
+    ctx.counters["cookie_demanded"] += 1
+    made = ctx.cookies.make(contents.nonce, header.spi_i, remote, now)
+    return Notify(NotifyType.COOKIE, made)
+
+
+def _answer(
+    ctx: Context, header: Header, contents: Contents, data: bytes, remote: Endpoint, now: float
+) -> None:
+    assert contents.sa and contents.ke and contents.nonce
+    chosen = _choose(ctx, contents.sa, contents.ke)
+    method = chosen.of(TransformType.KE)
+    assert method is not None
+    if method.id != contents.ke.group:
+        sentence = f"the peer guessed {_group(contents.ke.group)}; we want {name_of(method)}"
+        raise RefusedError(NotifyType.INVALID_KE_PAYLOAD, sentence, method.id.to_bytes(2, "big"))
+    key = generate(method.id, ctx.random)
+    shared = key.shared(contents.ke.data)
+
+    sa = IkeSa(ctx, remote, initiator=False, state=SaState.HALF_OPEN, now=now)
+    sa.remote_spi = header.spi_i
+    sa.expires_at = now + ctx.settings.half_open_timeout
+    sa.request_digest = digest(data)
+    ctx.remember_request(sa.request_digest, sa)
+    nonces = Nonces(contents.nonce, ctx.random(NONCE_OCTETS))
+    answer = Contents(
+        sa=(chosen,),
+        ke=KeyExchange(key.group, key.public),
+        nonce=nonces.r,
+        notifies=natd.notifies(sa.spi_i, sa.spi_r, remote, ctx.random),
+    )
+    sa.init.request = data
+    sa.init.response = sa.encode(Exchange.IKE_SA_INIT, 0, answer, response=True)
+    sa.window.expected = 1
+    _settle(sa, chosen, nonces, shared)
+    _learn_nat(sa, contents, remote)
+    ctx.send(sa.init.response, remote)
+
+
+def _choose(ctx: Context, offered: tuple[Proposal, ...], ke: KeyExchange) -> Proposal:
+    table = wanted(ctx.settings)
+    guessed = [t for t in table[TransformType.KE] if t.id == ke.group]
+    # A group of ours that the peer has already made a key for saves a round trip.
+    for groups in (guessed, table[TransformType.KE]):
+        chosen = choose(offered, PROTOCOL_IKE, 0, table | {TransformType.KE: groups})
+        if chosen is not None:
+            return chosen
+    ours = describe([offer(PROTOCOL_IKE, b"", table)])
+    raise RefusedError(
+        NotifyType.NO_PROPOSAL_CHOSEN, f"the peer offers {describe(offered)}; we accept {ours}"
+    )
+
+
+def _group(number: int) -> str:
+    return NAMES.get(number, f"key exchange method {number}")
+
+
+def _answer_stranger(
+    ctx: Context, header: Header, remote: Endpoint, notify: Notify, now: float
+) -> None:
+    answer = Header(
+        header.spi_i,
+        NO_SPI,
+        Exchange.IKE_SA_INIT,
+        0,
+        response=True,
+        initiator=False,
+    )
+    data = plain_message(answer, Contents(notifies=[notify]).encode())
+    ctx.answer_stranger(data, remote, now)
+
+
+# --- Both -------------------------------------------------------------------------------------
+
+
+def _settle(sa: IkeSa, chosen: Proposal, nonces: Nonces, shared: bytes) -> None:
+    encryption, prf, method = (
+        chosen.of(kind) for kind in (TransformType.ENCR, TransformType.PRF, TransformType.KE)
+    )
+    assert encryption and prf and method
+    function = Prf(name_of(prf))
+    seed = skeyseed(function, nonces, shared)
+    sa.nonces = nonces
+    sa.group = name_of(method)
+    sa.use_keys(ike_keys(function, name_of(encryption), seed, nonces, sa.spi_i, sa.spi_r))
+
+
+def _learn_nat(sa: IkeSa, contents: Contents, remote: Endpoint) -> None:
+    """In a request SPIr is zero; in an answer both stand (RFC 7296 §2.23)."""
+    spi_r = sa.spi_r if sa.initiator else NO_SPI
+    sa.peer_behind_nat = natd.peer_behind_nat(contents, sa.spi_i, spi_r, remote)
+    sa.behind_nat = natd.we_are_behind_nat(contents, sa.spi_i, spi_r, sa.ctx.locals)
