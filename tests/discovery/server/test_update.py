@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from discovery import tsig
 from discovery.content import serial_greater
 from discovery.update import ZoneLimits
 from tests.discovery.server.helpers import (
@@ -317,8 +318,6 @@ def test_a_lease_is_not_granted_and_not_echoed() -> None:
 
 def test_the_same_signed_update_is_carried_out_once() -> None:
     """A replay within TSIG's fudge gets the same answer and undoes nothing."""
-    from discovery import tsig
-
     zone = Rendezvous()
     first, _ = tsig.sign(
         update_wire(updates=(add(DESK, "AAAA", ID1),)), key_of(ALICE), 1_700_000_000
