@@ -40,8 +40,12 @@ class _Machine:
     def cli(
         self, *arguments: str, timeout: float = 30.0, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run one command of ours to its end on this machine."""
-        return self.machine.run(*COMMAND, *arguments, timeout=timeout, check=check, env=self.env)
+        """Run one command of ours to its end on this machine; an error quotes what it said."""
+        done = self.machine.run(*COMMAND, *arguments, timeout=timeout, check=False, env=self.env)
+        if check and done.returncode != 0:
+            said = done.stderr.strip() or done.stdout.strip()
+            raise LabError(f"{arguments[0]} on {self.machine.role}: {said}")
+        return done
 
     def change(self, section: str, values: Mapping[str, Any]) -> None:
         """Change keys of one table of the configuration file, as a person with an editor would."""
