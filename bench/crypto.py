@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
@@ -42,11 +41,11 @@ def sa_params(suite: Suite) -> SaParams:
     return SaParams(0x1000, suite, bytes(range(suite.key_octets + 4)), LOCAL, PEER)
 
 
-def engine_contender(name: str, module: Any, suite: Suite, size: int) -> Contender:
+def engine_contender(engine: engines.Engine, suite: Suite, size: int) -> Contender:
     payload = b"\x60" + bytes(size - 1)
 
     def prepare(count: int) -> tuple[Callable[[], None], Callable[[], None]]:
-        sender, receiver = module.OutboundSa(sa_params(suite)), module.InboundSa(sa_params(suite))
+        sender, receiver = engine.outbound(sa_params(suite)), engine.inbound(sa_params(suite))
         sealed: list[bytes] = []
 
         def seal() -> None:
@@ -58,7 +57,7 @@ def engine_contender(name: str, module: Any, suite: Suite, size: int) -> Contend
 
         return seal, open_all
 
-    return Contender(name, suite, size, prepare)
+    return Contender(engine.label, suite, size, prepare)
 
 
 def bare_contender(suite: Suite, size: int) -> Contender:
@@ -85,17 +84,16 @@ def bare_contender(suite: Suite, size: int) -> Contender:
 
 def run(*, rounds: int, count: int, as_json: bool, save: bool) -> None:
     """``count`` packets per contender and round."""
-    available = engines.available()
-    for engine in engines.all_engines():
-        if engine.module is None:
-            report.say(f"{engine.label}: {engine.reason}")
+    available, reason = engines.available()
+    if reason is not None:
+        report.say(f"native engine: {reason}")
     contenders = [
         contender
         for suite in Suite
         for size in SIZES
         for contender in (
             bare_contender(suite, size),
-            *(engine_contender(e.label, e.module, suite, size) for e in available),
+            *(engine_contender(engine, suite, size) for engine in available),
         )
     ]
     for number in range(rounds):

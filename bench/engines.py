@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
+from functools import partial
+from typing import Any
 
+import fastpath
 from fastpath.reference import esp as reference
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A module with OutboundSa and InboundSa, or ``None`` and the reason."""
+    """One engine with one AEAD backend: what makes its outbound and inbound SAs."""
 
-    name: str
-    aead: str
-    module: ModuleType | None
-    reason: str = ""
-
-    @property
-    def label(self) -> str:
-        """As tables show it."""
-        return f"{self.name} ({self.aead})" if self.aead else self.name
+    label: str
+    outbound: Callable[..., Any]
+    inbound: Callable[..., Any]
 
 
-def all_engines() -> list[Engine]:
-    """The reference engine, and the native one with what it was built with."""
-    return [Engine("reference", "cryptography", reference), _native()]
-
-
-def available() -> list[Engine]:
-    """Those that run here."""
-    return [engine for engine in all_engines() if engine.module is not None]
-
-
-def _native() -> Engine:
-    try:
-        module = importlib.import_module("fastpath._esp")
-    except ImportError as error:
-        return Engine("native", "", None, f"not built or not loadable ({error}); run `make build`")
-    return Engine("native", str(getattr(module, "aead", "")), module)
+def available() -> tuple[list[Engine], str | None]:
+    """The reference engine, the native one with each of its backends; why that one is not there."""
+    known = fastpath.engines()
+    found = [
+        Engine(f"reference, {known['reference'].aead}", reference.OutboundSa, reference.InboundSa)
+    ]
+    info = known["native"]
+    if not info.available:
+        return found, info.reason
+    native = importlib.import_module("fastpath._esp")
+    shown: dict[str, str] = importlib.import_module("fastpath._aead").backends()
+    found += [
+        Engine(
+            f"native, {shown[name]}",
+            partial(native.OutboundSa, aead=name),
+            partial(native.InboundSa, aead=name),
+        )
+        for name in info.aeads
+    ]
+    return found, info.reason

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.fastpath.support import esp_engine
+from tests.fastpath.support import ENGINES, esp_engine
 
 
-@pytest.fixture(params=["reference", "native"])
+@pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Any:
     """A module with ``OutboundSa`` and ``InboundSa``."""
     return esp_engine(request.param)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import struct
-from types import ModuleType
+from functools import partial
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,9 +30,24 @@ def native_module(name: str) -> ModuleType:
         pytest.fail(BUILD_FIRST.format(error=error), pytrace=False)
 
 
+ENGINES = ["reference", "native", "native-openssl"]
+
+
 def esp_engine(name: str) -> Any:
-    """The module with OutboundSa and InboundSa of ``reference`` or ``native``."""
-    return reference if name == "reference" else native_module("_esp")
+    """OutboundSa and InboundSa of one of :data:`ENGINES`.
+
+    ``native`` is the native engine with its best AEAD backend on this machine,
+    ``native-openssl`` with the one that it has everywhere.
+    """
+    if name == "reference":
+        return reference
+    native = native_module("_esp")
+    if name == "native":
+        return native
+    return SimpleNamespace(
+        OutboundSa=partial(native.OutboundSa, aead="openssl"),
+        InboundSa=partial(native.InboundSa, aead="openssl"),
+    )
 
 
 def key_of(suite: Suite, fill: int = 0) -> bytes:

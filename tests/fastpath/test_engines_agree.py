@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpath.types import Mode, SaParams, SequenceExhausted
-from tests.fastpath.support import OUR_ID, PEER_ID, SUITES, esp_engine
+from tests.fastpath.support import ENGINES, OUR_ID, PEER_ID, SUITES, esp_engine
 
 
 @st.composite
@@ -40,17 +40,19 @@ def test_both_engines_seal_the_same_octets(
 ) -> None:
     if not sa.esn:
         sequence %= 2**32
-    ours, native = (esp_engine(name).OutboundSa(sa, sequence) for name in ("reference", "native"))
+    ours, *natives = (esp_engine(name).OutboundSa(sa, sequence) for name in ENGINES)
     for index, payload in enumerate(payloads):
         next_header = 41 + index
         try:
             expected = ours.seal(payload, next_header)
         except SequenceExhausted:
-            with pytest.raises(SequenceExhausted):
-                native.seal(payload, next_header)
+            for native in natives:
+                with pytest.raises(SequenceExhausted):
+                    native.seal(payload, next_header)
         else:
-            assert native.seal(payload, next_header) == expected
-        assert native.sequence == ours.sequence
+            for native in natives:
+                assert native.seal(payload, next_header) == expected
+        assert {native.sequence for native in natives} == {ours.sequence}
 
 
 MUTATIONS = st.one_of(
@@ -85,9 +87,11 @@ def mutate(packet: bytes, mutation: tuple[str, int, int]) -> bytes:
 def test_both_engines_give_the_same_verdict_on_hostile_input(
     sa: SaParams, stream: list[tuple[int, bytes, int, tuple[str, int, int]]]
 ) -> None:
-    ours, native = (esp_engine(name).InboundSa(sa) for name in ("reference", "native"))
+    ours, *natives = (esp_engine(name).InboundSa(sa) for name in ENGINES)
     for sequence, payload, next_header, mutation in stream:
         honest = esp_engine("reference").OutboundSa(sa, sequence - 1).seal(payload, next_header)
         packet = mutate(honest, mutation)
-        assert native.open(packet) == ours.open(packet)
-        assert native.sequence == ours.sequence
+        verdict = ours.open(packet)
+        for native in natives:
+            assert native.open(packet) == verdict
+            assert native.sequence == ours.sequence

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from fastpath.reference.replay import ReplayWindow
 from fastpath.types import Drop, Opened
-from tests.fastpath.support import esp_engine, params
+from tests.fastpath.support import ENGINES, esp_engine, params
 
 SIZES = [32, 64, 65, 1024, 4096]
 
@@ -112,7 +112,7 @@ class EsnStream(RuleBasedStateMachine):
     def begin(self, esn: bool, window: int, start: int) -> None:
         self.params = params(esn=esn, replay_window=window)
         self.limit = 2**64 - 1 if esn else 2**32 - 1
-        self.engines: list[Any] = [esp_engine("reference"), esp_engine("native")]
+        self.engines: list[Any] = [esp_engine(name) for name in ENGINES]
         self.inbound = [engine.InboundSa(self.params) for engine in self.engines]
         self.seen: set[int] = set()
         self.top = 0

@@ -13,6 +13,7 @@ from fastpath.reference.datapath import Datapath, WritePacket
 from fastpath.reference.esp import OutboundSa
 from fastpath.types import ControlEvent, Drop, NewSourceEvent, Opened, UnknownSpiEvent
 from tests.fastpath.support import (
+    ENGINES,
     OUR_ID,
     PEER_ID,
     SUITES,
@@ -49,7 +50,7 @@ def mutations(valid: list[bytes], seed: int) -> Any:
         yield bytes(packet)
 
 
-@pytest.mark.parametrize("name", ["reference", "native"])
+@pytest.mark.parametrize("name", ENGINES)
 def test_open_survives_hostile_packets(name: str) -> None:
     print(f"seed {SEED}; FUZZ_SEED=… picks another")
     engine = esp_engine(name)

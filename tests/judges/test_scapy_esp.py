@@ -11,7 +11,15 @@ from scapy.layers.ipsec import ESP, IPSecIntegrityError, SecurityAssociation
 from scapy.packet import Raw
 
 from fastpath.types import Drop, Opened, Suite
-from tests.fastpath.support import OUR_ID, PEER_ID, SUITES, esp_engine, params, tunnelled_out
+from tests.fastpath.support import (
+    ENGINES,
+    OUR_ID,
+    PEER_ID,
+    SUITES,
+    esp_engine,
+    params,
+    tunnelled_out,
+)
 
 OUTER = ("198.51.100.7", "203.0.113.9")
 ALGORITHM = {
@@ -21,7 +29,7 @@ ALGORITHM = {
 }
 
 
-@pytest.fixture(params=["reference", "native"])
+@pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Any:
     return esp_engine(request.param)
 

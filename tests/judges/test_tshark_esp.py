@@ -19,7 +19,7 @@ from scapy.packet import Raw
 from scapy.utils import wrpcap
 
 from fastpath.types import Suite
-from tests.fastpath.support import OUR_ID, PEER_ID, SPI, esp_engine, params
+from tests.fastpath.support import ENGINES, OUR_ID, PEER_ID, SPI, esp_engine, params
 
 OUTER = ("198.51.100.7", "203.0.113.9")
 GCM = [Suite.AES128GCM16, Suite.AES256GCM16]
@@ -27,7 +27,7 @@ FIELDS = ["esp.spi", "esp.sequence", "esp.icv_good", "esp.icv_bad", "ipv6.src", 
 FIELDS += ["icmpv6.echo.sequence_number", "_ws.malformed", "esp.pad_len", "esp.protocol"]
 
 
-@pytest.fixture(params=["reference", "native"])
+@pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Any:
     return esp_engine(request.param)
 
