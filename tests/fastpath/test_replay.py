@@ -73,6 +73,7 @@ def test_esn_is_inferred_as_rfc4303_appendix_a2_says(
     assert window.infer(low) == expected
 
 
+@settings(deadline=None)
 @given(
     size=st.sampled_from(SIZES),
     top=st.integers(0, 2**64 - 1),
@@ -87,6 +88,7 @@ def test_any_number_near_the_window_is_inferred_right(size: int, top: int, offse
         assert window.infer(sequence & 0xFFFF_FFFF) == sequence
 
 
+@settings(deadline=None)
 @given(
     size=st.sampled_from(SIZES),
     numbers=st.lists(st.integers(1, 12_000), max_size=200),
