@@ -91,9 +91,11 @@ class HostsListed:
 @dataclass(frozen=True, slots=True)
 class ZoneProblem:
     """Something is wrong between us and the zone (wrong secret, clock skew, refused, no answer);
-    ``reason`` says cause and fix. Given once per change, not per packet."""
+    ``reason`` says cause and fix. Given once per change, not per packet. ``kind`` is ``secret`` or
+    ``clock`` where the server refuses our signature: no patience of ours will mend that."""
 
     reason: str
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
