@@ -39,6 +39,8 @@ from discovery.zone import Happening, ZoneAccount, ZoneServer
 STORE_NAME: Final = "zone.sqlite"
 LOCK_NAME: Final = "serve.lock"
 
+CLOSING_TIME: Final = 2.0  # seconds in which a client may still take what was written
+
 
 class ServeError(Exception):
     """The rendezvous cannot start; says cause and fix."""
@@ -250,7 +252,8 @@ class RendezvousServer:
             pass  # gone, silent for too long, or cut off: all end the same way
         finally:
             del self._connections[task]
-            writer.close()
+            writer.close()  # in TLS with close_notify; a client that never reads is cut off
+            asyncio.get_running_loop().call_later(CLOSING_TIME, writer.transport.abort)
 
     def _is_crowded(self, host: str) -> bool:
         here = sum(other == host for other in self._connections.values())
