@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -11,20 +12,26 @@ from tunnel.asks import Asks
 from tunnel.attempts import Attempts
 from tunnel.commands import AddRoute, ClearFlow, Found, NotReached, RemoveRoute
 from tunnel.core import Core
+from tunnel.following import Following
 from tunnel.peers import Peer
 
 _INQUIRIES = 256  # lookups of the person under way
+_REFUSALS = ("secret", "clock")
+_LOOKUPS = 16  # of a list of hosts at once, so that those on demand find room (B42: no storms)
 
 
 class Directory:
     """What the zone says, and what we say there."""
 
-    def __init__(self, core: Core, attempts: Attempts, asks: Asks) -> None:
+    def __init__(self, core: Core, attempts: Attempts, asks: Asks, following: Following) -> None:
         self._core = core
         self._attempts = attempts
         self._asks = asks
+        self._following = following
         self._refresh_at: float | None = None
         self._inquiries: dict[int, tuple[str, float]] = {}  # ticket: label, end
+        self._to_look: deque[str] = deque()  # listed labels that wait for their lookup
+        self._looking: set[str] = set()
         self._published = False
         self._lease: int | None = None
         self._problem: str | None = None
@@ -95,11 +102,13 @@ class Directory:
                 self._published, self._lease = True, lease
             case zone_types.Withdrawn():
                 self.withdrawn, self._published = True, False
-            case zone_types.ZoneProblem(reason):
+            case zone_types.ZoneProblem(reason, kind):
                 self._problem = reason
+                if kind in _REFUSALS:
+                    self.refusal = reason
                 self._core.log("warning", reason)
             case zone_types.ZoneFine():
-                self._problem = None
+                self._problem = self.refusal = None
                 self._core.log("info", "the zone can be used again")
 
     def _listed(self, labels: tuple[str, ...]) -> None:
@@ -113,11 +122,23 @@ class Directory:
             if known is None:
                 continue
             age = None if known.records_at is None else core.now - known.records_at
-            if age is None or age > core.settings.fresh:
-                core.look_up(label)
+            queued = label in self._looking or label in self._to_look
+            if not queued and (age is None or age > core.settings.fresh):
+                self._to_look.append(label)
+        self._look_on()
+
+    def _look_on(self, done: str | None = None) -> None:
+        """Lookups of the list, a few at a time."""
+        if done is not None:
+            self._looking.discard(done.lower())
+        while self._to_look and len(self._looking) < _LOOKUPS:
+            label = self._to_look.popleft()
+            self._looking.add(label)
+            self._core.look_up(label)
 
     def _found(self, records: HostRecords) -> None:
         core, peer = self._core, self._core.peers.ensure(records.label)
+        self._look_on(records.label)
         self._tell_inquirers(records.label, records)
         if peer is None or core.ending:
             return
@@ -128,6 +149,7 @@ class Directory:
             changed = self._new_host_id(peer, records.host_id) or changed
         if changed:
             self._attempts.forgive(peer)
+            self._following.told(peer)
         self._asks.records_came(peer)
         self._attempts.records_came(peer)
 
@@ -152,7 +174,8 @@ class Directory:
         return True
 
     def _not_found(self, label: str, reason: str, definite: bool) -> None:
-        core, peer = self._core, self._core.peers.labelled(label)
+        peer = self._core.peers.labelled(label)
+        self._look_on(label)
         self._tell_inquirers(label, None, reason, definite)
         self._asks.lookup_failed(label, reason)
         if peer is None:

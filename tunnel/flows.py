@@ -78,7 +78,9 @@ class Flows:
     ) -> None:
         """Takes over counters, and tells IKE when something last came and went."""
         core = self._core
+        natted = {view.name for view in core.ike.views() if view.behind_nat}
         for peer in core.peers:
+            peer.behind_nat = peer.name in natted
             if not peer.children:
                 continue
             for child in peer.children.values():

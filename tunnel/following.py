@@ -22,17 +22,29 @@ class Following:
 
     def new_source(self, spi: int, source: Endpoint) -> None:
         """Inbound ``spi`` brought an authenticated, newest packet from ``source``."""
-        core, peer = self._core, self._core.peers.by_inbound(spi)
+        peer = self._core.peers.by_inbound(spi)
         if peer is None or peer.current is None or peer.current.spi_in != spi:
             return  # an SA that is being replaced does not say where its peer is
-        if source in (peer.endpoint, peer.candidate):
+        self._try(peer, source)
+
+    def told(self, peer: Peer) -> None:
+        """The zone has new endpoints for ``peer``. What its own packets say is newer, so this is
+        followed only where nothing has come from it lately."""
+        now, quiet = self._core.now, self._core.settings.quiet
+        if peer.current is None or peer.endpoint in peer.endpoints or not peer.endpoints:
             return
-        settings = core.settings
+        if peer.last_in is None or now - peer.last_in >= quiet:
+            self._try(peer, peer.endpoints[0])
+
+    def _try(self, peer: Peer, endpoint: Endpoint) -> None:
+        core, settings = self._core, self._core.settings
+        if endpoint in (peer.endpoint, peer.candidate):
+            return
         if peer.candidate is not None or core.now - peer.followed_at < settings.follow_interval:
             return
-        peer.candidate, peer.followed_at = source, core.now
+        peer.candidate, peer.followed_at = endpoint, core.now
         peer.candidate_until = core.now + settings.proof_wait
-        core.ike_said(core.ike.moved(peer.name, source, core.now))
+        core.ike_said(core.ike.moved(peer.name, endpoint, core.now))
         core.ike_said(core.ike.probe(peer.name, core.now))
 
     def answered(self, peer: Peer) -> None:

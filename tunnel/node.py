@@ -24,7 +24,7 @@ from tunnel.core import Answer, Core
 from tunnel.directory import Directory
 from tunnel.flows import Flows
 from tunnel.following import Following
-from tunnel.peers import Identity, Peer, PeerTable, StaticPeer
+from tunnel.peers import Identity, PeerTable, StaticPeer
 from tunnel.pings import Pings
 from tunnel.settings import NodeSettings
 from tunnel.status import peer_status
@@ -62,9 +62,10 @@ class Node:
         self._asks = Asks(core)
         self._following = Following(core)
         self._flows = Flows(core)
-        self._directory = Directory(core, self._attempts, self._asks)
+        self._directory = Directory(core, self._attempts, self._asks, self._following)
         self._parts = (self._attempts, self._asks, self._following, self._flows, self._directory)
         self._farewell: float | None = None
+        self._to_tell: set[str] = set()  # peers that have not confirmed our DELETE
         self._finished = False
 
     def _secret_for(self, name: str) -> bytes | None:
@@ -92,6 +93,7 @@ class Node:
             for peer in core.peers:
                 peer.attempt = None
                 self._attempts.give_up(peer, "this host is ending")
+            self._to_tell = {view.name for view in core.ike.views()}
             core.ike_said(core.ike.close_all(now))
             self._directory.withdraw()
         return self._done()
@@ -134,6 +136,7 @@ class Node:
         """
         self._turn(now, unix)
         peer, settings = self._core.peers.at(source), self._core.settings
+        self._core.ike_said(self._core.ike.orphan(spi, source, now))
         if peer is not None and not peer.up and now - peer.hinted_at >= settings.hint_interval:
             peer.hinted_at = now
             self._core.log("debug", f"{peer.name} uses an SA of before", spi=f"{spi:08x}")
@@ -148,6 +151,7 @@ class Node:
         self._turn(now, unix)
         if endpoints != self._core.endpoints:
             self._core.endpoints = endpoints
+            self._core.ike_said(self._core.ike.set_local(endpoints))
             self._directory.publish()
             self._flows.announce()
             for peer in self._core.peers:
@@ -275,7 +279,7 @@ class Node:
 
     def _may_finish(self) -> bool:
         assert self._farewell is not None
-        told = self._directory.withdrawn and not self._core.ike.views()
+        told = self._directory.withdrawn and not self._to_tell
         return told or self._core.now >= self._farewell
 
     def _settle(self) -> None:
@@ -309,7 +313,7 @@ class Node:
             case ike_types.PeerUp(name, remote, initiator):
                 core.log("info", f"IKE SA with {name}", remote=remote, initiator=initiator)
             case ike_types.PeerDown(name, reason):
-                self._peer_down(core.peers.named(name), reason)
+                self._peer_down(name, reason)
             case ike_types.IkeFailed(name, reason):
                 if (peer := core.peers.named(name)) is not None:
                     self._attempts.ike_failed(peer, reason)
@@ -318,7 +322,9 @@ class Node:
             case _:
                 self._directory.handle(answer)
 
-    def _peer_down(self, peer: Peer | None, reason: str) -> None:
+    def _peer_down(self, name: str, reason: str) -> None:
+        self._to_tell.discard(name)
+        peer = self._core.peers.named(name)
         if peer is None:
             return
         self._flows.drop_all(peer)

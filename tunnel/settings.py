@@ -51,6 +51,7 @@ class NodeSettings:
     # A new source of authenticated packets is proven by an exchange with it; see tunnel.following.
     proof_wait: float = 3.0
     follow_interval: float = 1.0
+    quiet: float = 10.0  # so long without a packet of the peer, the zone's word is tried
 
     keepalive: float = 20.0  # RFC 3948 §4
     ping_wait: float = 5.0

@@ -1,0 +1,390 @@
+"""A small internet in memory: real nodes, real data path, real zone, on a virtual clock.
+
+Everything that happens is an event in one heap, and every choice comes from one seeded generator,
+so a run is repeated exactly by its seed. The network loses, delays, doubles and overtakes; it
+asserts on every single datagram that nothing of the inside shows outside.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+
+from discovery.client import ZoneClient
+from discovery.io_store import SqliteStore
+from discovery.types import TsigKey
+from discovery.zone import ZoneAccount, ZoneServer
+from fastpath import types as pump
+from fastpath.reference.datapath import Datapath, Output, SendDatagram, WritePacket
+from fastpath.types import Endpoint
+from keys import hostid
+from keys.account import Account
+from tunnel import commands as do
+from tunnel.node import Node
+from tunnel.peers import Identity, StaticPeer
+from tunnel.settings import NodeSettings
+
+DOMAIN = "alice.members.example"
+SECRET = bytes(range(32))
+PLAINTEXT = b"nobody on the wire may read this"
+UNIX = 1_800_000_000
+EVENTS_AT_MOST = 400_000
+
+
+@dataclass(frozen=True)
+class Weather:
+    """What the network does to a datagram. Times are seconds, the rest probabilities."""
+
+    latency: float = 0.02
+    jitter: float = 0.0  # as large as the gap between packets, it overtakes
+    loss: float = 0.0
+    duplication: float = 0.0
+
+
+class World:
+    """The clock, the network and the rendezvous."""
+
+    def __init__(self, seed: int, weather: Weather | None = None) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.weather = weather or Weather()
+        self.now = 1000.0
+        self.account = Account(DOMAIN, SECRET)
+        self.zone_store = SqliteStore(":memory:")
+        self.zone = self._zone(self.account)
+        self.zone_up = True
+        self.hosts: dict[Endpoint, SimHost] = {}
+        self.wire: list[tuple[float, bytes]] = []
+        self.secrets: set[bytes] = {PLAINTEXT}
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    def _zone(self, account: Account) -> ZoneServer:
+        serve = ZoneAccount(
+            account.domain, account.tsig_secret, account.secret, account.invitation_key
+        )
+        return ZoneServer([serve], self.zone_store, unix=UNIX)
+
+    @property
+    def unix(self) -> int:
+        return UNIX + int(self.now)
+
+    # --- Time -------------------------------------------------------------------------------
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        self._count += 1
+        assert self._count < EVENTS_AT_MOST, f"seed {self.seed}: the world does not come to rest"
+        heapq.heappush(self._events, (max(when, self.now), self._count, action))
+
+    def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Lets time pass; true as soon as ``until`` holds."""
+        end = self.now + seconds
+        while not until():
+            if not self._events or self._events[0][0] > end:
+                self.now = end
+                return until()
+            self.now, _, action = heapq.heappop(self._events)
+            action()
+        return True
+
+    # --- The network ------------------------------------------------------------------------
+
+    def send(self, data: bytes, source: Endpoint, target: Endpoint) -> None:
+        for secret in self.secrets:
+            assert secret not in data, f"seed {self.seed}: plaintext on the wire at {self.now}"
+        self.wire.append((self.now, data))
+        weather = self.weather
+        copies = 2 if self.random.random() < weather.duplication else 1
+        for _ in range(copies):
+            if self.random.random() >= weather.loss:
+                delay = weather.latency + self.random.random() * weather.jitter
+                self.at(self.now + delay, lambda: self._arrive(data, source, target))
+
+    def _arrive(self, data: bytes, source: Endpoint, target: Endpoint) -> None:
+        host = self.hosts.get(target)
+        if host is not None:
+            host.from_network(data, source)
+
+    # --- The rendezvous ---------------------------------------------------------------------
+
+    def set_zone(self, up: bool) -> None:
+        """The rendezvous goes away or comes back; every host's transport notices."""
+        self.zone_up = up
+        for host in set(self.hosts.values()):
+            host.zone_changed(up)
+
+    def ask_zone(self, host: SimHost, wire: bytes) -> None:
+        """TLS: in order and without loss, as long as the connection stands."""
+
+        def handle() -> None:
+            if self.zone_up:
+                for answer in self.zone.handle(wire, ("192.0.2.1", 5000), "tls", self.unix):
+                    self.at(self.now + self.weather.latency, lambda: host.from_zone(answer))
+
+        self.at(self.now + self.weather.latency, handle)
+
+    def labels_in_zone(self) -> set[str]:
+        owners = {str(name).lower() for name, _ in self.zone.content(DOMAIN).records}
+        return {owner.split(".")[0] for owner in owners}
+
+
+@dataclass
+class Config:
+    """What a host of the simulation is made with."""
+
+    label: str
+    endpoint: Endpoint
+    mac: bytes = b""
+    secret: bytes = SECRET
+    static: tuple[StaticPeer, ...] = ()
+    settings: NodeSettings = field(default_factory=NodeSettings)
+    account: bool = True
+    host_id: IPv6Address | None = None
+
+
+class SimHost:
+    """One machine: a node, its data path, its applications."""
+
+    def __init__(self, world: World, config: Config) -> None:
+        self.world = world
+        self.config = config
+        self.endpoint = config.endpoint
+        mac = config.mac or world.random.randbytes(6)
+        eui = hostid.eui64_from_mac(bytes([mac[0] & 0xFC]) + mac[1:])
+        self.host_id = config.host_id or hostid.host_id(eui, world.random.randbytes(7))
+        self.config.mac = mac
+        account = Account(DOMAIN, config.secret)
+        identity = Identity(
+            name=f"{config.label}.{DOMAIN}" if config.account else config.label,
+            host_id=self.host_id,
+            target=hostid.target_label(eui),
+            label=config.label if config.account else None,
+            domain=DOMAIN if config.account else None,
+            psk=account.psk if config.account else None,
+        )
+        self.zone = self._client(account) if config.account else None
+        self.node = Node(
+            identity,
+            zone=self.zone,
+            static=config.static,
+            random=world.random.randbytes,
+            settings=config.settings,
+        )
+        self.datapath = Datapath(self.host_id.packed)
+        self.alive = True
+        self.finished = False
+        self.routes: set[IPv6Address] = set()
+        self.received: list[bytes] = []
+        self.arrived: deque[float] = deque(maxlen=10_000)
+        self.answers: dict[int, do.Command] = {}
+        self.logs: list[tuple[float, str, str]] = []
+        self.keepalives = 0
+        self._ticket = 0
+        self._timer: float | None = None
+        self.acquired = 0
+        world.secrets |= {self.host_id.packed, config.label.encode() + b"." + DOMAIN.encode()}
+        world.hosts[self.endpoint] = self
+
+    def _client(self, account: Account) -> ZoneClient:
+        key = TsigKey(account.tsig_name, account.tsig_secret)
+        return ZoneClient(
+            domain=DOMAIN, label=self.config.label, key=key, random=self.world.random.randbytes
+        )
+
+    # --- Life -------------------------------------------------------------------------------
+
+    def start(self) -> SimHost:
+        self.tell(self.node.start)
+        self.tell(self.node.set_endpoints, (self.endpoint,))
+        if self.world.zone_up:
+            self.zone_changed(True)
+        else:
+            self.zone_changed(False)
+        self._activity()
+        return self
+
+    def kill(self) -> None:
+        """As by kill -9 or a pulled plug: nobody is told."""
+        self.alive = False
+        if self.world.hosts.get(self.endpoint) is self:
+            del self.world.hosts[self.endpoint]
+
+    def restart(self, *, reboot: bool = False) -> SimHost:
+        """The same machine again; after a reboot with another host id (B54)."""
+        self.kill()
+        self.config.host_id = None if reboot else self.host_id
+        return SimHost(self.world, self.config).start()
+
+    def move(self, endpoint: Endpoint) -> None:
+        """Another network: another source address, and the old one is gone."""
+        del self.world.hosts[self.endpoint]
+        self.endpoint = endpoint
+        self.world.hosts[endpoint] = self
+        self.tell(self.node.set_endpoints, (endpoint,))
+
+    def shutdown(self) -> None:
+        self.tell(self.node.shutdown)
+
+    # --- What its applications do ------------------------------------------------------------
+
+    def reach(self, name: str) -> int:
+        self._ticket += 1
+        self.tell(self.node.reach, self._ticket, name)
+        return self._ticket
+
+    def ping(self, name: str) -> int:
+        self._ticket += 1
+        self.tell(self.node.ping, self._ticket, name)
+        return self._ticket
+
+    def lookup(self, name: str) -> int:
+        self._ticket += 1
+        self.tell(self.node.lookup, self._ticket, name)
+        return self._ticket
+
+    def send(self, to: IPv6Address, number: int = 0) -> bytes:
+        packet = udp_packet(self.host_id, to, number)
+        self.from_application(packet)
+        return packet
+
+    def from_application(self, packet: bytes) -> None:
+        if self.alive:
+            self._outputs(self.datapath.outbound(packet, self.world.now))
+
+    def peer(self, label: str) -> dict[str, object]:
+        status = self.node.status(self.world.now)
+        name = f"{label}.{DOMAIN}"
+        return next((peer for peer in status["peers"] if peer["name"] in (name, label)), {})
+
+    # --- What comes to it -------------------------------------------------------------------
+
+    def from_network(self, data: bytes, source: Endpoint) -> None:
+        if self.alive:
+            self._outputs(self.datapath.inbound(data, source, self.world.now))
+
+    def from_zone(self, wire: bytes) -> None:
+        self.tell(self.node.zone_message, wire)
+
+    def zone_changed(self, up: bool) -> None:
+        if up:
+            self.tell(self.node.zone_up)
+        else:
+            self.tell(self.node.zone_down, "connection refused")
+
+    def _outputs(self, outputs: list[Output]) -> None:
+        node = self.node
+        for output in outputs:
+            match output:
+                case SendDatagram(data, endpoint):
+                    self.world.send(data, self.endpoint, endpoint)
+                case WritePacket(packet):
+                    self.received.append(packet)
+                    self.arrived.append(self.world.now)
+                case pump.AcquireEvent(packet):
+                    self.acquired += 1
+                    self.tell(node.acquire, packet)
+                case pump.ControlEvent(data, source, _):
+                    self.tell(node.datagram, data, source)
+                case pump.NewSourceEvent(spi, source):
+                    self.tell(node.new_source, spi, source)
+                case pump.LifetimeEvent(spi):
+                    self.tell(node.lifetime, spi)
+                case pump.UnknownSpiEvent(spi, source):
+                    self.tell(node.unknown_spi, spi, source)
+
+    # --- What the node does -----------------------------------------------------------------
+
+    def tell(self, method: Callable[..., list[do.Command]], *arguments: object) -> None:
+        if not self.alive:
+            return
+        for command in method(*arguments, self.world.now, self.world.unix):
+            self._carry_out(command)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        at = self.node.next_timer()
+        if at is None or (self._timer is not None and self._timer <= at):
+            return
+        self._timer = at
+        self.world.at(at, lambda: self._tick(at))
+
+    def _tick(self, at: float) -> None:
+        if self._timer != at:
+            return
+        self._timer = None
+        due = self.node.next_timer()
+        if due is not None and due <= self.world.now:
+            self.tell(self.node.advance)
+        else:
+            self._set_timer()
+
+    def _activity(self) -> None:
+        if not self.alive:
+            return
+        spis_in, spis_out = self.node.spis()
+        path = self.datapath
+        inbound = {spi: one for spi in spis_in if (one := path.inbound_counters(spi))}
+        outbound = {spi: one for spi in spis_out if (one := path.outbound_counters(spi))}
+        self.tell(self.node.activity, inbound, outbound)
+        self.world.at(self.world.now + 1.0, self._activity)
+
+    def _carry_out(self, command: do.Command) -> None:
+        path, world = self.datapath, self.world
+        match command:
+            case do.SendIke(data, remote):
+                world.send(bytes(4) + data, self.endpoint, remote)
+            case do.SendKeepalive(remote):
+                self.keepalives += 1
+                world.send(b"\xff", self.endpoint, remote)
+            case do.SendZone(wire):
+                world.ask_zone(self, wire)
+            case do.InstallInbound(sa):
+                path.install_inbound(sa)
+            case do.InstallOutbound(sa):
+                path.install_outbound(sa)
+            case do.RemoveInbound(spi):
+                path.remove_inbound(spi)
+            case do.RemoveOutbound(spi):
+                path.remove_outbound(spi)
+            case do.SetFlow(host_id, spi, endpoint):
+                path.set_flow(host_id.packed, spi, endpoint)
+            case do.ClearFlow(host_id):
+                path.clear_flow(host_id.packed)
+            case do.SendDummy(spi, endpoint):
+                self._outputs(path.dummy(spi, endpoint, world.now))
+            case do.AddRoute(host_id):
+                self.routes.add(host_id)
+            case do.RemoveRoute(host_id):
+                self.routes.discard(host_id)
+            case do.Inject(packet):
+                self._outputs(path.outbound(packet, world.now))
+            case do.Deliver(packet):
+                self.received.append(packet)
+            case do.Reached() | do.NotReached() | do.Pong() | do.Found():
+                self.answers[command.ticket] = command
+            case do.Finished():
+                self.finished = True
+            case do.Log(level, text):
+                self.logs.append((world.now, level, text))
+
+
+def udp_packet(source: IPv6Address, to: IPv6Address, number: int) -> bytes:
+    """An inner UDP packet whose payload nobody outside may see."""
+    payload = number.to_bytes(4) + PLAINTEXT
+    udp = bytes((0x30, 0x39, 0, 9)) + (8 + len(payload)).to_bytes(2) + bytes(2) + payload
+    header = bytes((0x60, 0, 0, 0)) + len(udp).to_bytes(2) + bytes((17, 64))
+    return header + source.packed + to.packed + udp
+
+
+def numbers(packets: list[bytes]) -> list[int]:
+    """The numbers of the UDP packets among these."""
+    return [int.from_bytes(p[48:52]) for p in packets if p[6] == 17]
+
+
+def unreachables(packets: list[bytes]) -> list[bytes]:
+    """The ICMPv6 Destination Unreachable messages among these."""
+    return [p for p in packets if p[6] == 58 and p[40] == 1]
