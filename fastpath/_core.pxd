@@ -1,0 +1,101 @@
+# What the pump's threads and the control thread share: SAs, flows, counters, events.
+#
+# Two halves, outbound and inbound, each with a lock (Gate) that its thread holds for a batch and the
+# control thread for a call. Whatever a half points to may be used only under its gate.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from fastpath._drops cimport DROPS
+from fastpath._endpoint cimport Endpoint
+from fastpath._esp cimport Inbound, Outbound
+from fastpath._events cimport EventQueue
+from fastpath._linux cimport pthread_mutex_t
+from fastpath._table cimport Table
+
+cdef struct Gate:
+    pthread_mutex_t turnstile  # a thread in a hurry for its next batch waits here for a caller
+    pthread_mutex_t lock
+
+cdef struct Passed:
+    uint64_t packets
+    uint64_t octets
+    double last_used  # CLOCK_BOOTTIME, seconds; 0 for never
+    uint64_t drops[DROPS]
+
+cdef struct OutboundEntry:
+    Outbound sa
+    bint asked  # the lifetime event was given
+    Passed passed
+
+cdef struct InboundEntry:
+    Inbound sa
+    Endpoint source  # of the newest packet
+    Passed passed
+
+cdef struct Flow:
+    uint32_t spi
+    Endpoint endpoint
+
+cdef struct Core:
+    int tun
+    int udp4  # -1: no such socket
+    int udp6
+    int wake  # an eventfd that turns readable when the threads must stop
+    bint vnet_hdr
+    uint64_t stopping  # atomic
+    uint64_t mtu  # atomic; octets of an inner packet that a large frame is cut into
+    uint64_t gso  # atomic; the kernel cuts a send into datagrams (UDP_SEGMENT)
+    uint8_t host_id[16]
+    Gate outbound_gate
+    Table outbound
+    Table flows
+    Passed sent
+    Gate inbound_gate
+    Table inbound
+    Passed received
+    uint64_t io_drops[DROPS]  # atomic; what TUN or UDP refused, counted outside the gates
+    double unknown_since
+    int unknown_count
+    EventQueue events
+
+cdef void gate_init(Gate *gate) noexcept nogil
+cdef void gate_clear(Gate *gate) noexcept nogil
+cdef void gate_enter_batch(Gate *gate) noexcept nogil
+cdef void gate_leave_batch(Gate *gate) noexcept nogil
+cdef void gate_enter_call(Gate *gate) noexcept nogil
+cdef void gate_leave_call(Gate *gate) noexcept nogil
+
+cdef Core *core_new(bytes host_id) except NULL
+cdef void core_free(Core *core) noexcept nogil
+cdef int core_install_outbound(Core *core, object params, str aead) except -1
+cdef int core_install_inbound(Core *core, object params, str aead) except -1
+cdef void core_remove_outbound(Core *core, uint32_t spi) noexcept nogil
+cdef void core_remove_inbound(Core *core, uint32_t spi) noexcept nogil
+cdef int core_set_flow(Core *core, bytes peer_id, uint32_t spi, object endpoint) except -1
+cdef int core_clear_flow(Core *core, bytes peer_id) except -1
+cdef dict core_counters(Core *core)
+cdef object passed_show(const Passed *passed)
+
+
+cdef inline void host_key(const uint8_t *host_id, uint64_t *key) noexcept nogil:
+    # The two halves of a host id, as a Table wants them; any byte order does.
+    cdef int step
+    key[0] = 0
+    key[1] = 0
+    for step in range(8):
+        key[0] = (key[0] << 8) | host_id[step]
+        key[1] = (key[1] << 8) | host_id[8 + step]
+
+
+cdef inline void count(Passed *total, Passed *own, size_t octets, double now) noexcept nogil:
+    total.packets += 1
+    total.octets += octets
+    own.packets += 1
+    own.octets += octets
+    own.last_used = now
+
+
+cdef inline void drop(Passed *total, Passed *own, int reason) noexcept nogil:
+    total.drops[reason] += 1
+    if own != NULL:
+        own.drops[reason] += 1

@@ -1,0 +1,271 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""What the pump's threads and the control thread share; see ``_core.pxd`` for who locks what.
+
+An SA is made and freed outside the gates, and swapped in and out inside; a thread looks it up
+anew in every batch, so that none is used after its removal. Freeing wipes its key.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+from fastpath._endpoint cimport endpoint_parse
+from fastpath._esp cimport inbound_clear, inbound_init, outbound_clear, outbound_init
+from fastpath._events cimport events_clear, events_init
+from fastpath._linux cimport (
+    EFD_CLOEXEC, EFD_NONBLOCK, atomic_get, close, eventfd, pthread_mutex_destroy,
+    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+)
+from fastpath._table cimport (
+    Table, table_clear, table_get, table_init, table_put, table_remove, table_reserve,
+)
+
+import os
+
+from fastpath import types
+from fastpath._drops cimport *
+
+assert {drop.name: drop.value for drop in types.Drop} == {
+    "NONE": 0, "MALFORMED": MALFORMED, "UNKNOWN_SPI": UNKNOWN_SPI, "REPLAY": REPLAY,
+    "AUTHENTICATION": AUTHENTICATION, "PADDING": PADDING, "SELECTOR": SELECTOR,
+    "NO_FLOW": NO_FLOW, "SEQUENCE_EXHAUSTED": SEQUENCE_EXHAUSTED, "DUMMY": DUMMY,
+    "KEEPALIVE": KEEPALIVE, "TUN_WRITE": TUN_WRITE, "UDP_SEND": UDP_SEND,
+    "QUEUE_FULL": QUEUE_FULL, "TOO_BIG": TOO_BIG, "FOREIGN_SOURCE": FOREIGN_SOURCE,
+}
+
+# --- Gates: a thread that takes its lock again and again must not starve a caller ----------------
+
+
+cdef void gate_init(Gate *gate) noexcept nogil:
+    pthread_mutex_init(&gate.turnstile, NULL)
+    pthread_mutex_init(&gate.lock, NULL)
+
+
+cdef void gate_clear(Gate *gate) noexcept nogil:
+    pthread_mutex_destroy(&gate.turnstile)
+    pthread_mutex_destroy(&gate.lock)
+
+
+cdef void gate_enter_batch(Gate *gate) noexcept nogil:
+    pthread_mutex_lock(&gate.turnstile)
+    pthread_mutex_lock(&gate.lock)
+    pthread_mutex_unlock(&gate.turnstile)
+
+
+cdef void gate_leave_batch(Gate *gate) noexcept nogil:
+    pthread_mutex_unlock(&gate.lock)
+
+
+cdef void gate_enter_call(Gate *gate) noexcept nogil:
+    pthread_mutex_lock(&gate.turnstile)  # held: the thread's next batch queues behind us
+    pthread_mutex_lock(&gate.lock)
+
+
+cdef void gate_leave_call(Gate *gate) noexcept nogil:
+    pthread_mutex_unlock(&gate.lock)
+    pthread_mutex_unlock(&gate.turnstile)
+
+
+# --- Life -----------------------------------------------------------------------------------------
+
+
+cdef Core *core_new(bytes host_id) except NULL:
+    """An empty core; descriptors and switches are the caller's to set."""
+    cdef Core *core
+    if len(host_id) != 16:
+        raise ValueError("a host id is 16 octets")
+    core = <Core *>calloc(1, sizeof(Core))
+    if core == NULL:
+        raise MemoryError
+    gate_init(&core.outbound_gate)
+    gate_init(&core.inbound_gate)
+    core.wake = -1
+    core.unknown_since = -1e9
+    memcpy(core.host_id, <const uint8_t *>host_id, 16)
+    try:
+        table_init(&core.outbound, int.from_bytes(os.urandom(8), "little"))
+        table_init(&core.flows, int.from_bytes(os.urandom(8), "little"))
+        table_init(&core.inbound, int.from_bytes(os.urandom(8), "little"))
+        events_init(&core.events)
+        core.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if core.wake < 0:
+            raise OSError("no eventfd is left; raise the limit of open files (ulimit -n)")
+    except BaseException:
+        core_free(core)
+        raise
+    return core
+
+
+cdef void core_free(Core *core) noexcept nogil:
+    """Wipes and frees all. No thread may be running."""
+    cdef size_t place
+    if core.outbound.slots != NULL:
+        for place in range(core.outbound.mask + 1):
+            _free_outbound(<OutboundEntry *>core.outbound.slots[place].value)
+    if core.inbound.slots != NULL:
+        for place in range(core.inbound.mask + 1):
+            _free_inbound(<InboundEntry *>core.inbound.slots[place].value)
+    if core.flows.slots != NULL:
+        for place in range(core.flows.mask + 1):
+            free(core.flows.slots[place].value)
+    table_clear(&core.outbound)
+    table_clear(&core.inbound)
+    table_clear(&core.flows)
+    events_clear(&core.events)
+    if core.wake >= 0:
+        close(core.wake)
+    gate_clear(&core.outbound_gate)
+    gate_clear(&core.inbound_gate)
+    free(core)
+
+
+cdef void _free_outbound(OutboundEntry *entry) noexcept nogil:
+    if entry != NULL:
+        outbound_clear(&entry.sa)
+        free(entry)
+
+
+cdef void _free_inbound(InboundEntry *entry) noexcept nogil:
+    if entry != NULL:
+        inbound_clear(&entry.sa)
+        free(entry)
+
+
+# --- Tables ---------------------------------------------------------------------------------------
+
+
+cdef void *_swap(
+    Table *table, Gate *gate, uint64_t high, uint64_t low, void *value
+) noexcept nogil:
+    """Sets or (``NULL``) removes a key under ``gate``. Returns what is to be freed: what stood
+    there, or ``value`` itself where memory ran out."""
+    cdef void *before
+    gate_enter_call(gate)
+    if value == NULL:
+        before = table_remove(table, high, low)
+    elif table_reserve(table):
+        before = table_put(table, high, low, value)
+    else:
+        before = value
+    gate_leave_call(gate)
+    return before
+
+
+cdef int core_install_outbound(Core *core, object params, str aead) except -1:
+    """Replaces an SA of the same SPI."""
+    cdef OutboundEntry *entry = <OutboundEntry *>calloc(1, sizeof(OutboundEntry))
+    cdef void *before
+    if entry == NULL:
+        raise MemoryError
+    try:
+        outbound_init(&entry.sa, params, aead)
+    except BaseException:
+        _free_outbound(entry)
+        raise
+    with nogil:
+        before = _swap(&core.outbound, &core.outbound_gate, 0, entry.sa.spi, entry)
+        _free_outbound(<OutboundEntry *>before)
+    if before == entry:
+        raise MemoryError
+    return 0
+
+
+cdef int core_install_inbound(Core *core, object params, str aead) except -1:
+    """Replaces an SA of the same SPI."""
+    cdef InboundEntry *entry = <InboundEntry *>calloc(1, sizeof(InboundEntry))
+    cdef void *before
+    if entry == NULL:
+        raise MemoryError
+    try:
+        inbound_init(&entry.sa, params, aead)
+    except BaseException:
+        _free_inbound(entry)
+        raise
+    with nogil:
+        before = _swap(&core.inbound, &core.inbound_gate, 0, entry.sa.spi, entry)
+        _free_inbound(<InboundEntry *>before)
+    if before == entry:
+        raise MemoryError
+    return 0
+
+
+cdef void core_remove_outbound(Core *core, uint32_t spi) noexcept nogil:
+    _free_outbound(<OutboundEntry *>_swap(&core.outbound, &core.outbound_gate, 0, spi, NULL))
+
+
+cdef void core_remove_inbound(Core *core, uint32_t spi) noexcept nogil:
+    _free_inbound(<InboundEntry *>_swap(&core.inbound, &core.inbound_gate, 0, spi, NULL))
+
+
+cdef int core_set_flow(Core *core, bytes peer_id, uint32_t spi, object endpoint) except -1:
+    """Raises :class:`ValueError` for a bad host id or endpoint."""
+    cdef uint64_t key[2]
+    cdef Flow *flow
+    cdef void *before
+    cdef Endpoint parsed
+    endpoint_parse(endpoint, &parsed)
+    _host_key(peer_id, key)
+    flow = <Flow *>calloc(1, sizeof(Flow))
+    if flow == NULL:
+        raise MemoryError
+    flow.spi = spi
+    flow.endpoint = parsed
+    with nogil:
+        before = _swap(&core.flows, &core.outbound_gate, key[0], key[1], flow)
+        free(before)
+    if before == flow:
+        raise MemoryError
+    return 0
+
+
+cdef int core_clear_flow(Core *core, bytes peer_id) except -1:
+    cdef uint64_t key[2]
+    _host_key(peer_id, key)
+    with nogil:
+        free(_swap(&core.flows, &core.outbound_gate, key[0], key[1], NULL))
+    return 0
+
+
+cdef int _host_key(bytes host_id, uint64_t *key) except -1:
+    if len(host_id) != 16:
+        raise ValueError("a host id is 16 octets")
+    host_key(<const uint8_t *>host_id, key)
+    return 0
+
+
+# --- Counters -------------------------------------------------------------------------------------
+
+
+cdef dict _drops(const uint64_t *drops, str prefix):
+    return {
+        prefix + drop.name.lower(): drops[<int>drop]
+        for drop in types.Drop
+        if drop and drops[<int>drop]
+    }
+
+
+cdef dict core_counters(Core *core):
+    """As :meth:`fastpath.types.Pump.counters` has it."""
+    cdef Passed sent, received
+    cdef int reason
+    with nogil:
+        gate_enter_call(&core.outbound_gate)
+        sent = core.sent
+        gate_leave_call(&core.outbound_gate)
+        gate_enter_call(&core.inbound_gate)
+        received = core.received
+        gate_leave_call(&core.inbound_gate)
+    for reason in range(DROPS):
+        sent.drops[reason] += received.drops[reason] + atomic_get(&core.io_drops[reason])
+    return {
+        "rx_packets": received.packets,
+        "tx_packets": sent.packets,
+        "rx_octets": received.octets,
+        "tx_octets": sent.octets,
+    } | _drops(sent.drops, "drop_")
+
+
+cdef object passed_show(const Passed *passed):
+    """As :class:`fastpath.types.SaCounters`."""
+    return types.SaCounters(
+        passed.packets, passed.octets, passed.last_used or None, _drops(passed.drops, ""))

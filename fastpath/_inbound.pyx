@@ -1,0 +1,192 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""UDP to TUN: receive a batch, tell it apart, open and write it; see ``_inbound.pxd``.
+
+In the order a packet meets them: ``inbound_run``, ``_batch``, ``_datagram`` (RFC 3948), ``_esp``.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp
+
+from fastpath._bytes cimport load32
+from fastpath._core cimport (
+    Core, InboundEntry, count, drop, gate_enter_batch, gate_leave_batch,
+)
+from fastpath._drops cimport KEEPALIVE, MALFORMED, QUEUE_FULL, TUN_WRITE, UNKNOWN_SPI
+from fastpath._endpoint cimport Endpoint
+from fastpath._esp cimport Opened, esp_open
+from fastpath._events cimport CONTROL, CONTROL_BARE, NEW_SOURCE, UNKNOWN, events_put
+from fastpath._inner cimport IPV6_HEADER, unwrap_transport, unwrap_tunnel
+from fastpath._linux cimport POLLIN, atomic_add, atomic_get, boottime, poll, pollfd, write
+from fastpath._receiver cimport (
+    Message, receiver_free, receiver_message, receiver_new, receiver_read,
+)
+from fastpath._table cimport table_get
+
+from fastpath import types
+
+cdef int UNKNOWN_PER_SECOND = types.UNKNOWN_SPI_EVENTS_PER_SECOND
+
+cdef enum:
+    MARKER_OCTETS = 4
+    IKE_HEADER = 28
+    FIRST_EXCHANGE = 34  # IKE_SA_INIT
+    LAST_EXCHANGE = 44  # IKE_FOLLOWUP_KE
+    BROKEN_UDP_MS = 100  # so long a socket that fails again and again is left alone
+    ERRORS_IN_A_ROW = 16
+
+
+cdef InboundWorker *inbound_new(Core *core) except NULL:
+    cdef InboundWorker *worker = <InboundWorker *>calloc(1, sizeof(InboundWorker))
+    if worker == NULL:
+        raise MemoryError
+    worker.core = core
+    worker.room = <uint8_t *>malloc(PACKET_ROOM)
+    try:
+        worker.receiver = receiver_new()
+        if worker.room == NULL:
+            raise MemoryError
+    except MemoryError:
+        inbound_free(worker)
+        raise
+    return worker
+
+
+cdef void inbound_free(InboundWorker *worker) noexcept nogil:
+    if worker != NULL:
+        receiver_free(worker.receiver)
+        free(worker.room)
+        free(worker)
+
+
+cdef void inbound_run(InboundWorker *worker) noexcept nogil:
+    """The thread: until ``core.stopping``."""
+    cdef Core *core = worker.core
+    cdef pollfd fds[3]
+    cdef int timeout = -1
+    cdef bint more
+    fds[2] = pollfd(core.wake, <short>POLLIN, 0)
+    while not atomic_get(&core.stopping):
+        fds[0] = pollfd(core.udp4 if timeout < 0 else -1, <short>POLLIN, 0)
+        fds[1] = pollfd(core.udp6 if timeout < 0 else -1, <short>POLLIN, 0)
+        poll(fds, 3, timeout)
+        timeout = -1
+        more = True
+        while more and timeout < 0 and not atomic_get(&core.stopping):
+            more = False
+            if not _batch(worker, core.udp4, &more) or not _batch(worker, core.udp6, &more):
+                timeout = BROKEN_UDP_MS
+
+
+cdef bint _batch(InboundWorker *worker, int fd, bint *more) noexcept nogil:
+    """One batch of one socket; sets ``more`` when there was something, false when it fails."""
+    cdef Message message
+    cdef size_t offset
+    cdef double now
+    cdef int index
+    cdef int got = -1
+    cdef int errors = 0
+    if fd < 0:
+        return True
+    while got < 0:
+        got = receiver_read(worker.receiver, fd)  # an error of an earlier send shows up here, once
+        errors += 1
+        if errors > ERRORS_IN_A_ROW:
+            return False
+    if got == 0:
+        return True
+    more[0] = True
+    now = boottime()
+    gate_enter_batch(&worker.core.inbound_gate)
+    for index in range(got):
+        receiver_message(worker.receiver, index, &message)
+        if message.truncated:
+            drop(&worker.core.received, NULL, MALFORMED)
+            continue
+        offset = 0
+        while True:
+            _datagram(worker, message.data + offset,
+                      min(message.segment, message.octets - offset), &message.source, now)
+            offset += message.segment
+            if offset >= message.octets:
+                break
+    gate_leave_batch(&worker.core.inbound_gate)
+    return True
+
+
+cdef void _datagram(
+    InboundWorker *worker, const uint8_t *data, size_t octets, const Endpoint *source, double now
+) noexcept nogil:
+    """What it is (RFC 3948 §2); a known SPI goes before what merely looks like IKE."""
+    cdef Core *core = worker.core
+    cdef InboundEntry *entry
+    if octets == 1 and data[0] == 0xFF:
+        drop(&core.received, NULL, KEEPALIVE)
+        return
+    if octets < MARKER_OCTETS:
+        drop(&core.received, NULL, MALFORMED)
+        return
+    cdef uint32_t spi = load32(data)
+    if spi == 0:
+        _event(core, CONTROL, 0, source, data + MARKER_OCTETS, octets - MARKER_OCTETS)
+        return
+    entry = <InboundEntry *>table_get(&core.inbound, 0, spi)
+    if entry != NULL:
+        _esp(worker, entry, data, octets, source, now)
+    elif _looks_like_ike(data, octets):
+        _event(core, CONTROL_BARE, 0, source, data, octets)
+    else:
+        drop(&core.received, NULL, UNKNOWN_SPI)
+        if _may_tell_unknown(core, now):
+            _event(core, UNKNOWN, spi, source, NULL, 0)
+
+
+cdef inline bint _looks_like_ike(const uint8_t *data, size_t octets) noexcept nogil:
+    return (
+        octets >= IKE_HEADER
+        and data[17] >> 4 == 2
+        and FIRST_EXCHANGE <= data[18] <= LAST_EXCHANGE
+        and load32(data + 24) == octets
+    )
+
+
+cdef inline bint _may_tell_unknown(Core *core, double now) noexcept nogil:
+    if now - core.unknown_since >= 1.0:
+        core.unknown_since = now
+        core.unknown_count = 0
+    core.unknown_count += 1
+    return core.unknown_count <= UNKNOWN_PER_SECOND
+
+
+cdef bint _event(
+    Core *core, int kind, uint32_t spi, const Endpoint *source, const uint8_t *data, size_t octets
+) noexcept nogil:
+    if events_put(&core.events, kind, spi, source, data, octets):
+        return True
+    drop(&core.received, NULL, QUEUE_FULL)
+    return False
+
+
+cdef void _esp(
+    InboundWorker *worker, InboundEntry *entry, const uint8_t *data, size_t octets,
+    const Endpoint *source, double now,
+) noexcept nogil:
+    """Opens, holds the inner packet against the SA, and passes it on."""
+    cdef Core *core = worker.core
+    cdef Opened opened
+    cdef uint64_t highest = entry.sa.window.top
+    cdef uint8_t *target = worker.room + (IPV6_HEADER if entry.sa.transport else 0)
+    cdef int reason = esp_open(&entry.sa, data, octets, target, &opened)
+    if entry.sa.window.top > highest and memcmp(&entry.source, source, sizeof(Endpoint)):
+        if _event(core, NEW_SOURCE, entry.sa.spi, source, NULL, 0):
+            entry.source = source[0]
+    if reason == 0 and entry.sa.transport:
+        reason = unwrap_transport(&entry.sa, worker.room, &opened)
+    elif reason == 0:
+        reason = unwrap_tunnel(&entry.sa, worker.room, &opened)
+    if reason:
+        drop(&core.received, &entry.passed, reason)
+        return
+    count(&core.received, &entry.passed, opened.octets, now)
+    if write(core.tun, worker.room, opened.octets) < 0:
+        atomic_add(&core.io_drops[TUN_WRITE], 1)

@@ -1,0 +1,32 @@
+# TUN to UDP: fastpath/reference/datapath.py's outbound half, in batches.
+
+from libc.stdint cimport uint8_t, uint32_t
+
+from fastpath._core cimport Core
+from fastpath._endpoint cimport Endpoint
+from fastpath._sender cimport Sender
+
+cdef enum:
+    BURST_FRAMES = 64
+    FRAME_OCTETS = 65536  # the largest that a read of TUN gives
+    BURST_OCTETS = 320 * 1024  # FRAME_OCTETS must be left for the next read
+
+cdef struct OutboundWorker:
+    Core *core
+    Sender *sender
+    uint8_t *room
+    int count
+    size_t offsets[BURST_FRAMES]
+    size_t octets[BURST_FRAMES]
+
+cdef OutboundWorker *outbound_new(Core *core) except NULL
+cdef void outbound_free(OutboundWorker *worker) noexcept nogil
+cdef void outbound_run(OutboundWorker *worker) noexcept nogil
+
+# Under the outbound gate. Behind a packet 5 octets must be writable (esp_seal).
+cdef void outbound_packet(
+    Core *core, Sender *sender, uint8_t *packet, size_t octets, double now
+) noexcept nogil
+cdef void outbound_dummy(
+    Core *core, Sender *sender, uint32_t spi, const Endpoint *endpoint
+) noexcept nogil

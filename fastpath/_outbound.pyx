@@ -1,0 +1,164 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""TUN to UDP: read a burst, seal it under the gate, send it; see ``_outbound.pxd``.
+
+In the order a packet meets them: ``outbound_run``, ``_read_burst``, ``outbound_packet``
+(policy), ``_seal``; then ``sender_flush`` outside the gate.
+"""
+
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp
+
+from fastpath._core cimport (
+    Core, Flow, OutboundEntry, Passed, count, drop, gate_enter_batch, gate_leave_batch, host_key,
+)
+from fastpath._drops cimport (
+    FOREIGN_SOURCE, MALFORMED, NO_FLOW, QUEUE_FULL, SEQUENCE_EXHAUSTED, TOO_BIG,
+)
+from fastpath._esp cimport IPV6, NO_NEXT_HEADER, OVERHEAD_OCTETS, SLACK_OCTETS, esp_seal
+from fastpath._events cimport ACQUIRE, LIFETIME, events_put
+from fastpath._inner cimport IPV6_HEADER, is_ipv6, never_tunnelled
+from fastpath._linux cimport POLLIN, atomic_get, boottime, poll, pollfd, read
+from fastpath._sender cimport (
+    MAX_DATAGRAM, SENDER_OCTETS, sender_add, sender_flush, sender_free, sender_new, sender_place,
+)
+from fastpath._table cimport table_get
+
+from fastpath import types
+
+cdef uint64_t SOFT_LIMIT = types.SOFT_LIMIT_PACKETS
+
+cdef enum:
+    BROKEN_TUN_MS = 100  # so long a device that fails is left alone (it may come up again)
+
+
+cdef OutboundWorker *outbound_new(Core *core) except NULL:
+    cdef OutboundWorker *worker = <OutboundWorker *>calloc(1, sizeof(OutboundWorker))
+    if worker == NULL:
+        raise MemoryError
+    worker.core = core
+    worker.room = <uint8_t *>malloc(BURST_OCTETS)
+    try:
+        worker.sender = sender_new(SENDER_OCTETS)
+        if worker.room == NULL:
+            raise MemoryError
+    except MemoryError:
+        outbound_free(worker)
+        raise
+    return worker
+
+
+cdef void outbound_free(OutboundWorker *worker) noexcept nogil:
+    if worker != NULL:
+        sender_free(worker.sender)
+        free(worker.room)
+        free(worker)
+
+
+cdef void outbound_run(OutboundWorker *worker) noexcept nogil:
+    """The thread: until ``core.stopping``."""
+    cdef Core *core = worker.core
+    cdef pollfd fds[2]
+    cdef int timeout = -1
+    cdef int index
+    cdef double now
+    fds[1] = pollfd(core.wake, <short>POLLIN, 0)
+    while not atomic_get(&core.stopping):
+        fds[0] = pollfd(core.tun if timeout < 0 else -1, <short>POLLIN, 0)
+        poll(fds, 2, timeout)
+        timeout = -1
+        while not atomic_get(&core.stopping):
+            if not _read_burst(worker):
+                timeout = BROKEN_TUN_MS
+            if worker.count == 0:
+                break
+            now = boottime()
+            gate_enter_batch(&core.outbound_gate)
+            for index in range(worker.count):
+                outbound_packet(core, worker.sender, worker.room + worker.offsets[index],
+                                worker.octets[index], now)
+            gate_leave_batch(&core.outbound_gate)
+            sender_flush(core, worker.sender, True)
+
+
+cdef bint _read_burst(OutboundWorker *worker) noexcept nogil:
+    """Reads what TUN has, up to a burst; false when the device fails."""
+    cdef size_t used = 0
+    cdef ssize_t got
+    worker.count = 0
+    while worker.count < BURST_FRAMES and used + FRAME_OCTETS + SLACK_OCTETS <= BURST_OCTETS:
+        got = read(worker.core.tun, worker.room + used, FRAME_OCTETS)
+        if got <= 0:
+            return got < 0 and errno in (EAGAIN, EINTR)
+        worker.offsets[worker.count] = used
+        worker.octets[worker.count] = <size_t>got
+        worker.count += 1
+        used += (<size_t>got + SLACK_OCTETS + 63) & ~<size_t>63
+    return True
+
+
+cdef void outbound_packet(
+    Core *core, Sender *sender, uint8_t *packet, size_t octets, double now
+) noexcept nogil:
+    """The policy for one inner packet, then :func:`_seal`."""
+    cdef uint64_t key[2]
+    cdef Flow *flow
+    cdef OutboundEntry *entry = NULL
+    if not is_ipv6(packet, octets):
+        drop(&core.sent, NULL, MALFORMED)
+        return
+    if never_tunnelled(packet + 24):
+        drop(&core.sent, NULL, NO_FLOW)
+        return
+    if memcmp(packet + 8, core.host_id, 16):
+        drop(&core.sent, NULL, FOREIGN_SOURCE)
+        return
+    host_key(packet + 24, key)
+    flow = <Flow *>table_get(&core.flows, key[0], key[1])
+    if flow != NULL:
+        entry = <OutboundEntry *>table_get(&core.outbound, 0, flow.spi)
+    if entry == NULL:
+        drop(&core.sent, NULL, NO_FLOW)
+        if not events_put(&core.events, ACQUIRE, 0, NULL, packet, octets):
+            drop(&core.sent, NULL, QUEUE_FULL)
+        return
+    if entry.sa.transport:
+        if not _seal(core, sender, entry, &flow.endpoint, packet + IPV6_HEADER,
+                     octets - IPV6_HEADER, packet[6]):
+            return
+    elif not _seal(core, sender, entry, &flow.endpoint, packet, octets, IPV6):
+        return
+    count(&core.sent, &entry.passed, octets, now)
+
+
+cdef void outbound_dummy(
+    Core *core, Sender *sender, uint32_t spi, const Endpoint *endpoint
+) noexcept nogil:
+    """One dummy packet (RFC 4303 §2.6); not counted as traffic."""
+    cdef uint8_t payload[8]
+    cdef OutboundEntry *entry = <OutboundEntry *>table_get(&core.outbound, 0, spi)
+    if entry == NULL:
+        drop(&core.sent, NULL, NO_FLOW)
+        return
+    _seal(core, sender, entry, endpoint, payload, 0, NO_NEXT_HEADER)
+
+
+cdef bint _seal(
+    Core *core, Sender *sender, OutboundEntry *entry, const Endpoint *endpoint,
+    uint8_t *payload, size_t octets, uint8_t next_header,
+) noexcept nogil:
+    """Whether the packet is on its way; a drop is counted here."""
+    cdef uint8_t *target = sender_place(core, sender, octets + OVERHEAD_OCTETS)
+    cdef Py_ssize_t sealed = esp_seal(&entry.sa, payload, octets, next_header, target)
+    if sealed > MAX_DATAGRAM:
+        drop(&core.sent, &entry.passed, TOO_BIG)
+        return False
+    if sealed > 0:
+        sender_add(core, sender, endpoint, <size_t>sealed)
+    else:
+        drop(&core.sent, &entry.passed, <int>-sealed)
+    if not entry.asked and entry.sa.sequence >= SOFT_LIMIT:
+        # Asked again with the next packet when the queue is full.
+        entry.asked = events_put(&core.events, LIFETIME, entry.sa.spi, NULL, NULL, 0)
+    return sealed > 0

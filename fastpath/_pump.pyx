@@ -1,0 +1,245 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The border of the native engine: validates, starts its two threads, and is out of the way.
+
+:class:`NativePump` is :class:`fastpath.types.Pump`. Each thread enters C once, without the
+GIL, and leaves it at the end; everything a packet meets stands in ``_outbound`` and ``_inbound``.
+"""
+
+import os
+import threading
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from fastpath._aead import describe
+from fastpath._core cimport (
+    Core, InboundEntry, OutboundEntry, Passed, core_clear_flow, core_counters, core_free,
+    core_install_inbound, core_install_outbound, core_new, core_remove_inbound,
+    core_remove_outbound, core_set_flow, gate_enter_call, gate_leave_call, passed_show,
+)
+from fastpath._drops cimport TUN_WRITE
+from fastpath._endpoint cimport Endpoint, endpoint_parse
+from fastpath._esp cimport OVERHEAD_OCTETS, SLACK_OCTETS
+from fastpath._events cimport events_drain
+from fastpath._inbound cimport InboundWorker, inbound_free, inbound_new, inbound_run
+from fastpath._linux cimport (
+    IPPROTO_UDP, UDP_GRO, UDP_SEGMENT, atomic_add, atomic_set, getsockopt, setsockopt, write,
+)
+from fastpath._outbound cimport (
+    OutboundWorker, outbound_dummy, outbound_free, outbound_new, outbound_packet, outbound_run,
+)
+from fastpath._linux cimport boottime
+from fastpath._sender cimport Sender, sender_add, sender_flush, sender_free, sender_new, sender_place
+from fastpath._table cimport table_get
+
+cdef enum:
+    CALL_OCTETS = 2 * 65536  # room for one packet of a caller
+    MIN_MTU = 1280  # RFC 8200 §5
+    MAX_MTU = 65535
+    DEFAULT_MTU = 1400
+
+
+cdef class NativePump:
+    """:class:`fastpath.types.Pump` in C. Descriptors are non-blocking and stay the caller's.
+
+    ``aead`` is one of :func:`fastpath._aead.backends`, or "auto" for the best. Raises
+    :class:`ValueError` for a bad host id, an AEAD backend that is not there, or ``vnet_hdr``.
+    """
+
+    engine = "native"
+    cdef readonly str aead
+    cdef str _backend
+    cdef Core *core
+    cdef Sender *caller  # of inject, send, send_dummy; under the outbound gate
+    cdef InboundWorker *inbound
+    cdef OutboundWorker *outbound
+    cdef list _threads
+    cdef bint _stopped
+
+    def __cinit__(
+        self, int tun_fd, udp4_fd, udp6_fd, bytes host_id, bint vnet_hdr=False, *, str aead="auto"
+    ):
+        if vnet_hdr:
+            raise ValueError("the native pump takes no virtio headers; open TUN without them")
+        self.aead = describe(aead)
+        self._backend = aead
+        self._threads = []
+        self.core = core_new(host_id)
+        self.core.tun = tun_fd
+        self.core.udp4 = -1 if udp4_fd is None else udp4_fd
+        self.core.udp6 = -1 if udp6_fd is None else udp6_fd
+        self.core.mtu = DEFAULT_MTU
+        self.core.gso = _offloads(self.core.udp4) and _offloads(self.core.udp6)
+        self.caller = sender_new(CALL_OCTETS)
+        self.inbound = inbound_new(self.core)
+        self.outbound = outbound_new(self.core)
+
+    def __dealloc__(self):
+        inbound_free(self.inbound)
+        outbound_free(self.outbound)
+        sender_free(self.caller)
+        if self.core != NULL:
+            core_free(self.core)
+
+    # --- Life -------------------------------------------------------------------------------------
+
+    def start(self):
+        """Starts the threads. A pump is started once."""
+        if self._threads or self._stopped:
+            raise RuntimeError("a pump is started once")
+        self._threads = [
+            threading.Thread(target=self._run_outbound, name="autotunnel-out", daemon=True),
+            threading.Thread(target=self._run_inbound, name="autotunnel-in", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self):
+        """Ends the threads after their batch and joins them; a second call does nothing."""
+        self._stopped = True
+        atomic_set(&self.core.stopping, 1)
+        os.eventfd_write(self.core.wake, 1)
+        for thread in self._threads:
+            thread.join()
+
+    def _run_outbound(self):
+        with nogil:
+            outbound_run(self.outbound)
+
+    def _run_inbound(self):
+        with nogil:
+            inbound_run(self.inbound)
+
+    # --- Tables -----------------------------------------------------------------------------------
+
+    def install_inbound(self, sa):
+        """Opens what comes with ``sa.spi`` from now on."""
+        core_install_inbound(self.core, sa, self._backend)
+
+    def install_outbound(self, sa):
+        """Makes ``sa.spi`` ready to be named in a flow."""
+        core_install_outbound(self.core, sa, self._backend)
+
+    def remove_inbound(self, uint32_t spi):
+        """Forgets the SA and wipes its key; an SPI that is not there is fine."""
+        with nogil:
+            core_remove_inbound(self.core, spi)
+
+    def remove_outbound(self, uint32_t spi):
+        """Forgets the SA and wipes its key; an SPI that is not there is fine."""
+        with nogil:
+            core_remove_outbound(self.core, spi)
+
+    def set_flow(self, bytes peer_id, uint32_t spi, endpoint):
+        """Seals packets to ``peer_id`` with ``spi``; :class:`ValueError` for a bad endpoint."""
+        core_set_flow(self.core, peer_id, spi, endpoint)
+
+    def clear_flow(self, bytes peer_id):
+        """Inner packets to ``peer_id`` raise an acquire event from now on."""
+        core_clear_flow(self.core, peer_id)
+
+    def set_mtu(self, uint64_t octets):
+        """Large frames are cut into inner packets of at most ``octets`` (1280..65535)."""
+        if not MIN_MTU <= octets <= MAX_MTU:
+            raise ValueError(f"MTU {octets} is not within {MIN_MTU}..{MAX_MTU}")
+        atomic_set(&self.core.mtu, octets)
+
+    # --- Packets of the control thread --------------------------------------------------------------
+
+    def inject(self, bytes packet):
+        """Sends an inner packet as if it had just come from the TUN device."""
+        cdef const uint8_t *data = <const uint8_t *>packet
+        cdef size_t octets = len(packet)
+        cdef uint8_t *room = <uint8_t *>malloc(octets + SLACK_OCTETS)
+        if room == NULL:
+            raise MemoryError
+        with nogil:
+            memcpy(room, data, octets)
+            gate_enter_call(&self.core.outbound_gate)
+            outbound_packet(self.core, self.caller, room, octets, boottime())
+            sender_flush(self.core, self.caller, False)
+            gate_leave_call(&self.core.outbound_gate)
+            free(room)
+
+    def deliver(self, bytes packet):
+        """Writes an inner packet to the TUN device."""
+        cdef const uint8_t *data = <const uint8_t *>packet
+        cdef size_t octets = len(packet)
+        with nogil:
+            if write(self.core.tun, data, octets) < 0:
+                atomic_add(&self.core.io_drops[TUN_WRITE], 1)
+
+    def send(self, bytes datagram, endpoint):
+        """Sends a UDP payload as it is; :class:`ValueError` when ``endpoint`` is none."""
+        cdef const uint8_t *data = <const uint8_t *>datagram
+        cdef size_t octets = len(datagram)
+        cdef Endpoint target
+        endpoint_parse(endpoint, &target)
+        if octets > CALL_OCTETS:
+            raise ValueError(f"{octets} octets are more than UDP can carry")
+        with nogil:
+            gate_enter_call(&self.core.outbound_gate)
+            memcpy(sender_place(self.core, self.caller, octets), data, octets)
+            sender_add(self.core, self.caller, &target, octets)
+            sender_flush(self.core, self.caller, False)
+            gate_leave_call(&self.core.outbound_gate)
+
+    def send_dummy(self, uint32_t spi, endpoint):
+        """Sends one ESP dummy packet on outbound ``spi``."""
+        cdef Endpoint target
+        endpoint_parse(endpoint, &target)
+        with nogil:
+            gate_enter_call(&self.core.outbound_gate)
+            outbound_dummy(self.core, self.caller, spi, &target)
+            sender_flush(self.core, self.caller, False)
+            gate_leave_call(&self.core.outbound_gate)
+
+    # --- What the control thread reads ----------------------------------------------------------------
+
+    def event_fd(self):
+        """Readable when :meth:`drain` has something."""
+        return self.core.events.fd
+
+    def drain(self):
+        """Takes all queued events, oldest first. Calls must not overlap."""
+        return events_drain(&self.core.events)
+
+    def counters(self):
+        """Totals and drops by reason."""
+        return core_counters(self.core)
+
+    def inbound_counters(self, uint32_t spi):
+        """What inbound ``spi`` has passed; ``None`` when there is no such SA."""
+        cdef InboundEntry *entry
+        cdef Passed passed
+        with nogil:
+            gate_enter_call(&self.core.inbound_gate)
+            entry = <InboundEntry *>table_get(&self.core.inbound, 0, spi)
+            if entry != NULL:
+                passed = entry.passed
+            gate_leave_call(&self.core.inbound_gate)
+        return None if entry == NULL else passed_show(&passed)
+
+    def outbound_counters(self, uint32_t spi):
+        """What outbound ``spi`` has sealed; ``None`` when there is no such SA."""
+        cdef OutboundEntry *entry
+        cdef Passed passed
+        with nogil:
+            gate_enter_call(&self.core.outbound_gate)
+            entry = <OutboundEntry *>table_get(&self.core.outbound, 0, spi)
+            if entry != NULL:
+                passed = entry.passed
+            gate_leave_call(&self.core.outbound_gate)
+        return None if entry == NULL else passed_show(&passed)
+
+
+cdef bint _offloads(int fd):
+    """Switches UDP_GRO on; whether the kernel knows UDP_SEGMENT, too."""
+    cdef int on = 1
+    cdef int value = 0
+    cdef uint32_t octets = sizeof(value)
+    if fd < 0:
+        return True
+    setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on))  # a kernel without it merges nothing
+    return getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &value, &octets) == 0
