@@ -1,0 +1,161 @@
+"""Other people's tools against the running server: nsupdate, dig (BIND), kdig, knsupdate (Knot)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from discovery.io_serve import RendezvousServer
+from tests.discovery.server.helpers import ALICE, BOB, account, secret_of
+
+DEADLINE = 30.0
+DESK = f"desk.{ALICE}"
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[RendezvousServer]:
+    made = RendezvousServer(
+        accounts=[account(ALICE, legacy_md5=True), account(BOB)],
+        listen=[("127.0.0.1", 0)],
+        tls_listen=[("127.0.0.1", 0)],
+        state_dir=tmp_path / "state",
+    )
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def run(*command: str, given: str = "") -> str:
+    program = shutil.which(command[0])
+    assert program, f"{command[0]} is missing: apt-get install bind9-dnsutils knot-dnsutils"
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *command[1:],
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(DEADLINE):
+            out, _ = await process.communicate(given.encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return out.decode()
+
+
+def key_file(
+    tmp_path: Path,
+    domain: str = ALICE,
+    algorithm: str = "hmac-sha256",
+    secret_octets: bytes | None = None,
+) -> str:
+    path = tmp_path / f"{domain}.{algorithm}.key"
+    secret = base64.b64encode(secret_octets or secret_of(domain)).decode()
+    path.write_text(f'key "{domain}." {{\n  algorithm {algorithm};\n  secret "{secret}";\n}};\n')
+    return str(path)
+
+
+def knot_key(domain: str = ALICE) -> str:
+    return f"hmac-sha256:{domain}:{base64.b64encode(secret_of(domain)).decode()}"
+
+
+def nsupdate_script(server: RendezvousServer, *lines: str, zone: str = ALICE) -> str:
+    port = server.listening["udp"][0][1]
+    return "\n".join((f"server 127.0.0.1 {port}", f"zone {zone}", *lines, "send", "answer", ""))
+
+
+def at(server: RendezvousServer, transport: str) -> tuple[str, str, str]:
+    return "@127.0.0.1", "-p", str(server.listening[transport][0][1])
+
+
+@pytest.mark.parametrize("algorithm", ["hmac-sha256", "hmac-md5"])
+async def test_nsupdate_and_dig_with_the_accounts_key(
+    server: RendezvousServer, tmp_path: Path, algorithm: str
+) -> None:
+    key = key_file(tmp_path, algorithm=algorithm)
+    out = await run(
+        "nsupdate",
+        "-k",
+        key,
+        given=nsupdate_script(
+            server,
+            f"prereq nxdomain {DESK}",
+            f"update add {DESK} 120 AAAA fd01::1",
+            f"update add _autotunnel._udp.{DESK} 120 SRV 0 0 4500 AutoTunnel-00.{ALICE}.",
+        ),
+    )
+    assert "status: NOERROR" in out
+    assert "TSIG" in out
+    for flags in (("+notcp",), ("+tcp",)):
+        seen = await run("dig", *at(server, "udp"), "-k", key, *flags, "+short", DESK, "AAAA")
+        assert seen.split() == ["fd01::1"]
+    again = nsupdate_script(server, f"prereq nxdomain {DESK}", f"update delete {DESK}")
+    assert "status: YXDOMAIN" in await run("nsupdate", "-k", key, given=again)
+    assert server.counters["update.NOERROR"] == 1
+
+
+async def test_nsupdate_finds_the_zone_by_itself(server: RendezvousServer, tmp_path: Path) -> None:
+    """Without a zone it asks for the SOA of the name, which is answered to all."""
+    port = server.listening["udp"][0][1]
+    script = f"server 127.0.0.1 {port}\nupdate add x.y.{DESK} 60 TXT hello\nsend\n"
+    assert await run("nsupdate", "-k", key_file(tmp_path), given=script) == ""
+    assert server.counters["update.NOERROR"] == 1
+
+
+async def test_nsupdate_over_tcp_with_an_update_of_many_records(
+    server: RendezvousServer, tmp_path: Path
+) -> None:
+    lines = [f"update add h{n}.{ALICE} 60 AAAA fd01::{n:x}" for n in range(1, 301)]
+    key = key_file(tmp_path)
+    out = await run("nsupdate", "-v", "-k", key, given=nsupdate_script(server, *lines))
+    assert "status: NOERROR" in out
+    seen = await run("dig", *at(server, "tcp"), "-k", key, "+short", f"h300.{ALICE}", "AAAA")
+    assert seen.split() == ["fd01::12c"]
+
+
+async def test_dig_sees_why_it_is_refused(server: RendezvousServer, tmp_path: Path) -> None:
+    unsigned = await run("dig", *at(server, "udp"), DESK, "AAAA")
+    assert "status: REFUSED" in unsigned
+    assert "answered to signed questions only" in unsigned
+    foreign = await run("dig", *at(server, "udp"), "-k", key_file(tmp_path, BOB), DESK, "AAAA")
+    assert "status: REFUSED" in foreign
+    assert "this key is of another account" in foreign
+    update = nsupdate_script(server, f"update add {DESK} 60 TXT x")
+    assert "REFUSED" in await run("nsupdate", given=update)
+
+
+async def test_wrong_keys_and_clocks_are_named(server: RendezvousServer, tmp_path: Path) -> None:
+    wrong = key_file(tmp_path, secret_octets=bytes(32))
+    update = nsupdate_script(server, f"update add {DESK} 60 TXT x")
+    assert "NOTAUTH(BADSIG)" in await run("nsupdate", "-k", wrong, given=update)
+    sha512 = key_file(tmp_path, algorithm="hmac-sha512")
+    assert "NOTAUTH(BADKEY)" in await run("nsupdate", "-k", sha512, given=update)
+    assert server.counters == {"tsig.BADSIG": 1, "tsig.BADKEY": 1}
+
+
+async def test_kdig_over_tls_reads_the_pin_that_it_is_shown(server: RendezvousServer) -> None:
+    """Knot's client checks the certificate's pin itself (+tls-pin, RFC 7858 §4.2)."""
+    assert server.pin is not None
+    pin = base64.b64encode(server.pin).decode()
+    asked = (*at(server, "tls"), "-y", knot_key(), f"_853._tcp.ns.{ALICE}", "TLSA")
+    out = await run("kdig", f"+tls-pin={pin}", *asked)
+    assert "TLS1.3" in out
+    assert f"TLSA\t3 1 1 {server.pin.hex().upper()}" in out
+    wrong = base64.b64encode(bytes(32)).decode()
+    refused = await run("kdig", f"+tls-pin={wrong}", "+retry=0", *asked)
+    assert "TLSA\t3 1 1" not in refused
+
+
+async def test_knsupdate_updates(server: RendezvousServer) -> None:
+    script = nsupdate_script(server, f"update add {DESK} 60 AAAA fd01::7").replace("update ", "")
+    out = await run("knsupdate", "-y", knot_key(), given=script)
+    assert "NOERROR" in out
+    seen = await run("kdig", *at(server, "tcp"), "+tcp", "-y", knot_key(), "+short", DESK, "AAAA")
+    assert seen.split()[0] == "fd01::7"
