@@ -50,16 +50,17 @@ def engine(name: str) -> Finding:
     import fastpath
 
     known = fastpath.engines()
-    native = known["native"]
-    rebuild = "run `make build`, or install gcc, libssl-dev and libipsec-mb-dev and install again"
     if name == "reference":
         found = f"reference by configuration ({known['reference'].aead}); it is slow"
         return Finding("engine", State.WARNING, found, 'set engine.name to "auto"')
-    if native.available and not native.stale:
-        return Finding("engine", State.OK, f"native, {native.aead}")
-    reason = "its build is older than its source" if native.available else native.reason
+    native = known["native"]
+    if native.reason is None:
+        return Finding("engine", State.OK, f"native, AEAD by {native.aead}")
+    cause, _, fix = native.reason.partition("; ")
+    if native.available:
+        return Finding("engine", State.WARNING, f"native, AEAD by {native.aead}; {cause}", fix)
     worse = State.FAILED if name == "native" else State.WARNING
-    return Finding("engine", worse, f"the native engine is not usable: {reason}", rebuild)
+    return Finding("engine", worse, f"the native engine cannot run: {cause}", fix)
 
 
 def secrets(config: HostConfig) -> Finding:

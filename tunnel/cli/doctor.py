@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from tunnel.cli import checks
 from tunnel.cli.checks import Finding, State
@@ -81,12 +82,9 @@ def is_running(config: HostConfig) -> bool:
 def _tell(findings: list[Finding]) -> None:
     table = Table.grid(padding=(0, 2))
     for finding in findings:
-        table.add_row(finding.check, f"[{_STYLES[finding.state]}]{finding.state.value}", "")
-    rows = Table.grid(padding=(0, 2))
-    for finding in findings:
         said = finding.found + (f"; {finding.fix}" if finding.fix else "")
-        rows.add_row(finding.check, finding.state.value, said)
-    show(rows)
+        table.add_row(finding.check, Text(finding.state.value, _STYLES[finding.state]), said)
+    show(table)
 
 
 def _tell_routing(path: Path) -> None:

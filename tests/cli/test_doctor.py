@@ -1,0 +1,154 @@
+"""``doctor``: each thing that can be wrong is found, with cause and fix."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastpath
+from tests.cli.support import DOMAIN, Person
+from tunnel.cli import checks
+from tunnel.cli.checks import Finding, State
+from tunnel.config import HostConfig, load_host
+from tunnel.io import netlink, privilege
+
+
+def finding(facts: dict[str, Any], check: str) -> dict[str, Any]:
+    (found,) = [one for one in facts["findings"] if one["check"] == check]
+    return dict(found)
+
+
+@pytest.fixture
+def config(owner: Person) -> HostConfig:
+    return load_host(owner.config)
+
+
+def test_every_finding_has_the_same_four_fields(owner: Person) -> None:
+    done = owner.ours("doctor", "--json")
+    assert done.returncode in (0, 1)  # there may be no rendezvous at 203.0.113.10 to reach
+    facts = json.loads(done.stdout)
+    assert facts["schema"] == "autotunnel/doctor/v1"
+    assert {"python", "engine", "config", "secret", "tun", "capability", "port", "resolver"} <= {
+        one["check"] for one in facts["findings"]
+    }
+    for one in facts["findings"]:
+        assert set(one) == {"check", "state", "found", "fix"}
+        assert one["state"] == "ok" or one["fix"]
+
+
+def test_a_broken_configuration_is_a_finding_and_not_the_end(owner: Person) -> None:
+    owner.config.write_text("[hots]\n")
+    facts = owner.json("doctor", code=1)
+    assert not facts["ok"]
+    found = finding(facts, "config")
+    assert found["state"] == "failed"
+    assert "hots: unknown table" in found["found"]
+    assert 'did you mean "host"?' in found["fix"]
+    assert finding(facts, "python")["state"] == "ok"
+
+
+def test_a_careless_secret_is_found(config: HostConfig) -> None:
+    key = config.account_secret_path()
+    assert key is not None
+    assert checks.secrets(config).state is State.OK
+    key.chmod(0o640)
+    found = checks.secrets(config)
+    assert found.state is State.FAILED
+    assert f"chmod 600 {key}" in found.fix
+
+
+def test_an_occupied_port_is_found_with_the_way_to_its_owner() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("", 0))
+        port = taken.getsockname()[1]
+        found = checks.port(port, running=False)
+        assert found.state is State.FAILED
+        assert f"UDP port {port} is occupied" in found.found
+        assert f"ss -ulnp sport = :{port}" in found.fix
+        assert checks.port(port, running=True).state is State.OK
+    assert checks.port(port, running=False).state is State.OK
+
+
+def test_a_missing_tun_is_found(tmp_path: Path) -> None:
+    found = checks.tun(tmp_path / "tun")
+    assert (found.state, found.fix) == (State.FAILED, "run `sudo modprobe tun`")
+    (tmp_path / "file").touch()
+    assert "is no device" in checks.tun(tmp_path / "file").found
+
+
+def test_a_missing_capability_is_found_unless_there_is_a_device(
+    config: HostConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(privilege, "can_configure", lambda: False)
+    monkeypatch.setattr(netlink, "link", lambda name: None)
+    found = checks.capability(config, running=False)
+    assert found.state is State.FAILED
+    assert "sudo autotunnel device create --user" in found.fix
+    assert checks.capability(config, running=True).state is State.OK
+    there = netlink.Link(7, "at0", 1400, True, "tun", frozenset())
+    monkeypatch.setattr(netlink, "link", lambda name: there)
+    assert checks.capability(config, running=False).state is State.OK
+
+
+@pytest.mark.parametrize(
+    ("native", "wish", "state", "word"),
+    [
+        (("ipsec-mb 1.3", None, True), "auto", State.OK, "ipsec-mb 1.3"),
+        (("ipsec-mb 1.3", "old sources; run `make build`", True), "auto", State.WARNING, "old"),
+        ((None, "not built; run `make build`", False), "auto", State.WARNING, "not built"),
+        ((None, "not built; run `make build`", False), "native", State.FAILED, "not built"),
+        (("ipsec-mb 1.3", None, True), "reference", State.WARNING, "slow"),
+    ],
+)
+def test_the_engine_is_never_a_surprise(
+    monkeypatch: pytest.MonkeyPatch,
+    native: tuple[str | None, str | None, bool],
+    wish: str,
+    state: State,
+    word: str,
+) -> None:
+    aead, reason, available = native
+    known = {
+        "native": fastpath.EngineInfo("native", available, aead, reason),
+        "reference": fastpath.EngineInfo("reference", True, "cryptography 50", None),
+    }
+    monkeypatch.setattr(fastpath, "engines", lambda: known)
+    found = checks.engine(wish)
+    assert found.state is state
+    assert word in found.found
+    assert found.fix or state is State.OK
+
+
+def test_the_way_to_the_stub_resolver_is_printed(owner: Person) -> None:
+    done = owner.ours("doctor")
+    assert "sudo resolvectl dns at0 127.0.0.1:4553" in done.stderr
+    assert f"sudo resolvectl domain at0 ~{DOMAIN}" in done.stderr
+
+
+def resolver_with(
+    monkeypatch: pytest.MonkeyPatch, config: HostConfig, resolvectl: str | None
+) -> Finding:
+    monkeypatch.setattr(checks.shutil, "which", lambda program: resolvectl and "/bin/resolvectl")
+    told = checks.subprocess.CompletedProcess([], 0, resolvectl, "")
+    monkeypatch.setattr(checks.subprocess, "run", lambda *arguments, **named: told)
+    return checks.resolver(config)
+
+
+def test_routing_is_read_from_systemd_resolved(
+    config: HostConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert resolver_with(monkeypatch, config, None).state is State.WARNING
+    assert resolver_with(monkeypatch, config, "Link 3 (at0): ~example").state is State.WARNING
+    routed = resolver_with(monkeypatch, config, f"Link 3 (at0): ~{DOMAIN}")
+    assert routed.state is State.OK
+
+
+def test_the_servers_of_a_resolver_file_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_text("# nameserver 192.0.2.1\nnameserver 127.0.0.53\nsearch example\nnameserver\n")
+    assert checks.nameservers(path) == ["127.0.0.53"]
+    assert checks.nameservers(tmp_path / "no") == []

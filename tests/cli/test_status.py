@@ -1,0 +1,54 @@
+"""What ``status`` shows to a person, from what a host says."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from tunnel.cli.observe import status_tables
+
+FACTS: dict[str, Any] = {
+    "host": {"name": "desk.a.example", "id": "fd00::1", "engine": "native", "endpoint": None},
+    "nat": {"method": None},
+    "zone": {"server": "203.0.113.10", "transport": "tls"},
+    "peers": [
+        {
+            "name": "laptop.a.example",
+            "state": "up",
+            "path": "direct",
+            "endpoint": "192.0.2.2:4500",
+            "id": "fd00::2",
+            "suite": "aes256gcm16",
+            "rx_bytes": 52_428_800,
+            "tx_bytes": 999,
+            "rtt_ms": 12.34,
+        },
+        {"name": "nas.a.example", "state": "failed", "reason": "nobody answers at 192.0.2.3:4500"},
+    ],
+}
+
+
+def shown(facts: dict[str, Any]) -> str:
+    console = Console(width=200, file=io.StringIO())
+    console.print(status_tables(facts))
+    return console.file.getvalue()
+
+
+def test_a_person_sees_peers_with_path_endpoint_and_figures() -> None:
+    text = shown(FACTS)
+    (line,) = [line for line in text.splitlines() if line.startswith("laptop.a.example")]
+    for word in ("up", "direct", "192.0.2.2:4500", "fd00::2", "52.4 MB", "999 B", "12.3 ms"):
+        assert word in line
+
+
+def test_a_person_sees_why_a_peer_is_not_reached() -> None:
+    assert "nas.a.example: nobody answers at 192.0.2.3:4500" in shown(FACTS)
+
+
+def test_absent_is_a_dash_and_no_peers_is_a_sentence() -> None:
+    text = shown({**FACTS, "peers": []})
+    assert "no peers yet" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("host endpoint")]
+    assert line.split() == ["host", "endpoint", "–"]
