@@ -168,7 +168,11 @@ class ZoneClient:
         """The rendezvous cannot be reached; the transport goes on trying."""
         del now, unix  # the same signature as all events
         self._up, self._down_reason = False, reason
-        return self._trouble("transport", f"the rendezvous cannot be reached: {reason}")
+        return self._unreachable()
+
+    def _unreachable(self) -> list[ClientCommand]:
+        reason = f"the rendezvous cannot be reached: {self._down_reason}"
+        return self._trouble(_transport_kind(reason), reason)
 
     def advance(self, now: float, unix: int) -> list[ClientCommand]:
         """Do what is due: retransmissions, deadlines, refreshes."""
@@ -293,7 +297,7 @@ class ZoneClient:
             return self._fail(pending, pending.hint.kind, reason, now)
         if not self._up:
             reason = f"the rendezvous cannot be reached: {self._down_reason}"
-            return self._fail(pending, "transport", reason, now)
+            return self._fail(pending, _transport_kind(reason), reason, now)
         reason = (
             "the rendezvous does not answer; check that it runs and that no firewall is between"
         )
@@ -321,7 +325,7 @@ class ZoneClient:
         if kind in self._told:
             return []
         self._told[kind] = mended_by_update
-        return [ZoneProblem(reason)]
+        return [ZoneProblem(reason, kind)]
 
     def _fine(self, *, by_update: bool) -> list[ClientCommand]:
         """A signed answer came: the problems that this disproves are over."""
@@ -329,3 +333,8 @@ class ZoneClient:
             return []
         self._told = {k: only for k, only in self._told.items() if only and not by_update}
         return [] if self._told else [ZoneFine()]
+
+
+def _transport_kind(reason: str) -> str:
+    """Tell problems of the transport apart, but not by the figures in them, which change."""
+    return "transport " + "".join("#" if letter.isdigit() else letter for letter in reason)

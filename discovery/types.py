@@ -95,7 +95,7 @@ class ZoneProblem:
     ``clock`` where the server refuses our signature: no patience of ours will mend that."""
 
     reason: str
-    kind: str = ""
+    kind: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
