@@ -32,7 +32,7 @@ class Directory:
         self._inquiries: dict[int, tuple[str, float]] = {}  # ticket: label, end
         self._to_look: deque[str] = deque()  # listed labels that wait for their lookup
         self._looking: set[str] = set()
-        self._published = False
+        self.published = False
         self._lease: int | None = None
         self._problem: str | None = None
         self.refusal: str | None = None
@@ -99,9 +99,9 @@ class Directory:
             case zone_types.HostNotFound(label, reason, definite):
                 self._not_found(label, reason, definite)
             case zone_types.Published(lease):
-                self._published, self._lease = True, lease
+                self.published, self._lease = True, lease
             case zone_types.Withdrawn():
-                self.withdrawn, self._published = True, False
+                self.withdrawn, self.published = True, False
             case zone_types.ZoneProblem(reason, kind):
                 self._problem = reason
                 if kind in _REFUSALS:
@@ -268,6 +268,6 @@ class Directory:
             "transport": None,
             "lease_s": self._lease,
             "llq": None,
-            "published": self._published,
+            "published": self.published,
             "problem": self._problem,
         }

@@ -259,6 +259,11 @@ class Node:
         )
 
     @property
+    def published(self) -> bool:
+        """Whether our records stand in the zone."""
+        return self._directory.published
+
+    @property
     def zone_refusal(self) -> str | None:
         """Why the zone will never accept us as we are (wrong secret, clock skew), or ``None``."""
         return self._directory.refusal

@@ -128,7 +128,7 @@ class World:
         self.at(self.now + self.weather.latency, handle)
 
     def labels_in_zone(self) -> set[str]:
-        owners = {str(name).lower() for name, _ in self.zone.content(DOMAIN).records}
+        owners = {str(one.name).lower() for one in self.zone.content(DOMAIN).sets()}
         return {owner.split(".")[0] for owner in owners}
 
 
