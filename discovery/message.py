@@ -52,6 +52,7 @@ CLASS_ANY: Final = 255
 TYPE_SOA: Final = 6
 TYPE_OPT: Final = 41
 TYPE_TSIG: Final = 250
+TYPE_IXFR: Final = 251
 TYPE_AXFR: Final = 252
 TYPE_ANY: Final = 255
 

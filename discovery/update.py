@@ -64,12 +64,14 @@ class UpdateError(Exception):
 @dataclass(frozen=True, slots=True)
 class ZoneLimits:
     """What one account may keep on the rendezvous, and ask for in one UPDATE (``update_records``,
-    prerequisites included). ``record_octets`` bounds one record's data."""
+    prerequisites included). ``record_octets`` bounds one record's data, ``set_octets`` all data of
+    one name and type, so that the set can be answered in one message."""
 
     names: int = 2000
     records: int = 10000
     records_per_set: int = 128
     record_octets: int = 4096
+    set_octets: int = 48_000
     update_records: int = 1000
 
 
@@ -285,6 +287,12 @@ def _check_limits(draft: Draft, limits: ZoneLimits) -> None:
         records += difference
         grown = grown or difference > 0
         touched.add(name)
+        size = sum(len(item.canonical) + 12 for item in content.items) if content else 0
+        if difference > 0 and size > limits.set_octets:
+            raise UpdateError(
+                message.REFUSED,
+                f"the records of a name and type may hold {limits.set_octets} octets",
+            )
     names += sum(bool(draft.types_at(name)) - bool(draft.base.at(name)) for name in touched)
     if grown and records > limits.records:
         raise UpdateError(message.REFUSED, f"the zone is full: {limits.records} records")

@@ -26,7 +26,7 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 
-from discovery import answers, bootstrap, invitations, message, tsig, update
+from discovery import answers, bootstrap, invitations, message, transfer, tsig, update
 from discovery.bootstrap import ServerIdentity
 from discovery.content import SERIAL_SPACE, SOA, Draft, ZoneContent, same_content
 from discovery.duplicates import AnsweredUpdates
@@ -294,6 +294,10 @@ class _Job:
         elif asker is not None and asker.invitation is not None:
             kind = "invitation"
             reply = self._redeem(request, asker.zone, asker.invitation)
+        elif verified and asker and self._is_transfer(request, asker):
+            self._server.count("transfer.NOERROR", self._source)
+            content = asker.zone.content
+            return transfer.transfer(content, request, verified.key, verified.mac, self._unix)
         else:
             reply = self._query(request, asker)
         zone = asker.zone.text if asker else ""
@@ -323,7 +327,21 @@ class _Job:
             return answers.answer_unsigned(zone.content, question)
         if asker.zone is not zone:
             return refuse("this key is of another account")
+        if question.rdtype in (message.TYPE_IXFR, message.TYPE_AXFR):
+            return refuse("zone transfers are made of the whole zone, over TCP or TLS")
         return answers.answer_signed(zone.content, question)
+
+    def _is_transfer(self, request: Request, asker: _Asker) -> bool:
+        """Say whether this is the account asking for its whole zone, where it can be carried."""
+        if self._transport == "udp" or len(request.questions) != 1:
+            return False
+        asked = request.questions[0]
+        return (
+            asked.rdtype
+            in (message.TYPE_IXFR, message.TYPE_AXFR)  # RFC 1995 §4: a whole one will do
+            and asked.rdclass == message.IN
+            and asked.name == asker.zone.origin
+        )
 
     def _redeem(self, request: Request, zone: _Zone, invitation: Invitation) -> Reply:
         nonce = _nonce_asked(request.questions, zone, invitation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -159,3 +160,27 @@ async def test_knsupdate_updates(server: RendezvousServer) -> None:
     assert "NOERROR" in out
     seen = await run("kdig", *at(server, "tcp"), "+tcp", "-y", knot_key(), "+short", DESK, "AAAA")
     assert seen.split()[0] == "fd01::7"
+
+
+async def test_dig_transfers_the_zone_of_its_own_account_only(
+    server: RendezvousServer, tmp_path: Path
+) -> None:
+    """RFC 5936, in several messages: dig verifies the whole chain of MACs (RFC 8945 §5.3.1)."""
+    key = key_file(tmp_path)
+    for start in range(0, 600, 200):
+        numbers = range(start, start + 200)
+        lines = [f"update add h{n}.{ALICE} 60 TXT {n:04}{'x' * 90}" for n in numbers]
+        await run("nsupdate", "-v", "-k", key, given=nsupdate_script(server, *lines))
+    out = await run("dig", *at(server, "tcp"), "-k", key, ALICE, "AXFR")
+    assert out.count("\tTXT\t") == 600
+    assert out.count("\tSOA\t") == 2
+    messages = re.search(r"messages (\d+)", out)
+    assert messages
+    assert int(messages[1]) > 2
+    assert "Couldn't verify" not in out
+    over_tls = await run("kdig", "+tls", *at(server, "tls"), "-y", knot_key(), ALICE, "AXFR")
+    assert over_tls.count("\tTXT\t") == 600
+    assert "WARNING" not in over_tls
+    foreign = key_file(tmp_path, BOB)
+    assert "Transfer failed" in await run("dig", *at(server, "tcp"), "-k", foreign, ALICE, "AXFR")
+    assert "Transfer failed" in await run("dig", *at(server, "tcp"), ALICE, "AXFR")
