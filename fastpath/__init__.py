@@ -99,9 +99,11 @@ def _native() -> EngineInfo:
         return EngineInfo("native", False, None, reason)
     aead: Any = modules[0]
     stale = _is_stale(aead.BUILD)
-    reason = f"it was built from other sources than those here; {_BUILD_COMMAND}" if stale else None
-    names = aead.backends()
-    return EngineInfo("native", True, aead.describe("auto"), reason, stale, tuple(names))
+    warning = f"it was built from other sources than those here; {_BUILD_COMMAND}"
+    names = tuple(aead.backends())
+    return EngineInfo(
+        "native", True, aead.describe("auto"), warning if stale else None, stale, names
+    )
 
 
 def _reference() -> EngineInfo:
