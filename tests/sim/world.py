@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv6Address
 
 from discovery.client import ZoneClient
@@ -123,7 +124,7 @@ class World:
         def handle() -> None:
             if self.zone_up:
                 for answer in self.zone.handle(wire, ("192.0.2.1", 5000), "tls", self.unix):
-                    self.at(self.now + self.weather.latency, lambda: host.from_zone(answer))
+                    self.at(self.now + self.weather.latency, partial(host.from_zone, answer))
 
         self.at(self.now + self.weather.latency, handle)
 
@@ -333,6 +334,10 @@ class SimHost:
         self.world.at(self.world.now + 1.0, self._activity)
 
     def _carry_out(self, command: do.Command) -> None:
+        if not self._change_table(command):
+            self._act(command)
+
+    def _act(self, command: do.Command) -> None:
         path, world = self.datapath, self.world
         match command:
             case do.SendIke(data, remote):
@@ -342,6 +347,22 @@ class SimHost:
                 world.send(b"\xff", self.endpoint, remote)
             case do.SendZone(wire):
                 world.ask_zone(self, wire)
+            case do.SendDummy(spi, endpoint):
+                self._outputs(path.dummy(spi, endpoint, world.now))
+            case do.Inject(packet):
+                self._outputs(path.outbound(packet, world.now))
+            case do.Deliver(packet):
+                self.received.append(packet)
+            case do.Reached() | do.NotReached() | do.Pong() | do.Found():
+                self.answers[command.ticket] = command
+            case do.Finished():
+                self.finished = True
+            case do.Log(level, text):
+                self.logs.append((world.now, level, text))
+
+    def _change_table(self, command: do.Command) -> bool:
+        path = self.datapath
+        match command:
             case do.InstallInbound(sa):
                 path.install_inbound(sa)
             case do.InstallOutbound(sa):
@@ -354,22 +375,13 @@ class SimHost:
                 path.set_flow(host_id.packed, spi, endpoint)
             case do.ClearFlow(host_id):
                 path.clear_flow(host_id.packed)
-            case do.SendDummy(spi, endpoint):
-                self._outputs(path.dummy(spi, endpoint, world.now))
             case do.AddRoute(host_id):
                 self.routes.add(host_id)
             case do.RemoveRoute(host_id):
                 self.routes.discard(host_id)
-            case do.Inject(packet):
-                self._outputs(path.outbound(packet, world.now))
-            case do.Deliver(packet):
-                self.received.append(packet)
-            case do.Reached() | do.NotReached() | do.Pong() | do.Found():
-                self.answers[command.ticket] = command
-            case do.Finished():
-                self.finished = True
-            case do.Log(level, text):
-                self.logs.append((world.now, level, text))
+            case _:
+                return False
+        return True
 
 
 def udp_packet(source: IPv6Address, to: IPv6Address, number: int) -> bytes:

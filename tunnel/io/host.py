@@ -1,12 +1,44 @@
-"""Host: one running autotunnel host on an asyncio loop; all of its I/O meets here."""
+"""Host: one running autotunnel host on an asyncio loop; all of its I/O meets here.
+
+In order: engine, secrets, control socket, UDP sockets, device, stub resolver; then every
+capability is dropped; then the pump's threads, the node and the zone. It ends in the reverse
+order, and the control socket goes last.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
+import warnings
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from ipaddress import IPv6Address
 from typing import Any
 
+import structlog
+
+import fastpath
+from fastpath.types import Endpoint, Pump
+from keys.store import HostIdError, SecretFileError, random_bytes
+from tunnel import commands as do
 from tunnel.config import HostConfig
+from tunnel.io import identity as who
+from tunnel.io.control import ControlServer
+from tunnel.io.device import Device, open_device
+from tunnel.io.driver import Driver
+from tunnel.io.outer import outer_endpoints
+from tunnel.io.privilege import drop_all
+from tunnel.io.requests import Requests
+from tunnel.io.sockets import SocketError, UdpPair
+from tunnel.io.zone import ZoneLink
+from tunnel.node import Node
+from tunnel.status import endpoint_text
+
+_ENDPOINTS_EVERY = 3.0  # seconds between two looks at our own addresses
+_FIRST_WORD = 5.0  # seconds that the start waits for the zone's first word
+_FAREWELL = 6.0  # seconds for the end: above the node's own limit
+_PING_INTERVAL = 0.2  # seconds
 
 
 class HostError(Exception):
@@ -14,7 +46,10 @@ class HostError(Exception):
 
 
 class Unreachable(Exception):  # noqa: N818 - an answer, not a fault
-    """A peer could not be reached; the text is the reason. ``no_such_host``: the zone knows none."""
+    """A peer could not be reached; the text is the reason.
+
+    ``no_such_host``: the zone says that there is no host of that name.
+    """
 
     def __init__(self, reason: str, no_such_host: bool = False) -> None:
         self.reason, self.no_such_host = reason, no_such_host
@@ -22,33 +57,248 @@ class Unreachable(Exception):  # noqa: N818 - an answer, not a fault
 
 
 class Host:
-    """Runs one host of ``config``. Construct it on any thread, :meth:`run` it in a loop."""
+    """Runs one host of ``config``. Construct it anywhere, :meth:`run` it in a loop, once."""
 
     def __init__(self, config: HostConfig) -> None:
         self._config = config
+        self._log = structlog.get_logger("autotunnel")
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._zone_spoke = asyncio.Event()
+        self._requests = Requests()
+        self._node: Node | None = None
+        self._driver: Driver | None = None
+        self._pump: Pump | None = None
+        self._device: Device | None = None
+        self._link: ZoneLink | None = None
+        self._host_id: IPv6Address | None = None
+        self._endpoints: tuple[Endpoint, ...] = ()
+
+    # --- Life -------------------------------------------------------------------------------
 
     async def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Runs until :meth:`stop`. ``on_ready`` is called once device, sockets, and the control
-        socket stand. Raises :class:`HostError` (and ``DeviceError``, ``ControlError``,
-        ``PrivilegeError``, all with cause and fix) when it cannot start."""
+        """Runs until :meth:`stop`. ``on_ready`` is called once everything stands and the zone has
+        spoken (or was given up on for now; it is tried on and on).
+
+        Raises :class:`HostError` (and ``DeviceError``, ``ControlError``, ``PrivilegeError``,
+        ``fastpath.EngineUnavailable``, all with cause and fix) when it cannot start, which
+        includes a zone that refuses our signature.
+        """
+        try:
+            async with AsyncExitStack() as stack:
+                try:
+                    await self._set_up(stack)
+                except (SecretFileError, HostIdError, SocketError) as problem:
+                    raise HostError(str(problem)) from None
+                await self._first_word()
+                on_ready()
+                await self._stopping.wait()
+                await self._farewell()
+        finally:
+            self._requests.give_up("this host is ending")
+            self._ended.set()
 
     async def stop(self) -> None:
-        """Withdraws the records, tells the peers, and takes everything away; :meth:`run` returns
-        after it. Idempotent, bounded to a few seconds."""
+        """Withdraws the records, tells the peers, and takes everything away; returns when that
+        is done. Idempotent, bounded to a few seconds."""
+        self._stopping.set()
+        await self._ended.wait()
+
+    async def _set_up(self, stack: AsyncExitStack) -> None:
+        config = self._config
+        engine = self._choose_engine()
+        account = who.account_of(config)
+        static = who.static_peers_of(config)
+        self._host_id = host_id = who.host_id_of(config)
+
+        control = ControlServer(config.control_socket, self, (Unreachable, HostError))
+        await control.start()
+        stack.push_async_callback(control.close)
+        pair = UdpPair(config.host.listen, "host.listen")
+        stack.callback(pair.close)
+        ike_pair = None
+        if config.host.ike_port is not None:
+            ike_pair = UdpPair(config.host.ike_port, "host.ike_port")
+            stack.callback(ike_pair.close)
+        self._device = device = open_device(config.host.device, host_id, config.host.mtu)
+        stack.callback(device.close)
+        drop_all()
+
+        self._pump = pump = _make_pump(engine, device, pair, host_id)
+        self._link = link = ZoneLink(config, account)
+        self._node = node = Node(
+            who.identity_of(config, account, host_id),
+            zone=link.client,
+            static=static,
+            random=random_bytes,
+            settings=who.settings_of(config),
+        )
+        self._driver = driver = Driver(
+            node, pump, device, ike_pair=ike_pair, send_zone=link.send, answer=self._answer
+        )
+        stack.callback(driver.stop)
+        driver.start()
+        stack.push_async_callback(link.close)
+        await link.start(node, self._tell_zone)
+        stack.push_async_callback(_cancel, asyncio.create_task(self._watch_endpoints()))
+
+    def _choose_engine(self) -> str:
+        """The engine's name; one that is not what one would expect is logged (never silently)."""
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", fastpath.EngineWarning)
+            chosen = fastpath.choose(self._config.engine.name)
+        for warning in said:
+            self._log.warning(str(warning.message))
+        return chosen.name
+
+    async def _first_word(self) -> None:
+        """Waits until the zone took our records, or said that it never will."""
+        if self._link is None or self._link.client is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._zone_spoke.wait(), _FIRST_WORD)
+        assert self._node is not None
+        if self._node.zone_refusal is not None:
+            raise HostError(self._node.zone_refusal)
+
+    async def _farewell(self) -> None:
+        driver, node = self._driver, self._node
+        assert driver is not None and node is not None
+        driver.tell(node.shutdown)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._finished.wait(), _FAREWELL)
+
+    # --- Between node and world ---------------------------------------------------------------
+
+    def _answer(self, command: do.Command) -> None:
+        if isinstance(command, do.Finished):
+            self._finished.set()
+        else:
+            self._requests.answer(command)
+
+    def _tell_zone(self, method: Callable[..., list[do.Command]], *arguments: Any) -> None:
+        driver, node = self._driver, self._node
+        assert driver is not None and node is not None
+        driver.tell(method, *arguments)
+        if node.zone_refusal is not None or node.published:
+            self._zone_spoke.set()
+
+    async def _watch_endpoints(self) -> None:
+        """Looks every few seconds whether our own addresses have changed."""
+        config, driver, node = self._config, self._driver, self._node
+        assert driver is not None and node is not None and self._host_id is not None
+        assert self._link is not None
+        peers = tuple(peer.address[0] for peer in config.peers)
+        while True:
+            server = self._link.server_address
+            found = outer_endpoints(config.host.listen, server, peers, self._host_id)
+            if found != self._endpoints:
+                if self._endpoints:
+                    self._link.network_changed()
+                self._endpoints = found
+                driver.tell(node.set_endpoints, found)
+            await asyncio.sleep(_ENDPOINTS_EVERY)
+
+    # --- What the control socket and the stub resolver ask -----------------------------------
 
     def status(self) -> dict[str, Any]:
         """``host``, ``nat``, ``zone`` and ``peers`` of DESIGN §5, without ``schema``."""
-        return {}
+        config, device, pump = self._config, self._device, self._pump
+        driver, node = self._driver, self._node
+        if driver is not None:
+            driver.read_counters()
+        about = None if node is None or driver is None else node.status(driver.now())
+        endpoint = self._endpoints[0] if self._endpoints else None
+        zone = dict(about["zone"]) if about else {"lease_s": None, "llq": None}
+        if self._link is not None:
+            zone |= {"server": self._link.server_text, "transport": self._link.transport_name}
+        return {
+            "host": {
+                "name": config.fqdn,
+                "id": None if self._host_id is None else str(self._host_id),
+                "device": config.host.device if device is None else device.name,
+                "mtu": config.host.mtu if device is None else device.mtu,
+                "engine": None if pump is None else pump.engine,
+                "aead": None if pump is None else pump.aead,
+                "listen": config.host.listen,
+                "endpoint": endpoint_text(endpoint),
+                "drops": {} if pump is None else _drops(pump),
+            },
+            "nat": dict.fromkeys(("method", "gateway", "external", "lifetime_s", "double_nat")),
+            "zone": zone,
+            "peers": about["peers"] if about else [],
+        }
 
     async def reach(self, name: str) -> IPv6Address:
         """Makes the tunnel to ``name`` (label or full name). Raises :class:`Unreachable`."""
-        raise Unreachable("not running")
+        answer = await self._ask("reach", name)
+        assert isinstance(answer, do.Reached)
+        return answer.host_id
 
     async def ping(self, name: str, count: int) -> dict[str, Any]:
         """``name``, ``id``, ``path``, ``endpoint``, ``sent``, ``rtt_ms`` (list; null is lost).
-        Raises :class:`Unreachable`."""
-        raise Unreachable("not running")
+
+        Raises :class:`Unreachable` if the tunnel cannot be made.
+        """
+        host_id = await self.reach(name)
+        times: list[float | None] = []
+        for number in range(count):
+            if number:
+                await asyncio.sleep(_PING_INTERVAL)
+            answer = await self._ask("ping", name)
+            assert isinstance(answer, do.Pong)
+            times.append(None if answer.rtt is None else round(answer.rtt * 1000, 3))
+        peers = self.status()["peers"]
+        peer = next((peer for peer in peers if peer["id"] == str(host_id)), {"name": name})
+        return {
+            "name": peer["name"],
+            "id": str(host_id),
+            "path": peer.get("path"),
+            "endpoint": peer.get("endpoint"),
+            "sent": count,
+            "rtt_ms": times,
+        }
 
     async def lookup(self, name: str) -> dict[str, Any]:
         """``name``, ``id``, ``target``, ``endpoints``, ``info``. Raises :class:`Unreachable`."""
-        raise Unreachable("not running")
+        found = await self._ask("lookup", name)
+        assert isinstance(found, do.Found)
+        return {
+            "name": found.name,
+            "id": str(found.host_id),
+            "target": found.target or None,
+            "endpoints": [endpoint_text(endpoint) for endpoint in found.endpoints],
+            "info": list(found.info),
+        }
+
+    async def _ask(self, request: str, name: str) -> do.Command:
+        if self._driver is None or self._node is None or self._stopping.is_set():
+            raise Unreachable("this host is not running; try again when it is up")
+        method = getattr(self._node, request)
+        answer = await self._requests.ask(self._driver.tell, method, name)
+        if isinstance(answer, do.NotReached):
+            raise Unreachable(answer.reason, answer.no_such_host)
+        return answer
+
+
+def _make_pump(engine: str, device: Device, pair: UdpPair, host_id: IPv6Address) -> Pump:
+    udp4, udp6 = pair.fd(socket.AF_INET), pair.fd(socket.AF_INET6)
+    if engine == "native":
+        from fastpath._pump import NativePump  # only there where it was built
+
+        return NativePump(device.fd, udp4, udp6, host_id.packed, device.vnet_hdr)
+    from tunnel.io.portable_pump import PortablePump
+
+    return PortablePump(device.fd, udp4, udp6, host_id.packed, device.vnet_hdr)
+
+
+def _drops(pump: Pump) -> dict[str, int]:
+    counters = pump.counters().items()
+    return {name.removeprefix("drop_"): n for name, n in counters if name.startswith("drop_")}
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,251 @@
+"""The driver: carries out the node's commands, and tells the node what happened.
+
+Everything of the control plane runs on one asyncio loop; packets do not pass here (the pump's
+threads move them) except those that have no SA yet. Time is CLOCK_BOOTTIME, which goes on while
+the machine sleeps; asyncio's does not, so no timer is set further ahead than a few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from fastpath import types as pump_types
+from fastpath.types import Endpoint, Pump, SaCounters
+from tunnel import commands as do
+from tunnel.io.device import Device, DeviceError
+from tunnel.io.sockets import UdpPair
+from tunnel.node import Node
+
+MARKER = bytes(4)  # RFC 3948 §2.2
+KEEPALIVE = b"\xff"  # RFC 3948 §2.3
+_MAX_SLEEP = 2.0  # seconds: so late, at most, a wake-up from suspend is noticed
+_ACTIVITY = 1.0  # seconds between two readings of the counters
+_FRAMINGS = 4096  # remote endpoints whose way of framing is remembered
+_IKE_OCTETS = 65535
+
+
+def boottime() -> float:
+    """Seconds on the suspend-aware clock, where the system has one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+@dataclass(frozen=True, slots=True)
+class _Framing:
+    """How IKE messages to one remote endpoint go: as its own last one came."""
+
+    marker: bool
+    pair: UdpPair | None  # the extra IKE socket, or ``None`` for the pump's
+
+
+class Driver:
+    """Runs ``node`` over a pump, a device and a zone transport; belongs to one running loop.
+
+    ``answer`` gets the replies to requests (``Reached``, ``NotReached``, ``Found``, ``Pong``) and
+    ``Finished``; ``send_zone`` a DNS message for the rendezvous.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        pump: Pump,
+        device: Device,
+        *,
+        ike_pair: UdpPair | None,
+        send_zone: Callable[[bytes], None],
+        answer: Callable[[do.Command], None],
+    ) -> None:
+        self._node = node
+        self._pump = pump
+        self._device = device
+        self._ike_pair = ike_pair
+        self._send_zone = send_zone
+        self._answer = answer
+        self._log = structlog.get_logger("autotunnel")
+        self._loop = asyncio.get_running_loop()
+        self._framings: OrderedDict[Endpoint, _Framing] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+        self._activity_at = 0.0
+        self._running = False
+
+    # --- Life -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Starts the pump's threads and the node."""
+        self._running = True
+        self._loop.add_reader(self._pump.event_fd(), self._drain)
+        for one in self._ike_sockets():
+            self._loop.add_reader(one.fileno(), self._read_ike, one)
+        self._pump.start()
+        self.tell(self._node.start)
+
+    def stop(self) -> None:
+        """Stops the pump's threads; nothing is read or sent any more. Idempotent."""
+        if not self._running:
+            return
+        self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._pump.event_fd())
+        for one in self._ike_sockets():
+            self._loop.remove_reader(one.fileno())
+        self._pump.stop()
+
+    # --- Towards the node -------------------------------------------------------------------
+
+    def tell(self, method: Callable[..., list[do.Command]], *arguments: Any) -> None:
+        """Calls a method of the node with ``arguments`` and the time, and does what it says."""
+        if self._running:
+            self._carry_out(method(*arguments, boottime(), int(time.time())))
+            self._set_timer()
+
+    def now(self) -> float:
+        """The node's time."""
+        return boottime()
+
+    def read_counters(self) -> None:
+        """Tells the node what its SAs have passed so far."""
+        spis_in, spis_out = self._node.spis()
+        inbound = _present(spis_in, self._pump.inbound_counters)
+        outbound = _present(spis_out, self._pump.outbound_counters)
+        self.tell(self._node.activity, inbound, outbound)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        now = boottime()
+        at = self._node.next_timer()
+        wait = _MAX_SLEEP if at is None else min(max(at - now, 0.0), _MAX_SLEEP)
+        wait = min(wait, max(self._activity_at + _ACTIVITY - now, 0.0))
+        self._timer = self._loop.call_later(wait, self._tick)
+
+    def _tick(self) -> None:
+        now = boottime()
+        at = self._node.next_timer()
+        if at is not None and at <= now:
+            self.tell(self._node.advance)
+        if self._activity_at + _ACTIVITY <= now:
+            self._activity_at = now
+            self.read_counters()
+        else:
+            self._set_timer()
+
+    def _drain(self) -> None:
+        node = self._node
+        for event in self._pump.drain():
+            match event:
+                case pump_types.AcquireEvent(packet):
+                    self.tell(node.acquire, packet)
+                case pump_types.ControlEvent(data, source, marker):
+                    self._remember(source, _Framing(marker, None))
+                    self.tell(node.datagram, data, source)
+                case pump_types.NewSourceEvent(spi, source):
+                    self.tell(node.new_source, spi, source)
+                case pump_types.LifetimeEvent(spi):
+                    self.tell(node.lifetime, spi)
+                case pump_types.UnknownSpiEvent(spi, source):
+                    self.tell(node.unknown_spi, spi, source)
+
+    def _ike_sockets(self) -> list[Any]:
+        return [] if self._ike_pair is None else list(self._ike_pair.sockets.values())
+
+    def _read_ike(self, one: Any) -> None:
+        """IKE without marker on the extra port (RFC 7296 §2: port 500)."""
+        try:
+            data, address = one.recvfrom(_IKE_OCTETS)
+        except OSError:
+            return
+        source = (address[0], address[1])
+        self._remember(source, _Framing(False, self._ike_pair))
+        self.tell(self._node.datagram, data, source)
+
+    def _remember(self, source: Endpoint, framing: _Framing) -> None:
+        """Bounded, since anybody can send: the oldest is forgotten and gets the usual framing."""
+        self._framings.pop(source, None)
+        if framing.marker:
+            return  # the usual one
+        self._framings[source] = framing
+        if len(self._framings) > _FRAMINGS:
+            self._framings.popitem(last=False)
+
+    # --- From the node ----------------------------------------------------------------------
+
+    def _carry_out(self, commands: list[do.Command]) -> None:
+        for command in commands:
+            try:
+                if not self._table(command) and not self._packet(command):
+                    self._rest(command)
+            except DeviceError as problem:
+                self._log.warning(str(problem))
+            except ValueError as problem:  # an endpoint of the zone or of a peer that is none
+                self._log.warning("a command could not be carried out", reason=str(problem))
+
+    def _table(self, command: do.Command) -> bool:
+        pump, device = self._pump, self._device
+        match command:
+            case do.InstallInbound(sa):
+                pump.install_inbound(sa)
+            case do.InstallOutbound(sa):
+                pump.install_outbound(sa)
+            case do.RemoveInbound(spi):
+                pump.remove_inbound(spi)
+            case do.RemoveOutbound(spi):
+                pump.remove_outbound(spi)
+            case do.SetFlow(host_id, spi, endpoint):
+                pump.set_flow(host_id.packed, spi, endpoint)
+            case do.ClearFlow(host_id):
+                pump.clear_flow(host_id.packed)
+            case do.AddRoute(host_id):
+                device.add_route(host_id)
+            case do.RemoveRoute(host_id):
+                device.remove_route(host_id)
+            case _:
+                return False
+        return True
+
+    def _packet(self, command: do.Command) -> bool:
+        pump = self._pump
+        match command:
+            case do.SendIke(data, remote):
+                self._send_ike(data, remote)
+            case do.SendKeepalive(remote):
+                pump.send(KEEPALIVE, remote)
+            case do.SendDummy(spi, endpoint):
+                pump.send_dummy(spi, endpoint)
+            case do.Inject(packet):
+                pump.inject(packet)
+            case do.Deliver(packet):
+                pump.deliver(packet)
+            case do.SendZone(wire):
+                self._send_zone(wire)
+            case _:
+                return False
+        return True
+
+    def _send_ike(self, data: bytes, remote: Endpoint) -> None:
+        framing = self._framings.get(remote)
+        if framing is None:
+            self._pump.send(MARKER + data, remote)
+        elif framing.pair is None:
+            self._pump.send(data, remote)
+        else:
+            framing.pair.send(data, remote)
+
+    def _rest(self, command: do.Command) -> None:
+        if isinstance(command, do.Log):
+            # Keys of fields are chosen by us; only their values may come from the network.
+            getattr(self._log, command.level)(command.text, **dict(command.fields))
+        else:
+            self._answer(command)
+
+
+def _present(
+    spis: tuple[int, ...], read: Callable[[int], SaCounters | None]
+) -> dict[int, SaCounters]:
+    return {spi: counters for spi in spis if (counters := read(spi)) is not None}

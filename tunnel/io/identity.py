@@ -1,0 +1,65 @@
+"""From the configuration and its secret files to who this host is, and whom it knows."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+
+from keys import hostid, store
+from keys.account import Account
+from keys.ike.endpoint import IkeSettings
+from tunnel.config import HostConfig
+from tunnel.peers import Identity, StaticPeer
+from tunnel.settings import NodeSettings
+
+
+def account_of(config: HostConfig) -> Account | None:
+    """The account, its secret read from its file; ``None`` on a host that has none.
+
+    Raises ``keys.store.SecretFileError``.
+    """
+    path = config.account_secret_path()
+    if config.account is None or path is None:
+        return None
+    return store.load_account(config.account.domain, path)
+
+
+def host_id_of(config: HostConfig) -> IPv6Address:
+    """The host id that the file fixes, or that of this boot. Raises ``keys.store.HostIdError``."""
+    fixed = config.host.fixed_id
+    if fixed is not None:
+        return fixed
+    return store.load_or_make_host_id(config.state_dir, store.primary_mac())
+
+
+def identity_of(config: HostConfig, account: Account | None, host_id: IPv6Address) -> Identity:
+    """Who this host is. The target name holds the host id's own EUI-64 (B16, B56)."""
+    return Identity(
+        name=config.fqdn,
+        host_id=host_id,
+        target=hostid.target_label(hostid.eui64_of(host_id)),
+        label=None if account is None else config.host.name,
+        domain=None if account is None else account.domain,
+        psk=None if account is None else account.psk,
+        suites=config.ike.suites,
+    )
+
+
+def static_peers_of(config: HostConfig) -> tuple[StaticPeer, ...]:
+    """The peers of the file. Raises ``keys.store.SecretFileError``."""
+    return tuple(
+        StaticPeer(
+            name=peer.name,
+            host_id=peer.host_id,
+            endpoint=peer.address,
+            psk=store.read_secret(config.psk_path(peer)),
+            suites=peer.suites,
+            mode=peer.mode,
+        )
+        for peer in config.peers
+    )
+
+
+def settings_of(config: HostConfig) -> NodeSettings:
+    """The node's numbers, with those that the file changes."""
+    ike = config.ike
+    return NodeSettings(ike=IkeSettings(child_lifetime=ike.child_lifetime, liveness=ike.liveness))

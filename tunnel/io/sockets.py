@@ -1,0 +1,107 @@
+"""The UDP sockets of a host, and which address the kernel would send from."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from ipaddress import ip_address
+
+from fastpath.types import Endpoint
+
+BUFFER_OCTETS = 4 * 1024 * 1024
+"""Asked for each socket; the kernel gives what ``net.core.rmem_max`` allows."""
+
+# Any address beyond the default route will do: connect() on UDP sends nothing (RFC 5737, RFC 3849).
+_SOMEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+
+
+class SocketError(Exception):
+    """A UDP port cannot be had; the text says cause and fix."""
+
+
+class UdpPair:
+    """The IPv4 and the IPv6 socket of one UDP port, non-blocking; one may be missing."""
+
+    def __init__(self, port: int, key: str) -> None:
+        self.port = port
+        self.sockets: dict[int, socket.socket] = {}
+        try:
+            for family in (socket.AF_INET, socket.AF_INET6):
+                if (one := _bind(family, port, key)) is not None:
+                    self.sockets[family] = one
+        except SocketError:
+            self.close()
+            raise
+        if not self.sockets:
+            raise SocketError("this machine has neither IPv4 nor IPv6; see `ip address`")
+
+    def fd(self, family: int) -> int | None:
+        """The descriptor of one family's socket."""
+        return self.sockets[family].fileno() if family in self.sockets else None
+
+    def send(self, data: bytes, remote: Endpoint) -> bool:
+        """Sends one datagram; false when it could not go (as if it were lost on the way)."""
+        host, port = remote
+        one = self.sockets.get(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        try:
+            ip_address(host)  # never a name, so never a lookup
+            return one is not None and one.sendto(data, (host, port)) == len(data)
+        except (OSError, ValueError):
+            return False
+
+    def close(self) -> None:
+        """Closes both."""
+        for one in self.sockets.values():
+            one.close()
+
+
+def _bind(family: int, port: int, key: str) -> socket.socket | None:
+    """A bound socket; ``None`` where the system lacks the family. Raises :class:`SocketError`."""
+    try:
+        one = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            with contextlib.suppress(OSError):
+                one.setsockopt(socket.SOL_SOCKET, option, BUFFER_OCTETS)
+        one.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))  # noqa: S104 (all of them)
+    except OSError as problem:
+        one.close()
+        if problem.errno == errno.EADDRNOTAVAIL and family == socket.AF_INET6:
+            return None  # IPv6 is compiled in, and switched off
+        raise SocketError(_why_not(port, key, problem)) from None
+    return one
+
+
+def _why_not(port: int, key: str, problem: OSError) -> str:
+    if problem.errno == errno.EADDRINUSE:
+        cause = f"UDP port {port} is in use by another process"
+        return f"{cause}; end that one (`ss -ulpn sport = :{port}` shows it) or change {key}"
+    if problem.errno in (errno.EACCES, errno.EPERM):
+        cause = f"UDP port {port} may not be bound by this user"
+        return f"{cause}; choose a port above 1023 for {key}, or grant CAP_NET_BIND_SERVICE"
+    return f"UDP port {port} cannot be bound ({problem.strerror}); check {key}"
+
+
+def source_towards(remote: str | None, family: int) -> str | None:
+    """The address that the kernel sends from towards ``remote`` (or the default route).
+
+    ``None`` where there is no route, and where the address is no use to anybody else: link-local,
+    unspecified, or loopback unless ``remote`` itself is on loopback.
+    """
+    target = remote or _SOMEWHERE[socket.AddressFamily(family)]
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((target, 53))
+            address = ip_address(probe.getsockname()[0].partition("%")[0])
+    except OSError:
+        return None
+    if address.is_unspecified or address.is_link_local:
+        return None
+    if address.is_loopback and not ip_address(target.partition("%")[0]).is_loopback:
+        return None
+    return str(address)

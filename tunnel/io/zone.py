@@ -1,0 +1,151 @@
+"""The host's line to its rendezvous: which server it is, the transport, and the node's client.
+
+Without ``[rendezvous] server`` the zone's bootstrap SRV records say where it is (B37; RFC 6281's
+TLS names before the others). They are asked of the system's resolver, never of our own stub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any, Protocol
+
+import dns.asyncresolver
+import dns.exception
+import dns.rdatatype
+
+from discovery.client import ClientSettings, ZoneClient
+from discovery.io_transport import ZoneTransport
+from discovery.types import Endpoint, TsigKey
+from keys.account import Account
+from keys.store import random_bytes
+from tunnel.config import HostConfig
+from tunnel.node import Node
+from tunnel.status import endpoint_text
+
+BOOTSTRAP_TLS = ("_dns-update-tls._udp", "_dns-update-tls._tcp")
+BOOTSTRAP_CLEAR = ("_dns-update._udp",)
+"""SRV names below the domain, in the order in which they are tried (dns.md §1)."""
+
+_FIND_TIMEOUT = 5.0  # seconds
+_FIND_AGAIN = 30.0  # seconds
+
+
+class Tell(Protocol):
+    """How the node is told something: a method of it, and its arguments without the time."""
+
+    def __call__(self, method: Callable[..., Any], *arguments: Any) -> None:
+        """Does what the node then says."""
+
+
+class ZoneLink:
+    """All of one host's I/O with its rendezvous; without an account it does nothing."""
+
+    def __init__(self, config: HostConfig, account: Account | None) -> None:
+        self._config = config
+        self._account = account
+        self._transport: ZoneTransport | None = None
+        self._finding: asyncio.Task[None] | None = None
+        self.server: Endpoint | None = config.rendezvous.endpoint if account else None
+        self.client: ZoneClient | None = None
+        if account is not None:
+            self.client = ZoneClient(
+                domain=account.domain,
+                label=config.host.name,
+                key=self._key(account),
+                random=random_bytes,
+                settings=ClientSettings(reliable=config.rendezvous.transport != "udp"),
+            )
+
+    @staticmethod
+    def _key(account: Account) -> TsigKey:
+        return TsigKey(account.tsig_name, account.tsig_secret)
+
+    @property
+    def server_address(self) -> str | None:
+        """The rendezvous' address, where we know it as one."""
+        try:
+            return None if self.server is None else str(ip_address(self.server[0]))
+        except ValueError:
+            return None
+
+    @property
+    def server_text(self) -> str | None:
+        """The rendezvous as ``status`` shows it."""
+        return endpoint_text(self.server)
+
+    @property
+    def transport_name(self) -> str | None:
+        """How we talk with it: "tls", "tcp" or "udp"."""
+        return None if self._account is None else self._config.rendezvous.transport
+
+    def send(self, wire: bytes) -> None:
+        """Sends a message of the client machine."""
+        if self._transport is not None:
+            self._transport.send(wire)
+
+    async def start(self, node: Node, tell: Tell) -> None:
+        """Begins to connect; what comes goes to ``node`` by ``tell``."""
+        if self._account is None:
+            return
+        if self.server is not None:
+            self._connect(self._account, node, tell)
+        else:
+            self._finding = asyncio.create_task(self._find(self._account, node, tell))
+
+    def _connect(self, account: Account, node: Node, tell: Tell) -> None:
+        assert self.server is not None
+        settings = self._config.rendezvous
+        self._transport = ZoneTransport(
+            server=self.server,
+            transport=settings.transport,
+            domain=account.domain,
+            key=self._key(account),
+            pin=settings.pin_octets,
+            on_message=lambda wire: tell(node.zone_message, wire),
+            on_up=lambda: tell(node.zone_up),
+            on_down=lambda reason: tell(node.zone_down, reason),
+        )
+        self._transport.start()
+
+    async def _find(self, account: Account, node: Node, tell: Tell) -> None:
+        while self.server is None:
+            self.server = await find_rendezvous(account.domain, self._config.rendezvous.transport)
+            if self.server is None:
+                reason = f"no SRV record below {account.domain} names it; set rendezvous.server"
+                tell(node.zone_down, reason)
+                await asyncio.sleep(_FIND_AGAIN)
+        self._connect(account, node, tell)
+
+    def network_changed(self) -> None:
+        """Our addresses changed: the connection is opened anew at once."""
+        if self._transport is not None:
+            self._transport.reset()
+
+    async def close(self) -> None:
+        """Ends all of it."""
+        if self._finding is not None:
+            self._finding.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._finding
+        if self._transport is not None:
+            await self._transport.stop()
+
+
+async def find_rendezvous(domain: str, transport: str) -> Endpoint | None:
+    """The server that the zone's own SRV records name (B37), or ``None``."""
+    for service in BOOTSTRAP_TLS if transport == "tls" else BOOTSTRAP_CLEAR:
+        try:
+            answer = await dns.asyncresolver.resolve(
+                f"{service}.{domain}.", dns.rdatatype.SRV, lifetime=_FIND_TIMEOUT
+            )
+        except (dns.exception.DNSException, OSError):
+            continue
+        # RFC 2782: lowest priority first; a target of "." says that there is no such service.
+        for record in sorted(answer, key=lambda one: (one.priority, -one.weight)):
+            target = record.target.to_text(omit_final_dot=True)
+            if target:
+                return target, record.port
+    return None
