@@ -11,6 +11,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAIN = "alice.members.example"
+NOBODY = "127.0.0.1:9"
+"""A rendezvous that is not there: the discard port, where nothing listens."""
 
 
 class Person:
@@ -47,7 +49,7 @@ class Person:
         return facts
 
     def init(self) -> None:
-        done = self.ours("init", DOMAIN, "--rendezvous", "203.0.113.10", "--name", "desk")
+        done = self.ours("init", DOMAIN, "--rendezvous", NOBODY, "--name", "desk")
         assert done.returncode == 0, done.stderr
         state = self.home / "state"
         text = self.config.read_text()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,7 @@ def config(owner: Person) -> HostConfig:
 
 
 def test_every_finding_has_the_same_four_fields(owner: Person) -> None:
-    done = owner.ours("doctor", "--json")
-    assert done.returncode in (0, 1)  # there may be no rendezvous at 203.0.113.10 to reach
-    facts = json.loads(done.stdout)
-    assert facts["schema"] == "autotunnel/doctor/v1"
+    facts = owner.json("doctor", code=1)
     assert {"python", "engine", "config", "secret", "tun", "capability", "port", "resolver"} <= {
         one["check"] for one in facts["findings"]
     }
@@ -49,6 +45,13 @@ def test_a_broken_configuration_is_a_finding_and_not_the_end(owner: Person) -> N
     assert "hots: unknown table" in found["found"]
     assert 'did you mean "host"?' in found["fix"]
     assert finding(facts, "python")["state"] == "ok"
+
+
+def test_a_rendezvous_that_does_not_answer_is_found(owner: Person) -> None:
+    found = finding(owner.json("doctor", code=1), "rendezvous")
+    assert found["state"] == "failed"
+    assert found["found"] == "127.0.0.1:9: connection refused"
+    assert "check that the rendezvous runs" in found["fix"]
 
 
 def test_a_careless_secret_is_found(config: HostConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 import time
@@ -39,6 +40,7 @@ NameOption = Annotated[
 ]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 365 * 86400
+_PIN_PATIENCE = 3.0  # seconds; `invite` works without a network, and must not seem to hang
 
 
 def register(app: typer.Typer) -> None:
@@ -127,7 +129,7 @@ def invite(
     until = int(time.time()) + length
     identity = store.random_bytes(invitation.ID_SIZE)
     server, dns_port, tls_port = _rendezvous_of(settings)
-    pin = known_pin(settings)
+    pin = _pin(settings, account)
     token = invitation.encode(
         invitation.Invitation(
             domain=account.domain,
@@ -161,9 +163,22 @@ def _rendezvous_of(settings: HostConfig) -> tuple[str, int | None, int | None]:
     return server, port, None
 
 
-def known_pin(settings: HostConfig) -> bytes | None:
-    """The pin of the rendezvous: the configuration's, else ``None``."""
-    return settings.rendezvous.pin_octets
+def _pin(settings: HostConfig, account: Account) -> bytes | None:
+    """The pin of the rendezvous: the configuration's, else what the rendezvous itself proves now.
+
+    ``None`` without TLS, or while there is no network: the token works without, but then the
+    joining host cannot tell the rendezvous from somebody in the middle before it has joined.
+    """
+    from tunnel.cli.probe import look
+
+    server = settings.rendezvous.endpoint
+    if settings.rendezvous.pin_octets is not None or settings.rendezvous.transport != "tls":
+        return settings.rendezvous.pin_octets
+    assert server is not None  # _rendezvous_of has seen to it
+    seen = asyncio.run(look(settings, server, account, _PIN_PATIENCE))
+    if seen.problem is not None:
+        say(f"the token carries no pin of the rendezvous: {seen.problem}", style="yellow")
+    return seen.pin
 
 
 def load_account(settings: HostConfig) -> Account:

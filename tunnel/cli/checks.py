@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import shutil
@@ -196,6 +197,25 @@ def _text(endpoint: Endpoint) -> str:
 
 
 def rendezvous(config: HostConfig) -> list[Finding]:
-    """The rendezvous answers, its pin is right, and our clocks agree."""
-    _ = config
-    return []
+    """The rendezvous answers, its key is proven, and it takes our signature and our clock."""
+    from keys import store
+    from tunnel.cli.probe import look
+
+    path, server = config.account_secret_path(), config.rendezvous.endpoint
+    if config.account is None or path is None:
+        return []
+    if server is None:
+        found = "rendezvous.server is left out: the zone's SRV names are asked when the host is up"
+        return [Finding("rendezvous", State.WARNING, found, "see `autotunnel status`, or name it")]
+    try:
+        account = store.load_account(config.account.domain, path)
+    except store.SecretFileError:
+        return []  # told already, and nothing can be signed without it
+    seen = asyncio.run(look(config, server, account))
+    if seen.problem is not None:
+        found, _, fix = seen.problem.partition("; ")
+        fix = fix or "check the network, and rendezvous.server"
+        return [Finding("rendezvous", State.FAILED, found, fix)]
+    found = f"{_text(server)} ({config.rendezvous.transport}) takes our signature and our clock"
+    pin = f"; its pin is {seen.pin.hex()}" if seen.pin else ""
+    return [Finding("rendezvous", State.OK, found + pin)]

@@ -81,6 +81,8 @@ def is_running(config: HostConfig) -> bool:
 
 def _tell(findings: list[Finding]) -> None:
     table = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        table.add_column(overflow="fold")
     for finding in findings:
         said = finding.found + (f"; {finding.fix}" if finding.fix else "")
         table.add_row(finding.check, Text(finding.state.value, _STYLES[finding.state]), said)
