@@ -52,6 +52,7 @@ connections {{
     version = 2
     local_addrs = {local}
     remote_addrs = {remote}
+    remote_port = {remote_port}
     proposals = {ike}
     encap = yes
     rekey_time = 4h
@@ -101,6 +102,7 @@ class Charon:
         ike: str = "aes128gcm16-prfsha256-x25519",
         esp: str = "aes128gcm16",
         child_rekey: str = "1h",
+        remote_port: int = 4500,
     ) -> None:
         self.machine = machine
         self.folder = machine.folder / "charon"
@@ -120,6 +122,7 @@ class Charon:
                 ike=ike,
                 esp=esp,
                 child_rekey=child_rekey,
+                remote_port=remote_port,
             )
         )
         machine.ip("address", "add", f"{local_inner}/128", "dev", "lo", "nodad")

@@ -68,6 +68,11 @@ def _number(spi: object) -> int:
 
 @pytest.fixture
 def pair(lab: Lab) -> Pair:
+    return make_pair(lab)
+
+
+def make_pair(lab: Lab, remote_port: int = 4500) -> Pair:
+    """Both up; ``remote_port`` is where charon sends its first message."""
     net = lab.switch("net")
     ours, theirs = lab.machines_of("laptop", "gateway")
     net.plug(ours, "eth0", "192.0.2.1/24")
@@ -81,6 +86,7 @@ def pair(lab: Lab) -> Pair:
         local_inner=THEIRS,
         remote_inner=OURS,
         psk=PSK,
+        remote_port=remote_port,
     )
     host = HostMachine(ours)
     host.config.write_text(CONFIG)
@@ -88,6 +94,8 @@ def pair(lab: Lab) -> Pair:
     secret.touch(mode=0o600)
     secret.write_bytes(PSK + b"\n")
     host.settle()
+    if remote_port == 500:
+        host.change("host", {"ike_port": 500})
     host.up()
     return Pair(host, charon)
 
@@ -113,7 +121,11 @@ def test_a_packet_makes_the_tunnel_and_data_flows_both_ways(pair: Pair) -> None:
     check_both_ways(pair)
 
 
-def test_charon_may_begin(pair: Pair) -> None:
+@pytest.mark.parametrize("port", [4500, 500])
+def test_charon_may_begin(lab: Lab, port: int) -> None:
+    """From its port 500 it sends IKE to our 4500 without the non-ESP marker; and it may insist
+    on port 500, where we then listen too (RFC 7296 §2.23)."""
+    pair = make_pair(lab, port)
     pair.charon.initiate()
     check_both_ways(pair)
 

@@ -105,20 +105,8 @@ class HostMachine(_Machine):
             self.change("resolver", {"listen": f"{stub}:53"})
 
     def up(self) -> None:
-        """Start ``up`` and wait until it answers; with an account, until the zone knows it."""
-        process = self._start("up")
-
-        def ready() -> bool:
-            if not process.running:
-                raise LabError(f"up ended with {process.returncode}:\n{process.tail()}")
-            status = self.try_status()
-            if status is None:
-                return False
-            return "account" not in tomlkit.parse(self.config.read_text()) or bool(
-                status["zone"].get("published", True)
-            )
-
-        wait_until(ready, READY_SECONDS, f"up is ready; it said:\n{process.tail()}")
+        """Start ``up`` and wait until it says that it is up: its records stand in the zone."""
+        self._start("up").wait_for(" is up", READY_SECONDS)
 
     def down(self, timeout: float = 20.0) -> int:
         """Run ``down`` and wait for the daemon's end; its exit code."""

@@ -75,6 +75,7 @@ class Process:
         self.name = name
         self.argv = tuple(argv)
         self.log = log
+        self._log_start = log.stat().st_size if log.exists() else 0
         with contextlib.ExitStack() as files:
             errors = files.enter_context(log.open("ab"))
             out = files.enter_context(stdout_file.open("wb")) if stdout_file else errors
@@ -107,8 +108,8 @@ class Process:
         return self._popen.poll() is None
 
     def output(self) -> str:
-        """All that it has said so far."""
-        return self.log.read_text(errors="replace")
+        """All that it has said so far (the log may also hold what earlier ones said)."""
+        return self.log.read_bytes()[self._log_start :].decode(errors="replace")
 
     def tail(self) -> str:
         """The last lines of what it said, for an error message."""
