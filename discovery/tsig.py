@@ -324,13 +324,13 @@ def _locate(wire: bytes) -> tuple[TsigRecord, int] | None:
     parser = dns.wire.Parser(wire)
     _, _, questions, *counts = parser.get_struct("!HHHHHH")
     for _ in range(questions):
-        dns.name.from_wire_parser(parser)
+        _skip_name(parser)
         parser.get_bytes(4)
     total = sum(counts)
     found: tuple[TsigRecord, int] | None = None
     for index in range(total):
         start = parser.current
-        name = dns.name.from_wire_parser(parser)
+        _skip_name(parser)
         rdtype, rdclass, ttl, length = parser.get_struct("!HHIH")
         if rdtype != TSIG_TYPE:
             parser.get_bytes(length)
@@ -339,11 +339,24 @@ def _locate(wire: bytes) -> tuple[TsigRecord, int] | None:
             raise _FormatError("TSIG is not the last additional record")
         if rdclass != CLASS_ANY or ttl:
             raise _FormatError("TSIG has a wrong class or TTL")
+        owner = dns.name.from_wire_parser(dns.wire.Parser(wire, start))
         with parser.restrict_to(length):
-            found = _read_record(name, parser), start
+            found = _read_record(owner, parser), start
     if parser.remaining():
         raise _FormatError("octets after the last record")
     return found
+
+
+def _skip_name(parser: dns.wire.Parser) -> None:
+    """Step over a name without following it: thousands of pointers to one long name would cost a
+    stranger one message and us a second of work before any MAC is checked."""
+    while size := parser.get_uint8():
+        if size >= 0xC0:
+            parser.get_uint8()
+            return
+        if size > 63:
+            raise _FormatError("a label has an unknown type")
+        parser.get_bytes(size)
 
 
 def _read_record(owner: dns.name.Name, parser: dns.wire.Parser) -> TsigRecord:

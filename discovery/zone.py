@@ -16,6 +16,7 @@ Accounts share nothing but the process: each has its own content, limits and mem
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -41,6 +42,11 @@ SHA256: Final = "hmac-sha256"
 FORGET_AFTER: Final = 86400
 """Seconds after its expiry at which a used invitation is forgotten (its expiry refuses it; the day
 is for clocks that were set back)."""
+
+UNSIGNED_ENTRIES: Final = 32
+SIGNED_ENTRIES: Final = 2048
+"""Questions and records in a message, without and with a right signature, above which it is refused
+unread. An ordinary query has two."""
 
 _TXT = int(dns.rdatatype.TXT)
 _TSIG_ROOM: Final = 340  # octets: the longest TSIG record of an error
@@ -188,11 +194,15 @@ class ZoneServer:
         if len(wire) < message.HEADER_SIZE or wire[2] & 0x80:
             self.counters["dropped"] += 1
             return []
-        verdict = tsig.verify(wire, self._find_key, unix)
         job = _Job(self, wire, source, transport, unix)
+        verdict = tsig.verify(wire, self._find_key, unix)
+        if isinstance(verdict, tsig.Verified):
+            return job.answer(verdict)
+        if not job.is_modest:
+            return [job.bare("large", message.REFUSED)]
         if isinstance(verdict, tsig.TsigFailure):
             return [job.tsig_failed(verdict)]
-        return job.answer(verdict if isinstance(verdict, tsig.Verified) else None)
+        return job.answer(None)
 
     def zone_of(self, name: dns.name.Name) -> _Zone | None:
         """Return the zone that a name belongs to: the closest one above it."""
@@ -254,8 +264,31 @@ class _Job:
 
     # --- Outcomes before the message is understood ---
 
+    @property
+    def opcode(self) -> int:
+        """The OPCODE of the header."""
+        return self._wire[2] >> 3 & 15
+
+    @property
+    def is_modest(self) -> bool:
+        """Say whether a message that nobody signed is small enough to be read at all: reading
+        names is work, and strangers should not be able to order much of it."""
+        return self._entries <= UNSIGNED_ENTRIES
+
+    @property
+    def _entries(self) -> int:
+        counts: tuple[int, ...] = struct.unpack_from("!HHHH", self._wire, 4)
+        return sum(counts)
+
+    def bare(self, kind: str, rcode: int, verified: tsig.Verified | None = None) -> bytes:
+        """Answer with a header alone."""
+        self._server.count(f"{kind}.{_RCODES[rcode]}", self._source)
+        return self._sign(message.header_only(self._wire, rcode), verified)
+
     def tsig_failed(self, failure: tsig.TsigFailure) -> bytes:
         """Answer by the table of RFC 8945 §5.2."""
+        if self.opcode not in _KINDS:  # its form is another's, such as DSO's (RFC 8490 §5.4)
+            return self.bare("other", message.NOTIMP)
         what = _TSIG_ERRORS.get(failure.error, "FORMERR")
         self._server.count(f"tsig.{what}", self._source, reason=failure.reason)
         if failure.rcode == message.FORMERR:
@@ -273,12 +306,13 @@ class _Job:
 
     def answer(self, verified: tsig.Verified | None) -> list[bytes]:
         """Answer a message that is unsigned or signed well."""
-        opcode = self._wire[2] >> 3 & 15
-        kind = _KINDS.get(opcode, "other")
+        kind = _KINDS.get(self.opcode, "other")
         if kind == "other":
-            return [self._bare(kind, message.NOTIMP, verified)]
+            return [self.bare(kind, message.NOTIMP, verified)]
+        if self._entries > SIGNED_ENTRIES:
+            return [self.bare("large", message.REFUSED, verified)]
         asker = self._server.asker(verified.record.key_name) if verified else None
-        if opcode == message.OPCODE_UPDATE and asker is not None:
+        if kind == "update" and asker is not None:
             again = asker.zone.answered.find(self._wire, self._unix)
             if again is not None:
                 self._server.count("update.repeated", self._source)
@@ -286,10 +320,10 @@ class _Job:
         try:
             request = message.read_request(verified.message if verified else self._wire)
         except FormatError:
-            return [self._bare(kind, message.FORMERR, verified)]
+            return [self.bare(kind, message.FORMERR, verified)]
         if request.edns is not None and request.edns.version:
             reply = Reply(rcode=message.BADVERS)
-        elif opcode == message.OPCODE_UPDATE:
+        elif kind == "update":
             reply = self._update(request, asker)
         elif asker is not None and asker.invitation is not None:
             kind = "invitation"
@@ -309,10 +343,6 @@ class _Job:
             until = verified.record.time_signed + verified.record.fudge
             asker.zone.answered.remember(self._wire, wire, until, self._unix)
         return [wire]
-
-    def _bare(self, kind: str, rcode: int, verified: tsig.Verified | None) -> bytes:
-        self._server.count(f"{kind}.{_RCODES[rcode]}", self._source)
-        return self._sign(message.header_only(self._wire, rcode), verified)
 
     # --- The three things that can be asked ---
 
