@@ -70,7 +70,7 @@ def init(
     refuse_overwrite([path, key, serve])
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     store.save_account_secret(key, new_secret(store.random_bytes))
-    text = host_toml(label=label, domain=domain, server=rendezvous, transport=transport, pin=None)
+    text = host_toml(label=label, domain=domain, server=rendezvous, transport=transport)
     write_new(path, text, 0o644)
     write_new(serve, serve_toml(domain=domain, rendezvous=rendezvous, transport=transport), 0o644)
     files = {"config": str(path), "secret_file": str(key), "serve_config": str(serve)}
@@ -203,7 +203,10 @@ def join(
     path = config_path(config)
     key = path.parent / KEY_FILE
     refuse_overwrite([path, key])  # before the token is used up
-    secret, pin = _redeem(invited)
+
+    from tunnel.cli.joining import redeem  # slow to load
+
+    secret = asyncio.run(redeem(invited))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     store.save_account_secret(key, secret)
     server, transport = _rendezvous_for(invited)
@@ -212,7 +215,6 @@ def join(
         domain=invited.domain,
         server=server,
         transport=transport,
-        pin=pin.hex() if pin else None,
     )
     write_new(path, text, 0o644)
     if as_json:

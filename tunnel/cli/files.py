@@ -70,10 +70,12 @@ def write_new(path: Path, text: str, mode: int) -> None:
         os.fsync(file.fileno())
 
 
-def host_toml(
-    *, label: str, domain: str, server: str | None, transport: str, pin: str | None
-) -> str:
-    """The text of a host's config.toml."""
+def host_toml(*, label: str, domain: str, server: str, transport: str) -> str:
+    """The text of a host's config.toml.
+
+    No pin is written: the account's signed record proves the rendezvous' key at every connection
+    (decision 0003), and goes on to do so when that key is replaced.
+    """
     document = tomlkit.document()
     document.add(tomlkit.comment("autotunnel: this host. `autotunnel doctor` checks this file."))
     document.add(tomlkit.nl())
@@ -87,18 +89,13 @@ def host_toml(
     _entry(account, "domain", domain)
     _entry(account, "secret_file", KEY_FILE, "relative to this file; mode 0600")
     rendezvous = _table(document, "rendezvous")
-    if server is None:
-        rendezvous.add(tomlkit.comment("the server is found through the zone's SRV names"))
-    else:
-        _entry(rendezvous, "server", server)
+    _entry(rendezvous, "server", server)
     _entry(
         rendezvous,
         "transport",
         transport,
         '"tls", "tcp" or "udp"; only tls hides names from eavesdroppers',
     )
-    if pin is not None:
-        _entry(rendezvous, "pin", pin, "SHA-256 of the server's public key, from the token")
     resolver = _table(document, "resolver")
     _entry(resolver, "listen", "127.0.0.1:4553", "`autotunnel doctor` says how names get here")
     return tomlkit.dumps(document)
