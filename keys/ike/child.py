@@ -54,10 +54,16 @@ class Child:
     delete_at: float | None = None
     remove_at: float | None = None
 
-    @property
-    def successor(self) -> Child | None:
-        """The child that carries the traffic after this one."""
-        return self.mine or self.theirs
+    def heir(self) -> Child | None:
+        """Who carries our traffic when the peer deletes this one (RFC 7296 §2.8).
+
+        By its Delete the peer says that it holds what has replaced this child; what we made
+        ourselves after that the peer has held from the start.
+        """
+        heir = self.mine or self.theirs
+        while heir is not None and heir.mine is not None:
+            heir = heir.mine
+        return heir
 
 
 def wanted(policy: PeerPolicy, groups: Sequence[str] = ()) -> dict[TransformType, list[Transform]]:

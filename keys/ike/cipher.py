@@ -18,6 +18,7 @@ from dataclasses import replace
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
+from keys.ike.errors import InvalidSyntaxError
 from keys.ike.header import HEADER_OCTETS, Header
 from keys.ike.keymat import SALT_OCTETS
 from keys.ike.payloads import GENERIC, Payload, PayloadType, decode_chain, encode_chain
@@ -77,5 +78,7 @@ class MessageCipher:
 
 def inner_payloads(data: bytes, plain: bytes) -> list[Payload]:
     """The payloads inside an opened SK payload of message ``data``; raises InvalidSyntaxError."""
-    pad = plain[-1]
-    return decode_chain(data[HEADER_OCTETS], plain[: max(0, len(plain) - 1 - pad)])
+    end = len(plain) - 1 - plain[-1]
+    if end < 0:
+        raise InvalidSyntaxError("the padding is longer than the SK payload")
+    return decode_chain(data[HEADER_OCTETS], plain[:end])

@@ -123,7 +123,7 @@ class CreateChild:
             sa.ctx.free_spi(self._spi_in)
             close(sa, str(wrong), now)
             return
-        if self.old is None or self.old.sa.spi_in not in sa.children:
+        if self.old is None:
             sa.send_on(child)
         else:
             self.old.mine = child
@@ -183,9 +183,15 @@ class CreateChild:
 
 
 def rekey(sa: IkeSa, child: Child, now: float) -> None:
-    """Begins the rekey of a child, once."""
-    child.rekey_at = float("inf")
-    if child.state is ChildState.ACTIVE and not child.rekeying and not child.theirs:
+    """Begins the rekey of a child, once.
+
+    One that the peer has just made waits: as long as we do not send on it, the peer may not
+    have our answer, and would not know what we want to rekey.
+    """
+    if sa.sending is not child:
+        child.rekey_at = now + sa.ctx.settings.rekey_retry
+    elif child.state is ChildState.ACTIVE and not child.rekeying:
+        child.rekey_at = float("inf")
         sa.enqueue(CreateChild(child), now)
 
 
@@ -272,10 +278,12 @@ def settle(sa: IkeSa, old: Child, now: float) -> None:
     mine, theirs = old.mine, old.theirs
     if mine is not None and theirs is not None:
         if mine.nonces.lowest < theirs.nonces.lowest:
-            # Ours is redundant: we close it; the peer, whose child survives, deletes the old.
+            # Ours is redundant: we close it; the peer, whose child survives, deletes the old
+            # as soon as it has our answer. Until then it may not be able to receive on its own.
             old.mine, old.delete_at = None, None
             old.state = ChildState.REPLACED
-            sa.send_on(theirs)
+            if sa.sending is mine:
+                sa.send_on(old)
             delete_child(sa, mine, now)
         else:
             theirs.state = ChildState.REPLACED

@@ -49,8 +49,10 @@ class Liveness:
         return Contents()
 
     def tries(self, sa: IkeSa) -> int:
-        """Fewer than elsewhere, so that a dead peer is found out in about 20 s."""
-        return sa.ctx.settings.liveness_tries
+        """Fewer than elsewhere, so that a dead peer is found out in about 20 s; not so when
+        something else waits for the answer, and nothing says that the peer is dead."""
+        settings = sa.ctx.settings
+        return settings.retransmit_tries if self._then else settings.liveness_tries
 
     def answered(self, sa: IkeSa, answer: Contents, now: float) -> None:
         """The peer lives."""
@@ -172,9 +174,8 @@ def _closed_by_peer(sa: IkeSa, now: float) -> Answer:
 
 def _close_children(sa: IkeSa, closed: list[Child]) -> None:
     for child in closed:
-        # Its successor takes the traffic before it goes (RFC 7296 §2.8).
-        heir = child.theirs
-        if heir is not None and heir.sa.spi_in in sa.children and child.mine is None:
+        heir = child.heir()
+        if heir is not None and sa.sending is child:
             sa.send_on(heir)
         sa.remove_child(child)
 

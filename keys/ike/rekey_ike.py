@@ -189,6 +189,8 @@ def settle(old: IkeSa, now: float) -> None:
             old.bequeath(theirs, now)
             close(mine, f"another IKE SA with {old.name} stands", now)
         else:
+            # The peer deletes its own; it may have forgotten it over our Delete of the old one.
+            theirs.retire(now)
             old.bequeath(mine, now)
             close(old, f"another IKE SA with {old.name} stands", now)
     elif mine is not None:

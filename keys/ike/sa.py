@@ -224,13 +224,16 @@ class IkeSa:
 
     def heard(self, now: float, remote: Endpoint | None = None) -> None:
         """A fresh authenticated message came (RFC 7296 §2.4); the peer is where it came from,
-        unless we are behind a NAT ourselves and might be deceived (§2.23).
+        unless we are behind a NAT ourselves and might be deceived (§2.23). An initiator moves
+        to port 4500 with its IKE_AUTH request, in any case.
 
         Only IKE follows at once: ESP goes there when the peer has answered from there too.
         """
         self.last_heard = max(self.last_heard, now)
         self.unanswered_since = None
-        if remote is not None and remote != self.remote and self.behind_nat is not True:
+        begins = self.state is SaState.HALF_OPEN
+        follow = begins or self.behind_nat is not True
+        if remote is not None and remote != self.remote and follow:
             self.remote = remote
             self.unproven = self.is_established
 
@@ -266,12 +269,15 @@ class IkeSa:
         new.children, self.children = self.children, {}
         new.sending, self.sending = self.sending, None
         new.remote = self.remote
-        self.state = SaState.REKEYED
-        self.rekey_at = None
-        # Its creator deletes it; one that never does is forgotten.
-        self.expires_at = now + self.ctx.settings.half_open_timeout
+        self.retire(now)
         while self.queue:
             new.enqueue(self.queue.popleft(), now)
+
+    def retire(self, now: float) -> None:
+        """Waits for its creator's Delete, and is forgotten if that never comes."""
+        self.state = SaState.REKEYED
+        self.rekey_at = None
+        self.expires_at = now + self.ctx.settings.half_open_timeout
 
     # --- the end ---
 
