@@ -1,0 +1,30 @@
+"""Where peers are: what a host publishes, how it finds the others, and who keeps it.
+
+A DNS zone that the person owns is the whole control plane. A *host* publishes its *records*
+(:mod:`discovery.records`): its host id, which stays, and its *endpoint*, which changes. Whoever
+wants to reach it asks for both (:mod:`discovery.lookup`, B48). Every question, update and answer is
+signed with the account's TSIG key (:mod:`discovery.tsig`); unsigned ones learn the way to the
+*rendezvous*, the server that holds the zone, and no more.
+
+::
+
+      node                                                          rendezvous
+       │ publish, lookup                                             ▲      │
+       ▼                                                             │      ▼
+    client ── registration, lookup ── exchange ── io_transport ── io_serve  zone ── update, answers
+                (pure machines)       (TSIG)      TLS, TCP, UDP             │
+                                                                          store ── io_store
+
+The host's side: :mod:`~discovery.client` is the machine, :mod:`~discovery.exchange` one signed
+question and the judgement of its answer, :mod:`~discovery.pinning` the proof of the rendezvous' TLS
+key, :mod:`~discovery.redeem` how an invitation becomes the account secret.
+
+The rendezvous' side: :mod:`~discovery.zone` is the machine, :mod:`~discovery.update` the rules of
+RFC 2136, :mod:`~discovery.answers` who may learn what, :mod:`~discovery.store` what it remembers.
+
+For applications there is the stub resolver (:mod:`~discovery.stub`): it answers the account's names
+when the tunnel stands, and forwards the rest.
+
+Everything but ``io_*.py`` is pure: DNS messages are bytes, ``now`` is monotonic seconds and ``unix``
+the wall clock, which only TSIG needs. The room imports nothing of ours.
+"""
