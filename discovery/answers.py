@@ -6,13 +6,13 @@ and a refusal never says whether a name is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import dns.name
 import dns.rdatatype
 
-from discovery import bootstrap, message
+from discovery import message
 from discovery.content import CNAME, NS, SOA, ZoneContent
 from discovery.message import TYPE_ANY, Question, Reply, refuse
 from discovery.store import RecordSet
@@ -42,9 +42,11 @@ def answer_signed(content: ZoneContent, question: Question) -> Reply:
     return reply
 
 
-def answer_unsigned(content: ZoneContent, question: Question) -> Reply:
-    """Answer a question of anyone: the way to the server, and no more."""
-    if question.name in bootstrap.public_names(content.origin) and question.rdtype != TYPE_ANY:
+def answer_unsigned(
+    content: ZoneContent, question: Question, public: Collection[dns.name.Name]
+) -> Reply:
+    """Answer a question of anyone: the way to the server (``public`` names), and no more."""
+    if question.name in public and question.rdtype != TYPE_ANY:
         return answer_signed(content, question)
     if question.name == content.origin and question.rdtype in (SOA, NS):
         return answer_signed(content, question)

@@ -354,7 +354,7 @@ class _Job:
         if zone is None or question.rdclass not in (message.IN, message.CLASS_ANY):
             return refuse("this server does not hold that zone, and does not ask others")
         if asker is None:
-            return answers.answer_unsigned(zone.content, question)
+            return answers.answer_unsigned(zone.content, question, zone.public)
         if asker.zone is not zone:
             return refuse("this key is of another account")
         if question.rdtype in (message.TYPE_IXFR, message.TYPE_AXFR):

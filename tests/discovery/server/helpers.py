@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import struct
 from dataclasses import dataclass, field
+from functools import cache
 
 import dns.message
 import dns.name
@@ -57,6 +58,7 @@ def key_of(domain: str, algorithm: str = "hmac-sha256") -> TsigKey:
     return TsigKey(domain + ".", secret_of(domain), algorithm)
 
 
+@cache
 def name_wire(text: str) -> bytes:
     return dns.name.from_text(text).to_wire()
 
