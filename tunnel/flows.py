@@ -24,6 +24,7 @@ class Flows:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._leaving: dict[tuple[bool, int], Peer] = {}  # (inbound, SPI): whose last count is due
 
     def install_inbound(self, child: ChildSa) -> None:
         """Receives on ``child`` from now on."""
@@ -55,11 +56,19 @@ class Flows:
         core.emit(RemoveInbound(spi_in))
         if peer is not None:
             peer.children.pop(spi_in, None)
-            peer.received.add(peer.inbound.pop(spi_in, None))
-            peer.sent.add(peer.outbound.pop(spi_out, None))
+            self._leaving[True, spi_in] = self._leaving[False, spi_out] = peer
             if peer.current is not None and peer.current.spi_in == spi_in:
                 core.unpoint(peer)
         core.emit(RemoveOutbound(spi_out))
+
+    def removed(self, spi: int, inbound: bool, counters: SaCounters | None) -> None:
+        """The engine has forgotten an SA; these are its last counters."""
+        peer = self._leaving.pop((inbound, spi), None)
+        if peer is None:
+            return
+        present, gone = (peer.inbound, peer.received) if inbound else (peer.outbound, peer.sent)
+        before = present.pop(spi, None)
+        gone.add(before if counters is None else counters)
 
     def drop_all(self, peer: Peer) -> None:
         """Nothing is left with ``peer``."""

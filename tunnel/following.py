@@ -12,6 +12,7 @@ from __future__ import annotations
 from fastpath.types import Endpoint
 from tunnel.core import Core
 from tunnel.peers import Peer
+from tunnel.status import endpoint_text
 
 
 class Following:
@@ -52,7 +53,12 @@ class Following:
         if peer.candidate is None or peer.current is None:
             return
         endpoint, peer.candidate = peer.candidate, None
-        self._core.log("info", f"{peer.name} moved", old=peer.endpoint, new=endpoint)
+        self._core.log(
+            "info",
+            f"{peer.name} moved",
+            old=endpoint_text(peer.endpoint),
+            new=endpoint_text(endpoint),
+        )
         self._core.point(peer, endpoint)
 
     def advance(self) -> None:

@@ -27,7 +27,7 @@ from tunnel.following import Following
 from tunnel.peers import Identity, PeerTable, StaticPeer
 from tunnel.pings import Pings
 from tunnel.settings import NodeSettings
-from tunnel.status import peer_status
+from tunnel.status import endpoint_text, peer_status
 
 if TYPE_CHECKING:
     from discovery.client import ZoneClient
@@ -170,6 +170,11 @@ class Node:
         self._turn(now, unix)
         self._flows.activity(inbound, outbound)
         return self._done()
+
+    def removed(self, spi: int, inbound: bool, counters: SaCounters | None) -> None:
+        """``RemoveInbound`` or ``RemoveOutbound`` was carried out; ``counters`` are the last of
+        that SA, so that a peer's totals are right to the packet over every rekey."""
+        self._flows.removed(spi, inbound, counters)
 
     # --- The zone ---------------------------------------------------------------------------
 
@@ -316,7 +321,9 @@ class Node:
         core = self._core
         match answer:
             case ike_types.PeerUp(name, remote, initiator):
-                core.log("info", f"IKE SA with {name}", remote=remote, initiator=initiator)
+                core.log(
+                    "info", f"IKE SA with {name}", remote=endpoint_text(remote), initiator=initiator
+                )
             case ike_types.PeerDown(name, reason):
                 self._peer_down(name, reason)
             case ike_types.IkeFailed(name, reason):

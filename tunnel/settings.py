@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 
 from keys.ike.endpoint import IkeSettings
 
+CONNECT_TIMEOUT = 15.0  # seconds from the first IKE message to the SA
+
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
     """Times are seconds, sizes octets. What has no source is our choice, with its reason."""
 
-    ike: IkeSettings = field(default_factory=IkeSettings)
+    # Half of IKE's patience: an application waits behind the attempt, and the next one is near.
+    ike: IkeSettings = field(default_factory=lambda: IkeSettings(connect_timeout=CONNECT_TIMEOUT))
 
     # The zone. B42 rejects polling as design; until LLQ pushes changes (B43) it is the stopgap.
     refresh: float = 60.0

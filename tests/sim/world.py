@@ -368,8 +368,10 @@ class SimHost:
             case do.InstallOutbound(sa):
                 path.install_outbound(sa)
             case do.RemoveInbound(spi):
+                self.node.removed(spi, True, path.inbound_counters(spi))
                 path.remove_inbound(spi)
             case do.RemoveOutbound(spi):
+                self.node.removed(spi, False, path.outbound_counters(spi))
                 path.remove_outbound(spi)
             case do.SetFlow(host_id, spi, endpoint):
                 path.set_flow(host_id.packed, spi, endpoint)

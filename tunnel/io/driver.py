@@ -194,8 +194,10 @@ class Driver:
             case do.InstallOutbound(sa):
                 pump.install_outbound(sa)
             case do.RemoveInbound(spi):
+                self._node.removed(spi, True, pump.inbound_counters(spi))
                 pump.remove_inbound(spi)
             case do.RemoveOutbound(spi):
+                self._node.removed(spi, False, pump.outbound_counters(spi))
                 pump.remove_outbound(spi)
             case do.SetFlow(host_id, spi, endpoint):
                 pump.set_flow(host_id.packed, spi, endpoint)

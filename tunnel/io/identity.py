@@ -9,7 +9,7 @@ from keys.account import Account
 from keys.ike.endpoint import IkeSettings
 from tunnel.config import HostConfig
 from tunnel.peers import Identity, StaticPeer
-from tunnel.settings import NodeSettings
+from tunnel.settings import CONNECT_TIMEOUT, NodeSettings
 
 
 def account_of(config: HostConfig) -> Account | None:
@@ -61,5 +61,9 @@ def static_peers_of(config: HostConfig) -> tuple[StaticPeer, ...]:
 
 def settings_of(config: HostConfig) -> NodeSettings:
     """The node's numbers, with those that the file changes."""
-    ike = config.ike
-    return NodeSettings(ike=IkeSettings(child_lifetime=ike.child_lifetime, liveness=ike.liveness))
+    ike = IkeSettings(
+        child_lifetime=config.ike.child_lifetime,
+        liveness=config.ike.liveness,
+        connect_timeout=CONNECT_TIMEOUT,
+    )
+    return NodeSettings(ike=ike)
