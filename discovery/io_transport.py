@@ -33,6 +33,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from discovery import pinning
+from discovery.exchange import Rejection
 from discovery.types import Endpoint, TsigKey
 
 TransportName: TypeAlias = Literal["tls", "tcp", "udp"]
@@ -106,6 +107,8 @@ class ZoneTransport:
         self.transport = transport
         self.pin: bytes | None = pin
         """The pin of the server's key, once proven (or as given)."""
+        self.refusal: str | None = None
+        """Why the server refuses our signature (wrong secret, clock), as long as it does."""
         self.counters = {"sent": 0, "received": 0, "dropped": 0, "connections": 0}
         self._domain, self._key, self._given_pin = domain, key, pin
         self._on_message, self._on_up, self._on_down = on_message, on_up, on_down
@@ -280,10 +283,13 @@ class ZoneTransport:
             if wire is None:
                 raise LinkError(f"{_text(self.server)} closed the connection")
             verdict = pinning.judge(request, wire, int(time.time()), link.pin)
+            if isinstance(verdict, Rejection):
+                self.refusal = verdict.reason
+                raise LinkError(verdict.reason)
             if isinstance(verdict, str):
                 raise LinkError(verdict)
             if verdict:
-                self.pin = link.pin
+                self.pin, self.refusal = link.pin, None
                 return
 
 

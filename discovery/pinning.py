@@ -30,16 +30,19 @@ def ask(domain: str, identity: int, key: TsigKey, unix: int) -> Request:
     return exchange.signed_query(name, TLSA, identity, key, unix)
 
 
-def judge(request: Request, wire: bytes, unix: int, connection_pin: bytes) -> bool | str:
+def judge(
+    request: Request, wire: bytes, unix: int, connection_pin: bytes
+) -> bool | str | Rejection:
     """Judge a message that came over a connection whose key has ``connection_pin``.
 
     Returns true when the key is proven, false for a message that is not the answer, and otherwise
-    one sentence that says why this connection must not be used.
+    one sentence that says why this connection must not be used; where the server refuses our
+    signature, that is its :class:`~discovery.exchange.Rejection`.
     """
     judgement = exchange.judge(request, wire, unix)
     if isinstance(judgement, Rejection):
         # Over a stream the server answers each question once: its refusal is all that comes.
-        return judgement.reason if judgement.kind != "foreign" else False
+        return judgement if judgement.kind != "foreign" else False
     assert request.question is not None
     records = [
         rdata
