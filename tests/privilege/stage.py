@@ -15,6 +15,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+SHELF = Path("/mnt")
+HOME = SHELF / "home"
+NOBODY = 65534
 
 
 def mount(*arguments: str) -> None:
@@ -32,10 +35,7 @@ def blocker(path: Path) -> Path | None:
 def open_the_way(paths: list[Path]) -> None:
     """Makes ``paths`` reachable for everybody, in this mount namespace only."""
     blocked = {path: found for path in paths if (found := blocker(path)) is not None}
-    if not blocked:
-        return
-    shelf = Path("/mnt")
-    mount("-t", "tmpfs", "tmpfs", str(shelf))
+    shelf = SHELF
     for number, path in enumerate(blocked):
         (shelf / str(number)).mkdir()
         mount("--rbind", str(path), str(shelf / str(number)))
@@ -55,7 +55,15 @@ def make_tun_node() -> None:
     os.umask(0o022)
 
 
+def make_home() -> None:
+    """A folder for the user's files, which ends with the mount namespace."""
+    mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(SHELF))
+    HOME.mkdir(mode=0o700)
+    os.chown(HOME, NOBODY, NOBODY)
+
+
 def main(command: list[str]) -> None:
+    make_home()
     open_the_way([Path(sys.base_prefix), Path(sys.prefix), ROOT])
     make_tun_node()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)

@@ -70,7 +70,7 @@ async def _try(invited: Invitation, redemption: Redemption) -> bytes:
     link = await StreamLink.open(server, tls)
     try:
         if tls and invited.pin is not None:
-            check_pin(link, invited.pin, server)
+            _check_pin(link, invited.pin, server)
         request = redemption.ask(_message_id(), int(time.time()))
         secret = await _ask(
             link, request, lambda wire: redemption.take(request, wire, int(time.time()))
@@ -82,8 +82,16 @@ async def _try(invited: Invitation, redemption: Redemption) -> bytes:
         link.close()
 
 
+def _check_pin(link: StreamLink, pin: bytes, server: Endpoint) -> None:
+    """Raises :class:`Failure`: trying again would only give somebody in the middle more tries."""
+    try:
+        check_pin(link, pin, server)
+    except LinkError as problem:
+        raise Failure(str(problem)) from None
+
+
 async def _prove(link: StreamLink, domain: str, secret: bytes) -> None:
-    """Raises :class:`LinkError` unless the account's zone names this connection's key."""
+    """Raises :class:`Failure` unless the account's zone names this connection's key."""
     try:
         account = Account(domain, secret)
     except AccountSecretError as problem:
@@ -96,7 +104,7 @@ async def _prove(link: StreamLink, domain: str, secret: bytes) -> None:
         lambda wire: pinning.judge(request, wire, int(time.time()), link.pin) or None,
     )
     if isinstance(verdict, str):
-        raise LinkError(verdict)
+        raise Failure(verdict)
 
 
 async def _ask(link: StreamLink, request: Request, take: Callable[[bytes], _T | None]) -> _T:

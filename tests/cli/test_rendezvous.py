@@ -1,0 +1,210 @@
+"""A real rendezvous and the commands that talk with it: serve, invite, join, doctor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from keys import invitation, store
+from keys.account import new_secret
+from tests.cli.support import DOMAIN, Person
+from tunnel.cli import checks, probe
+from tunnel.config import load_host
+from tunnel.io import capability
+
+
+def free_port(kind: socket.SocketKind) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe_socket:
+        probe_socket.bind(("127.0.0.1", 0))
+        port: int = probe_socket.getsockname()[1]
+        return port
+
+
+class Served:
+    """``serve`` as a process: ``told`` is what it said when it was ready."""
+
+    def __init__(self, owner: Person, *arguments: str) -> None:
+        config = str(owner.home / "serve.toml")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tunnel", "serve", "--json", "-c", config, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=owner.home,
+            env=owner.env,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.end()
+        self.told: dict[str, Any] = json.loads(line)
+
+    def end(self) -> str:
+        """Ends it with SIGTERM, and gives what it said on stderr."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.communicate(timeout=20)[1]
+
+
+def settle(person: Person) -> None:
+    """Gives the person an account whose rendezvous is on this machine, on free ports."""
+    tls = free_port(socket.SOCK_STREAM)
+    done = person.ours("init", DOMAIN, "--rendezvous", f"127.0.0.1:{tls}", "--name", "desk")
+    assert done.returncode == 0, done.stderr
+    dns = free_port(socket.SOCK_DGRAM)
+    serve = person.home / "serve.toml"
+    serve.write_text(
+        f'[serve]\nlisten = ["127.0.0.1:{dns}"]\ntls_listen = ["127.0.0.1:{tls}"]\n'
+        f'state_dir = "zone"\n[[serve.account]]\ndomain = "{DOMAIN}"\n'
+        'secret_file = "account.key"\n'
+    )
+
+
+@pytest.fixture
+def landlord(person: Person) -> Person:
+    settle(person)
+    return person
+
+
+@pytest.fixture
+def served(landlord: Person) -> Iterator[Served]:
+    running = Served(landlord)
+    yield running
+    if running.process.poll() is None:
+        running.end()
+
+
+@pytest.fixture
+def newcomer(landlord: Person) -> Person:
+    home = landlord.home / "newcomer"
+    home.mkdir()
+    return Person(home)
+
+
+def test_serve_says_where_it_listens_and_ends_cleanly_on_sigterm(served: Served) -> None:
+    assert served.told["schema"] == "autotunnel/serve/v1"
+    assert served.told["domains"] == [DOMAIN]
+    assert len(served.told["pin"]) == 64
+    assert served.told["tls"][0][0] == "127.0.0.1"
+    said = served.end()
+    assert served.process.returncode == 0
+    assert "Traceback" not in said
+
+
+def test_serve_holds_no_capability_once_it_listens(served: Served) -> None:
+    held = capability.sets(Path(f"/proc/{served.told['pid']}/status"))
+    assert (held["CapPrm"], held["CapEff"], held["NoNewPrivs"]) == (0, 0, 1)
+
+
+def test_serve_on_an_occupied_port_says_which(served: Served, landlord: Person) -> None:
+    config = landlord.home / "serve.toml"
+    config.write_text(config.read_text().replace('"zone"', '"other"'))
+    done = landlord.run("serve", "-c", str(config))
+    assert done.returncode == 1
+    assert str(served.told["udp"][0][1]) in done.stderr
+    assert "in use" in done.stderr.lower() or "occupied" in done.stderr.lower()
+
+
+def test_a_token_brings_a_host_in_once(served: Served, landlord: Person, newcomer: Person) -> None:
+    token = landlord.json("invite")["token"]
+    assert invitation.decode(token, int(time.time())).pin == bytes.fromhex(served.told["pin"])
+    facts = newcomer.json("join", token, "--name", "laptop")
+    assert facts["name"] == f"laptop.{DOMAIN}"
+    key = newcomer.home / "account.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert store.load_account(DOMAIN, key) == store.load_account(
+        DOMAIN, landlord.home / "account.key"
+    )
+    config = load_host(newcomer.config)
+    assert config.rendezvous == load_host(landlord.config).rendezvous
+    assert config.host.name == "laptop"
+    thief = Person(newcomer.home / "thief")
+    thief.home.mkdir()
+    second = thief.ours("join", token, "--name", "thief")
+    assert second.returncode == 1
+    assert "this invitation was used already" in second.stderr
+    assert list(thief.home.iterdir()) == []
+
+
+def test_a_joined_host_s_doctor_is_content_with_the_rendezvous(
+    served: Served, landlord: Person, newcomer: Person
+) -> None:
+    newcomer.json("join", landlord.json("invite")["token"], "--name", "laptop")
+    (found,) = checks.rendezvous(load_host(newcomer.config))
+    assert found.state is checks.State.OK
+    assert served.told["pin"] in found.found
+
+
+def test_a_rendezvous_with_another_key_gets_nothing_and_the_token_stays_good(
+    served: Served, landlord: Person, newcomer: Person
+) -> None:
+    token = landlord.json("invite")["token"]
+    invited = invitation.decode(token, int(time.time()))
+    spoilt = invitation.encode(
+        invitation.Invitation(
+            invited.domain, invited.server, None, invited.tls_port, bytes(32),
+            invited.identity, invited.expires, invited.key,
+        )
+    )  # fmt: skip
+    done = newcomer.ours("join", spoilt, "--name", "laptop")
+    assert done.returncode == 1
+    assert "somebody may be in the middle" in done.stderr
+    assert newcomer.ours("join", token, "--name", "laptop").returncode == 0
+
+
+def test_a_token_of_another_account_is_refused_in_words(
+    served: Served, landlord: Person, newcomer: Person
+) -> None:
+    invited = invitation.decode(landlord.json("invite")["token"], int(time.time()))
+    forged = invitation.encode(
+        invitation.Invitation(
+            invited.domain, invited.server, None, invited.tls_port, invited.pin,
+            invited.identity, invited.expires, bytes(32),
+        )
+    )  # fmt: skip
+    done = newcomer.ours("join", forged, "--name", "laptop")
+    assert done.returncode == 1
+    assert "does not know this invitation" in done.stderr
+
+
+def test_join_without_a_rendezvous_says_so(landlord: Person, newcomer: Person) -> None:
+    done = newcomer.ours("join", landlord.json("invite")["token"], "--name", "laptop")
+    assert done.returncode == 1
+    assert "refuses the connection; check that it runs" in done.stderr
+
+
+def test_a_wrong_secret_is_told_by_doctor(served: Served, landlord: Person) -> None:
+    key = landlord.home / "account.key"
+    store.save_account_secret(key, new_secret(os.urandom), replace=True)
+    (found,) = checks.rendezvous(load_host(landlord.config))
+    assert found.state is checks.State.FAILED
+    assert "account secret is a different one" in found.found
+    assert "copy the secret file from a working host" in found.fix
+
+
+@pytest.mark.parametrize(("skew", "words"), [(1000, "ahead of"), (-1000, "behind")])
+def test_a_clock_beyond_tsig_s_fudge_is_told_by_doctor(
+    served: Served, landlord: Person, monkeypatch: pytest.MonkeyPatch, skew: int, words: str
+) -> None:
+    """RFC 8945 §5.2.3: more than 300 s apart."""
+    settings = load_host(landlord.config)
+    (server,) = [tuple(one) for one in served.told["tls"]]
+    account = store.load_account(DOMAIN, landlord.home / "account.key")
+    wrong_clock = SimpleNamespace(time=lambda: time.time() + skew, monotonic=time.monotonic)
+    monkeypatch.setattr(probe, "time", wrong_clock)
+    monkeypatch.setattr("discovery.io_transport.time", wrong_clock)
+    seen = asyncio.run(probe.look(settings, (str(server[0]), int(server[1])), account))
+    assert seen.problem is not None
+    assert f"s {words} the rendezvous" in seen.problem
+    assert "timedatectl set-ntp true" in seen.problem
