@@ -19,6 +19,8 @@ from typing import Any
 import structlog
 
 import fastpath
+from discovery.io_stub import StubError, StubServer
+from discovery.stub import NotThere
 from fastpath.types import Endpoint, Pump
 from keys.store import HostIdError, SecretFileError, random_bytes
 from tunnel import commands as do
@@ -89,7 +91,7 @@ class Host:
             async with AsyncExitStack() as stack:
                 try:
                     await self._set_up(stack)
-                except (SecretFileError, HostIdError, SocketError) as problem:
+                except (SecretFileError, HostIdError, SocketError, StubError) as problem:
                     raise HostError(str(problem)) from None
                 await self._first_word()
                 on_ready()
@@ -123,6 +125,10 @@ class Host:
             stack.callback(ike_pair.close)
         self._device = device = open_device(config.host.device, host_id, config.host.mtu)
         stack.callback(device.close)
+        if config.resolver.enabled and account is not None:
+            resolver = self._make_resolver(account.domain, host_id)
+            stack.push_async_callback(resolver.stop)
+            await resolver.start()
         drop_all()
 
         self._pump = pump = _make_pump(engine, device, pair, host_id)
@@ -143,6 +149,24 @@ class Host:
         await link.start(node, self._tell_zone)
         stack.push_async_callback(_cancel, asyncio.create_task(self._watch_endpoints()))
 
+    def _make_resolver(self, domain: str, host_id: IPv6Address) -> StubServer:
+        config = self._config
+
+        async def reach(label: str) -> IPv6Address | NotThere:
+            try:
+                return await self.reach(f"{label}.{domain}")
+            except Unreachable as problem:
+                return NotThere(problem.reason, problem.no_such_host)
+
+        return StubServer(
+            listen=config.resolver.address,
+            domain=domain,
+            label=config.host.name,
+            host_id=host_id,
+            reach=reach,
+            forward=config.resolver.servers,
+        )
+
     def _choose_engine(self) -> str:
         """The engine's name; one that is not what one would expect is logged (never silently)."""
         with warnings.catch_warnings(record=True) as said:
@@ -158,9 +182,8 @@ class Host:
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._zone_spoke.wait(), _FIRST_WORD)
-        assert self._node is not None
-        if self._node.zone_refusal is not None:
-            raise HostError(self._node.zone_refusal)
+        if self._zone_refusal is not None:
+            raise HostError(self._zone_refusal)
 
     async def _farewell(self) -> None:
         driver, node = self._driver, self._node
@@ -181,8 +204,14 @@ class Host:
         driver, node = self._driver, self._node
         assert driver is not None and node is not None
         driver.tell(method, *arguments)
-        if node.zone_refusal is not None or node.published:
+        if self._zone_refusal is not None or node.published:
             self._zone_spoke.set()
+
+    @property
+    def _zone_refusal(self) -> str | None:
+        """Why the zone will never take us as we are: a wrong secret, or a clock that is off."""
+        refusals = (self._node and self._node.zone_refusal, self._link and self._link.refusal)
+        return next((one for one in refusals if one), None)
 
     async def _watch_endpoints(self) -> None:
         """Looks every few seconds whether our own addresses have changed."""

@@ -81,6 +81,11 @@ class ZoneLink:
         """How we talk with it: "tls", "tcp" or "udp"."""
         return None if self._account is None else self._config.rendezvous.transport
 
+    @property
+    def refusal(self) -> str | None:
+        """Why the rendezvous refuses our signature already while its key is being proven."""
+        return None if self._transport is None else self._transport.refusal
+
     def send(self, wire: bytes) -> None:
         """Sends a message of the client machine."""
         if self._transport is not None:
