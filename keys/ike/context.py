@@ -81,11 +81,11 @@ class Context:
         """A line about an authenticated peer or about ourselves."""
         self.emit(IkeLog(level, text))
 
-    def complain(self, counter: str, text: str, now: float) -> None:
+    def complain(self, counter: str, text: str, now: float, level: str = "debug") -> None:
         """Counts what a stranger did, and writes a line about it unless there are too many."""
         self.counters[counter] += 1
         if self._lines.allows(now):
-            self.log("debug", text)
+            self.log(level, text)
 
     def answer_stranger(self, data: bytes, remote: Endpoint, now: float) -> None:
         """An unprotected error answer, at a limited rate."""

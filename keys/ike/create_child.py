@@ -39,7 +39,7 @@ from keys.ike.proposals import (
 )
 from keys.ike.sa import IkeSa
 from keys.ike.selectors import host
-from keys.ike.types import InstallInbound
+from keys.ike.types import IkeFailed, InstallInbound
 
 NONCE_OCTETS = 32
 
@@ -175,9 +175,13 @@ class CreateChild:
             sa.remove_child(old)
             sa.enqueue(CreateChild(), now)
             return
-        if error.kind != NotifyType.TEMPORARY_FAILURE:
+        if old is None:
+            reason = f"{sa.peer} refused a new child with {error.name}"
+            sa.ctx.emit(IkeFailed(sa.peer, reason))
+        elif error.kind != NotifyType.TEMPORARY_FAILURE:
             sa.ctx.log("warning", f"{sa.peer} refused CREATE_CHILD_SA with {error.name}")
         if old is not None:
+            # Tried again until the child ends; then it is replaced.
             retry = sa.ctx.settings.rekey_retry
             old.rekey_at = now + retry * (1 + sa.ctx.uniform())
 

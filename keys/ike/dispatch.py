@@ -95,7 +95,8 @@ def _answer_error(sa: IkeSa, exchange: Exchange, error: IkeError, now: float) ->
         error.notify().kind == NotifyType.TEMPORARY_FAILURE
     )
     if exchange is Exchange.IKE_AUTH:
-        sa.ctx.complain("authentication", f"refused IKE_AUTH from {sa.remote[0]}: {error}", now)
+        text = f"refused IKE_AUTH from {sa.remote[0]}: {error}"
+        sa.ctx.complain("authentication", text, now, level="warning")
     else:
         sa.ctx.log("debug" if quiet else "warning", f"refused a request of {sa.peer}: {error}")
     fatal = exchange is Exchange.IKE_AUTH or isinstance(error, InvalidSyntaxError)

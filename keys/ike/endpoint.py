@@ -88,7 +88,10 @@ class IkeEndpoint:
         return self._ctx.take()
 
     def probe(self, name: str, now: float) -> list[Command]:
-        """Asks ``name`` for a sign of life; ends in ``ProbeAnswered`` or ``PeerDown``."""
+        """Asks ``name`` for a sign of life; ends in ``ProbeAnswered`` or ``PeerDown``.
+
+        Without an IKE SA there is nobody to ask, and nothing happens.
+        """
         sa = self._ctx.current(name.lower())
         if sa is not None:
             waiting = [task for task in (sa.task, *sa.queue) if isinstance(task, Liveness)]

@@ -212,7 +212,8 @@ def take_request(ctx: Context, header: Header, data: bytes, remote: Endpoint, no
             raise InvalidSyntaxError("an IKE_SA_INIT request without SA, KE or nonce")
         cookie = _demand_cookie(ctx, header, contents, remote, now)
         if cookie is not None:
-            _answer_stranger(ctx, header, remote, cookie, now)
+            # Not limited: it is smaller than the request, and honest peers need theirs in a flood.
+            ctx.send(_error(header, cookie), remote)
         elif _half_open(ctx) >= ctx.settings.half_open_limit:
             ctx.counters["half_open_limit"] += 1
         else:
@@ -220,7 +221,7 @@ def take_request(ctx: Context, header: Header, data: bytes, remote: Endpoint, no
     except IkeError as error:
         text = f"refused IKE_SA_INIT from {remote[0]} port {remote[1]}: {error}"
         ctx.complain("bad_init_request", text, now)
-        _answer_stranger(ctx, header, remote, error.notify(), now)
+        ctx.answer_stranger(_error(header, error.notify()), remote, now)
 
 
 def _half_open(ctx: Context) -> int:
@@ -293,19 +294,9 @@ def _group(number: int) -> str:
     return NAMES.get(number, f"key exchange method {number}")
 
 
-def _answer_stranger(
-    ctx: Context, header: Header, remote: Endpoint, notify: Notify, now: float
-) -> None:
-    answer = Header(
-        header.spi_i,
-        NO_SPI,
-        Exchange.IKE_SA_INIT,
-        0,
-        response=True,
-        initiator=False,
-    )
-    data = plain_message(answer, Contents(notifies=[notify]).encode())
-    ctx.answer_stranger(data, remote, now)
+def _error(header: Header, notify: Notify) -> bytes:
+    answer = Header(header.spi_i, NO_SPI, Exchange.IKE_SA_INIT, 0, response=True, initiator=False)
+    return plain_message(answer, Contents(notifies=[notify]).encode())
 
 
 # --- Both -------------------------------------------------------------------------------------

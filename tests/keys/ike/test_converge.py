@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from keys.ike.informational import delete_child
 from keys.ike.types import IkeFailed, PeerDown, PeerUp
 from tests.keys.ike.net import DELAY, Net, Side, deliver, pair
 from tests.keys.ike.test_rekey import storm
@@ -141,8 +142,6 @@ def test_connect_makes_a_new_child_when_the_peer_has_closed_the_old() -> None:
     net.play(2)
     sa = lap.ike._ctx.current(desk.name)
     assert sa is not None
-    from keys.ike.informational import delete_child
-
     delete_child(sa, next(iter(sa.children.values())), net.now)
     net.run(lap, lap.ike._ctx.take())
     net.play(10)
@@ -151,3 +150,18 @@ def test_connect_makes_a_new_child_when_the_peer_has_closed_the_old() -> None:
     net.play(2)
     one_sa(net, desk, lap)
     assert [d.kind for d in net.sent[-2:]] == ["36q", "36r"]
+
+
+def test_a_refused_new_child_is_a_sentence() -> None:
+    net, desk, lap = pair()
+    net.connect(desk, lap)
+    net.play(2)
+    sa = lap.ike._ctx.current(desk.name)
+    assert sa is not None
+    delete_child(sa, next(iter(sa.children.values())), net.now)
+    net.run(lap, lap.ike._ctx.take())
+    net.play(10)
+    net.connect(desk, lap, suites=("chacha20poly1305",))
+    net.play(2)
+    (failed,) = desk.all(IkeFailed)
+    assert failed.reason == "lap.alice.example refused a new child with NO_PROPOSAL_CHOSEN"

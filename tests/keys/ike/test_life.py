@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from keys.ike.informational import delete_child
 from keys.ike.types import InstallOutbound, PeerDown, PeerUp, ProbeAnswered, RemoveChild
 from tests.keys.ike.net import DELAY, Datagram, Net, Side, deliver, pair
 
@@ -192,8 +193,6 @@ def test_both_sides_close_at_once() -> None:
 
 def test_crossing_deletes_of_a_child() -> None:
     """Both delete the same child: neither answers with its SPI (RFC 7296 §1.4.1)."""
-    from keys.ike.informational import delete_child
-
     net, desk, lap = up()
     for side, peer in ((desk, lap), (lap, desk)):
         sa = side.ike._ctx.current(peer.name)
