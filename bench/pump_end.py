@@ -12,6 +12,7 @@ import json
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv6Address
 
 from bench.peers.autotunnel import INNER
@@ -33,7 +34,7 @@ def main() -> None:
     device = open_device("at0", ids[mine], MTU)
     device.add_route(ids[other])
     with _socket(options.local) as udp:
-        make = _pump_class(options.engine)
+        make = _pump_class(options.engine, options.aead)
         pump = make(device.fd, udp.fileno(), None, ids[mine].packed, device.vnet_hdr)
         suite, mode = Suite(options.suite), Mode(options.mode)
 
@@ -61,11 +62,11 @@ def _socket(address: str) -> socket.socket:
     return udp
 
 
-def _pump_class(engine: str) -> Callable[..., Pump]:
+def _pump_class(engine: str, aead: str) -> Callable[..., Pump]:
     if engine == "reference":
         return PortablePump
     native: Callable[..., Pump] = importlib.import_module("fastpath._pump").NativePump
-    return native
+    return partial(native, aead=aead)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("remote", help="the other's")
     parser.add_argument("--engine", choices=["native", "reference"], default="native")
     parser.add_argument("--suite", choices=[str(suite) for suite in Suite], default="aes128gcm16")
+    parser.add_argument("--aead", default="auto", help="backend of the native engine")
     parser.add_argument("--mode", choices=[str(mode) for mode in Mode], default="tunnel")
     return parser
 

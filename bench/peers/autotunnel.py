@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import time
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import fastpath
 from bench.pair import Pair, wait_for_ping
 from bench.peers.types import Tunnel
 from fastpath.types import Mode, Suite
@@ -19,17 +19,32 @@ ROOT = str(Path(__file__).parents[2])
 
 
 class Autotunnel:
-    """One engine, suite and mode of ours."""
+    """One engine, suite, mode and AEAD backend of ours."""
 
-    def __init__(self, name: str, engine: str, suite: Suite, mode: Mode = Mode.TUNNEL) -> None:
+    def __init__(
+        self,
+        name: str,
+        engine: str = "native",
+        *,
+        suite: Suite = Suite.AES128GCM16,
+        mode: Mode = Mode.TUNNEL,
+        aead: str = "auto",
+    ) -> None:
         self.name = name
-        self._options = ("--engine", engine, "--suite", str(suite), "--mode", str(mode))
+        self._options: tuple[str, ...] = (
+            "--engine",
+            engine,
+            "--suite",
+            str(suite),
+            "--mode",
+            str(mode),
+        )
+        self._options += ("--aead", aead)
         self._native = engine == "native"
 
     def missing(self) -> str | None:
-        if self._native and importlib.util.find_spec("fastpath._pump") is None:
-            return "the native engine is not built; run `make build`"
-        return None
+        info = fastpath.engines()["native"]
+        return info.reason if self._native and not info.available else None
 
     @contextmanager
     def tunnel(self, pair: Pair) -> Iterator[Tunnel]:
@@ -57,9 +72,10 @@ class Autotunnel:
 
 
 VARIANTS = (
-    Autotunnel("autotunnel", "native", Suite.AES128GCM16),
-    Autotunnel("autotunnel-aes256", "native", Suite.AES256GCM16),
-    Autotunnel("autotunnel-chacha20", "native", Suite.CHACHA20POLY1305),
-    Autotunnel("autotunnel-transport", "native", Suite.AES128GCM16, Mode.TRANSPORT),
-    Autotunnel("autotunnel-reference", "reference", Suite.AES128GCM16),
+    Autotunnel("autotunnel"),
+    Autotunnel("autotunnel-aes256", suite=Suite.AES256GCM16),
+    Autotunnel("autotunnel-chacha20", suite=Suite.CHACHA20POLY1305),
+    Autotunnel("autotunnel-transport", mode=Mode.TRANSPORT),
+    Autotunnel("autotunnel-openssl", aead="openssl"),
+    Autotunnel("autotunnel-reference", "reference"),
 )
