@@ -204,9 +204,20 @@ def join(
     key = path.parent / KEY_FILE
     refuse_overwrite([path, key])  # before the token is used up
 
-    from tunnel.cli.joining import redeem  # slow to load
+    from discovery.io_redeem import redeem  # slow to load
 
-    secret = asyncio.run(redeem(invited))
+    secret = asyncio.run(
+        redeem(
+            server=invited.server,
+            dns_port=invited.dns_port,
+            tls_port=invited.tls_port,
+            domain=invited.domain,
+            identity=invited.identity,
+            expires=invited.expires,
+            key=invited.key,
+            pin=invited.pin,
+        )
+    )
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     store.save_account_secret(key, secret)
     server, transport = _rendezvous_for(invited)
