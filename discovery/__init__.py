@@ -25,6 +25,6 @@ RFC 2136, :mod:`~discovery.answers` who may learn what, :mod:`~discovery.store` 
 For applications there is the stub resolver (:mod:`~discovery.stub`): it answers the account's names
 when the tunnel stands, and forwards the rest.
 
-Everything but ``io_*.py`` is pure: DNS messages are bytes, ``now`` is monotonic seconds and ``unix``
-the wall clock, which only TSIG needs. The room imports nothing of ours.
+Everything but ``io_*.py`` is pure: DNS messages are bytes, ``now`` is monotonic seconds and
+``unix`` the wall clock, which only TSIG needs. The room imports nothing of ours.
 """

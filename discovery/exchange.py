@@ -167,8 +167,9 @@ def fresh_identity(random: Callable[[int], bytes], taken: Callable[[int], bool])
 
 def judge(request: Request, wire: bytes, unix: int) -> Judgement:
     """Judge a message that may answer ``request``, at the wall clock ``unix``."""
-    if len(wire) < _HEADER_SIZE or int.from_bytes(wire[:2]) != request.identity:
-        return Rejection("foreign", "the message answers another request")
+    is_response = len(wire) >= _HEADER_SIZE and wire[2] & 0x80
+    if not is_response or int.from_bytes(wire[:2]) != request.identity:
+        return Rejection("foreign", "the message does not answer our request")
     verdict = tsig.verify(wire, _only(request.key), unix, request_mac=request.mac)
     if isinstance(verdict, tsig.NoTsig):
         return Rejection("foreign", "the answer is not signed")
