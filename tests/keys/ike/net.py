@@ -85,7 +85,7 @@ class Net:
         self.seed = seed
         self.now = 1000.0
         self.fate = fate
-        self.rng = random.Random(seed)
+        self.tamper: Callable[[Datagram], bytes] = lambda datagram: datagram.data
         self.settings = IkeSettings(**settings)  # type: ignore[arg-type] # by name, in tests
         self.sides: dict[str, Side] = {}
         self.secrets: dict[tuple[str, str], bytes | None] = {}
@@ -183,7 +183,8 @@ class Net:
             _, _, datagram = heapq.heappop(self._queue)
             side = self.sides[datagram.receiver]
             if side.address == datagram.target:
-                self.run(side, side.ike.receive(datagram.data, datagram.source, self.now))
+                data = self.tamper(datagram)
+                self.run(side, side.ike.receive(data, datagram.source, self.now))
         else:
             assert owner is not None
             self.run(owner, owner.ike.advance(self.now))
