@@ -44,6 +44,7 @@ cdef struct Core:
     bint vnet_hdr
     uint64_t stopping  # atomic
     uint64_t mtu  # atomic; octets of an inner packet that a large frame is cut into
+    uint64_t uso  # atomic; TUN takes runs of datagrams (VIRTIO_NET_HDR_GSO_UDP_L4)
     uint64_t gso  # atomic; the kernel cuts a send into datagrams (UDP_SEGMENT)
     uint8_t host_id[16]
     Gate outbound_gate

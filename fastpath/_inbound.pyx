@@ -5,19 +5,22 @@ In the order a packet meets them: ``inbound_run``, ``_batch``, ``_datagram`` (RF
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
 from fastpath._bytes cimport load32
 from fastpath._core cimport (
     Core, InboundEntry, count, drop, gate_enter_batch, gate_leave_batch,
 )
-from fastpath._drops cimport KEEPALIVE, MALFORMED, QUEUE_FULL, TUN_WRITE, UNKNOWN_SPI
+from fastpath._drops cimport KEEPALIVE, MALFORMED, QUEUE_FULL, UNKNOWN_SPI
 from fastpath._endpoint cimport Endpoint
 from fastpath._esp cimport Opened, esp_open
 from fastpath._events cimport CONTROL, CONTROL_BARE, NEW_SOURCE, UNKNOWN, events_put
 from fastpath._inner cimport IPV6_HEADER, unwrap_transport, unwrap_tunnel
-from fastpath._linux cimport POLLIN, atomic_add, atomic_get, boottime, poll, pollfd, write
+from fastpath._linux cimport POLLIN, atomic_get, boottime, poll, pollfd
+from fastpath._merge cimport (
+    merger_drop, merger_flush, merger_free, merger_new, merger_place, merger_take,
+)
 from fastpath._receiver cimport (
     Message, receiver_free, receiver_message, receiver_new, receiver_read,
 )
@@ -41,11 +44,9 @@ cdef InboundWorker *inbound_new(Core *core) except NULL:
     if worker == NULL:
         raise MemoryError
     worker.core = core
-    worker.room = <uint8_t *>malloc(PACKET_ROOM)
     try:
         worker.receiver = receiver_new()
-        if worker.room == NULL:
-            raise MemoryError
+        worker.merger = merger_new(core)
     except MemoryError:
         inbound_free(worker)
         raise
@@ -55,7 +56,7 @@ cdef InboundWorker *inbound_new(Core *core) except NULL:
 cdef void inbound_free(InboundWorker *worker) noexcept nogil:
     if worker != NULL:
         receiver_free(worker.receiver)
-        free(worker.room)
+        merger_free(worker.merger)
         free(worker)
 
 
@@ -86,15 +87,16 @@ cdef bint _batch(InboundWorker *worker, int fd, bint *more) noexcept nogil:
     cdef int index
     cdef int got = -1
     cdef int errors = 0
+    cdef int wanted = 0
     if fd < 0:
         return True
-    while got < 0:
+    while got < 0 and errors < ERRORS_IN_A_ROW:
+        wanted = worker.receiver.wanted
         got = receiver_read(worker.receiver, fd)  # an error of an earlier send shows up here, once
         errors += 1
-        if errors > ERRORS_IN_A_ROW:
-            return False
-    if got == 0:
-        return True
+    if got <= 0:
+        merger_flush(worker.merger)
+        return got == 0
     more[0] = True
     now = boottime()
     gate_enter_batch(&worker.core.inbound_gate)
@@ -110,6 +112,8 @@ cdef bint _batch(InboundWorker *worker, int fd, bint *more) noexcept nogil:
             offset += message.segment
             if offset >= message.octets:
                 break
+    if got < wanted:
+        merger_flush(worker.merger)  # else more comes at once, which may belong to the run
     gate_leave_batch(&worker.core.inbound_gate)
     return True
 
@@ -175,18 +179,19 @@ cdef void _esp(
     cdef Core *core = worker.core
     cdef Opened opened
     cdef uint64_t highest = entry.sa.window.top
-    cdef uint8_t *target = worker.room + (IPV6_HEADER if entry.sa.transport else 0)
-    cdef int reason = esp_open(&entry.sa, data, octets, target, &opened)
+    cdef uint8_t *packet = merger_place(worker.merger)
+    cdef uint8_t *payload = packet + (IPV6_HEADER if entry.sa.transport else 0)
+    cdef int reason = esp_open(&entry.sa, data, octets, payload, &opened)
     if entry.sa.window.top > highest and memcmp(&entry.source, source, sizeof(Endpoint)):
         if _event(core, NEW_SOURCE, entry.sa.spi, source, NULL, 0):
             entry.source = source[0]
     if reason == 0 and entry.sa.transport:
-        reason = unwrap_transport(&entry.sa, worker.room, &opened)
+        reason = unwrap_transport(&entry.sa, packet, &opened)
     elif reason == 0:
-        reason = unwrap_tunnel(&entry.sa, worker.room, &opened)
+        reason = unwrap_tunnel(&entry.sa, packet, &opened)
     if reason:
+        merger_drop(worker.merger, packet)
         drop(&core.received, &entry.passed, reason)
         return
     count(&core.received, &entry.passed, opened.octets, now)
-    if write(core.tun, worker.room, opened.octets) < 0:
-        atomic_add(&core.io_drops[TUN_WRITE], 1)
+    merger_take(worker.merger, packet, opened.octets)

@@ -8,7 +8,7 @@ from fastpath._sender cimport Sender
 
 cdef enum:
     BURST_FRAMES = 64
-    FRAME_OCTETS = 65536  # the largest that a read of TUN gives
+    FRAME_OCTETS = 65536 + 64  # the largest that a read of TUN gives, with its virtio header
     BURST_OCTETS = 320 * 1024  # FRAME_OCTETS must be left for the next read
 
 cdef struct OutboundWorker:

@@ -1,25 +1,26 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """TUN to UDP: read a burst, seal it under the gate, send it; see ``_outbound.pxd``.
 
-In the order a packet meets them: ``outbound_run``, ``_read_burst``, ``outbound_packet``
-(policy), ``_seal``; then ``sender_flush`` outside the gate.
+In the order a packet meets them: ``outbound_run``, ``_read_burst``, ``_frame``,
+``_find_way`` (policy), ``_pass``, ``_seal``; then ``sender_flush`` outside the gate.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 
 from fastpath._core cimport (
     Core, Flow, OutboundEntry, Passed, count, drop, gate_enter_batch, gate_leave_batch, host_key,
 )
 from fastpath._drops cimport (
-    FOREIGN_SOURCE, MALFORMED, NO_FLOW, QUEUE_FULL, SEQUENCE_EXHAUSTED, TOO_BIG,
+    FOREIGN_SOURCE, MALFORMED, NO_FLOW, QUEUE_FULL, TOO_BIG,
 )
 from fastpath._esp cimport IPV6, NO_NEXT_HEADER, OVERHEAD_OCTETS, SLACK_OCTETS, esp_seal
 from fastpath._events cimport ACQUIRE, LIFETIME, events_put
 from fastpath._inner cimport IPV6_HEADER, is_ipv6, never_tunnelled
 from fastpath._linux cimport POLLIN, atomic_get, boottime, poll, pollfd, read
+from fastpath._segment cimport VNET_OCTETS, Cut, Vnet, cut_begin, cut_next
 from fastpath._sender cimport (
     MAX_DATAGRAM, SENDER_OCTETS, sender_add, sender_flush, sender_free, sender_new, sender_place,
 )
@@ -28,6 +29,12 @@ from fastpath._table cimport table_get
 from fastpath import types
 
 cdef uint64_t SOFT_LIMIT = types.SOFT_LIMIT_PACKETS
+
+cdef struct Way:
+    OutboundEntry *entry  # NULL: `reason` says why
+    const Flow *flow
+    int reason
+    bint acquire  # the control plane is asked for a way
 
 cdef enum:
     BROKEN_TUN_MS = 100  # so long a device that fails is left alone (it may come up again)
@@ -76,8 +83,8 @@ cdef void outbound_run(OutboundWorker *worker) noexcept nogil:
             now = boottime()
             gate_enter_batch(&core.outbound_gate)
             for index in range(worker.count):
-                outbound_packet(core, worker.sender, worker.room + worker.offsets[index],
-                                worker.octets[index], now)
+                _frame(core, worker.sender, worker.room + worker.offsets[index],
+                       worker.octets[index], now)
             gate_leave_batch(&core.outbound_gate)
             sender_flush(core, worker.sender, True)
 
@@ -98,38 +105,78 @@ cdef bint _read_burst(OutboundWorker *worker) noexcept nogil:
     return True
 
 
+cdef void _frame(
+    Core *core, Sender *sender, uint8_t *frame, size_t octets, double now
+) noexcept nogil:
+    """A frame is one packet, or behind a virtio header many; their policy is asked once."""
+    cdef Vnet vnet
+    cdef Cut cut
+    cdef Way way
+    cdef uint8_t *packet
+    if not core.vnet_hdr:
+        outbound_packet(core, sender, frame, octets, now)
+        return
+    if octets < VNET_OCTETS:
+        drop(&core.sent, NULL, MALFORMED)
+        return
+    memcpy(&vnet, frame, VNET_OCTETS)
+    frame += VNET_OCTETS
+    octets -= VNET_OCTETS
+    if not cut_begin(&cut, &vnet, frame, octets, atomic_get(&core.mtu)):
+        drop(&core.sent, NULL, MALFORMED)
+        return
+    _find_way(core, frame, octets, &way)
+    while cut_next(&cut, &packet, &octets):
+        _pass(core, sender, &way, packet, octets, now)
+
+
 cdef void outbound_packet(
     Core *core, Sender *sender, uint8_t *packet, size_t octets, double now
 ) noexcept nogil:
-    """The policy for one inner packet, then :func:`_seal`."""
+    """One inner packet: its policy, then :func:`_pass`."""
+    cdef Way way
+    _find_way(core, packet, octets, &way)
+    _pass(core, sender, &way, packet, octets, now)
+
+
+cdef void _find_way(Core *core, const uint8_t *packet, size_t octets, Way *way) noexcept nogil:
+    """The SA and endpoint of an inner packet, or the reason why there are none."""
     cdef uint64_t key[2]
-    cdef Flow *flow
-    cdef OutboundEntry *entry = NULL
+    way.entry = NULL
+    way.acquire = False
     if not is_ipv6(packet, octets):
-        drop(&core.sent, NULL, MALFORMED)
-        return
-    if never_tunnelled(packet + 24):
-        drop(&core.sent, NULL, NO_FLOW)
-        return
-    if memcmp(packet + 8, core.host_id, 16):
-        drop(&core.sent, NULL, FOREIGN_SOURCE)
-        return
-    host_key(packet + 24, key)
-    flow = <Flow *>table_get(&core.flows, key[0], key[1])
-    if flow != NULL:
-        entry = <OutboundEntry *>table_get(&core.outbound, 0, flow.spi)
+        way.reason = MALFORMED
+    elif never_tunnelled(packet + 24):
+        way.reason = NO_FLOW
+    elif memcmp(packet + 8, core.host_id, 16):
+        way.reason = FOREIGN_SOURCE
+    else:
+        way.reason = NO_FLOW
+        host_key(packet + 24, key)
+        way.flow = <Flow *>table_get(&core.flows, key[0], key[1])
+        if way.flow != NULL:
+            way.entry = <OutboundEntry *>table_get(&core.outbound, 0, way.flow.spi)
+        way.acquire = way.entry == NULL
+
+
+cdef void _pass(
+    Core *core, Sender *sender, const Way *way, uint8_t *packet, size_t octets, double now
+) noexcept nogil:
+    """Seals one inner packet, or counts why not."""
+    cdef OutboundEntry *entry = way.entry
+    cdef bint sealed
     if entry == NULL:
-        drop(&core.sent, NULL, NO_FLOW)
-        if not events_put(&core.events, ACQUIRE, 0, NULL, packet, octets):
+        drop(&core.sent, NULL, way.reason)
+        if way.acquire and not events_put(&core.events, ACQUIRE, 0, NULL, packet, octets):
             drop(&core.sent, NULL, QUEUE_FULL)
         return
     if entry.sa.transport:
-        if not _seal(core, sender, entry, &flow.endpoint, packet + IPV6_HEADER,
-                     octets - IPV6_HEADER, packet[6]):
-            return
-    elif not _seal(core, sender, entry, &flow.endpoint, packet, octets, IPV6):
-        return
-    count(&core.sent, &entry.passed, octets, now)
+        sealed = _seal(core, sender, entry, &way.flow.endpoint, packet + IPV6_HEADER,
+                       octets - IPV6_HEADER, packet[6])
+    else:
+        sealed = _seal(core, sender, entry, &way.flow.endpoint, packet, octets, IPV6)
+    if sealed:
+        count(&core.sent, &entry.passed, octets, now)
 
 
 cdef void outbound_dummy(

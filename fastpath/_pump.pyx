@@ -30,6 +30,7 @@ from fastpath._outbound cimport (
     OutboundWorker, outbound_dummy, outbound_free, outbound_new, outbound_packet, outbound_run,
 )
 from fastpath._linux cimport boottime
+from fastpath._segment cimport VNET_OCTETS
 from fastpath._sender cimport Sender, sender_add, sender_flush, sender_free, sender_new, sender_place
 from fastpath._table cimport table_get
 
@@ -44,7 +45,12 @@ cdef class NativePump:
     """:class:`fastpath.types.Pump` in C. Descriptors are non-blocking and stay the caller's.
 
     ``aead`` is one of :func:`fastpath._aead.backends`, or "auto" for the best. Raises
-    :class:`ValueError` for a bad host id, an AEAD backend that is not there, or ``vnet_hdr``.
+    :class:`ValueError` for a bad host id or an AEAD backend that is not there.
+
+    ``vnet_hdr``: frames of TUN carry a 10-octet virtio header (IFF_VNET_HDR). Large ones are cut
+    into packets of :meth:`set_mtu` octets, and packets are merged into large ones.
+    ``vnet_hdr``: frames of TUN carry a 10-octet virtio header (IFF_VNET_HDR); large ones are cut
+    into packets of :meth:`set_mtu`, and packets are merged into large ones.
     """
 
     engine = "native"
@@ -60,8 +66,6 @@ cdef class NativePump:
     def __cinit__(
         self, int tun_fd, udp4_fd, udp6_fd, bytes host_id, bint vnet_hdr=False, *, str aead="auto"
     ):
-        if vnet_hdr:
-            raise ValueError("the native pump takes no virtio headers; open TUN without them")
         self.aead = describe(aead)
         self._backend = aead
         self._threads = []
@@ -69,6 +73,8 @@ cdef class NativePump:
         self.core.tun = tun_fd
         self.core.udp4 = -1 if udp4_fd is None else udp4_fd
         self.core.udp6 = -1 if udp6_fd is None else udp6_fd
+        self.core.vnet_hdr = vnet_hdr
+        self.core.uso = vnet_hdr
         self.core.mtu = DEFAULT_MTU
         self.core.gso = _offloads(self.core.udp4) and _offloads(self.core.udp6)
         self.caller = sender_new(CALL_OCTETS)
@@ -164,6 +170,8 @@ cdef class NativePump:
 
     def deliver(self, bytes packet):
         """Writes an inner packet to the TUN device."""
+        if self.core.vnet_hdr:
+            packet = bytes(VNET_OCTETS) + packet
         cdef const uint8_t *data = <const uint8_t *>packet
         cdef size_t octets = len(packet)
         with nogil:
