@@ -14,6 +14,7 @@ import hmac
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import dns.exception
@@ -251,6 +252,7 @@ def _time(time_signed: int, fudge: int) -> bytes:
     return time_signed.to_bytes(6) + fudge.to_bytes(2)
 
 
+@lru_cache(maxsize=256)  # a server meets few key names, and each several times per message
 def _wire_name(text: str) -> bytes:
     """Return the canonical form: lower case, uncompressed (RFC 8945 §4.3.3)."""
     return dns.name.from_text(text).to_digestable()

@@ -177,11 +177,12 @@ class ZoneServer:
         self._store = store
         self._report = report
         self._zones: dict[dns.name.Name, _Zone] = {}
+        self._by_key: dict[str, _Zone] = {}
         for account in accounts:
             zone = _Zone(account, store, limits, unix)
             if zone.origin in self._zones:
                 raise ValueError(f"the domain {account.domain} stands in two accounts")
-            self._zones[zone.origin] = zone
+            self._zones[zone.origin] = self._by_key[zone.text] = zone
             zone.take_place(server)
 
     def content(self, domain: str) -> ZoneContent:
@@ -213,11 +214,11 @@ class ZoneServer:
             name = name.parent()
 
     def asker(self, key_name: str) -> _Asker | None:
-        """Return whose key has this name."""
-        name = dns.name.from_text(key_name)
-        zone = self._zones.get(name)
+        """Return whose key has this name (as :data:`discovery.tsig.KeyFinder` gets it)."""
+        zone = self._by_key.get(key_name)
         if zone is not None:
             return _Asker(zone, None)
+        name = dns.name.from_text(key_name)
         if len(name.labels) < 3 or name.labels[1].lower() != bootstrap.INVITE_LABEL.encode():
             return None
         zone = self._zones.get(dns.name.Name(name.labels[2:]))

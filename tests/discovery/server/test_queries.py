@@ -231,6 +231,12 @@ def test_other_opcodes_are_notimp_signed_if_asked_so(zone: Rendezvous, opcode: i
     assert zone.signed(wire).rcode() == dns.rcode.NOTIMP
 
 
+def test_a_dso_message_is_notimp_whatever_its_form(zone: Rendezvous) -> None:
+    """RFC 8490 §5.2.2: so a client learns that there is no DSO here; TLVs are no DNS records."""
+    keepalive = bytes.fromhex("00010008" + "00003a98" * 2)
+    assert zone.unsigned(struct.pack("!HHHHHH", 7, 6 << 11, 0, 0, 0, 0) + keepalive).rcode() == 4
+
+
 def test_responses_and_scraps_are_never_answered(zone: Rendezvous) -> None:
     """Two servers must not talk to each other for ever."""
     response = query_wire(ALICE, "SOA")
