@@ -7,7 +7,7 @@ import random
 import pytest
 
 from keys.ike.informational import delete_child
-from keys.ike.types import IkeFailed, PeerDown, PeerUp
+from keys.ike.types import AskPeer, IkeFailed, PeerDown, PeerUp
 from tests.keys.ike.net import DELAY, Net, Side, deliver, pair
 from tests.keys.ike.test_rekey import storm
 
@@ -165,3 +165,27 @@ def test_a_refused_new_child_is_a_sentence() -> None:
     net.play(2)
     (failed,) = desk.all(IkeFailed)
     assert failed.reason == "lap.alice.example refused a new child with NO_PROPOSAL_CHOSEN"
+
+
+def test_both_sides_begin_and_their_owners_take_their_time() -> None:
+    """AskPeer is answered seconds later, in any order."""
+    for seed in range(25):
+        rng = random.Random(seed)
+        net, desk, lap = pair(seed=seed, connect_timeout=60.0)
+        desk.answer_asks = lap.answer_asks = False
+        net.connect(desk, lap)
+        net.play(rng.random() * 0.3)
+        net.connect(lap, desk)
+        due: dict[tuple[str, int], float] = {}
+        for _ in range(300):
+            net.play(0.02)
+            for side, peer in ((desk, lap), (lap, desk)):
+                for ask in side.all(AskPeer):
+                    key = (side.name, ask.ticket)
+                    if net.now >= due.setdefault(key, net.now + rng.random() * 2):
+                        policy = net.policy(side, peer)
+                        net.run(side, side.ike.authorise(ask.ticket, policy, net.now))
+            net.watch_gaps = net.watch_gaps or net.pair_is_up()
+        net.play(40)
+        one_sa(net, desk, lap)
+        assert net.gaps == [], net.seed
