@@ -31,7 +31,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     mine, other = ("left", "right") if options.side == "left" else ("right", "left")
     ids = dict(zip(("left", "right"), (IPv6Address(text) for text in INNER), strict=True))
-    device = open_device("at0", ids[mine], MTU)
+    device = open_device("at0", ids[mine], MTU, offload=options.engine == "native")
     device.add_route(ids[other])
     with _socket(options.local) as udp:
         make = _pump_class(options.engine, options.aead)

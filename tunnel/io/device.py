@@ -1,12 +1,14 @@
 """The TUN device: made, or taken over where the user owns a persistent one (DESIGN "Privilege").
 
-Frames carry no packet information header: a frame is an IPv6 packet. The device holds one
-address, the host id, and routes to single peers (/128), never wider ones.
+Frames carry no packet information header. A frame is an IPv6 packet; with offload, it stands
+behind a virtio header, and may be up to 64 KB of one flow. The device holds one address, the
+host id, and routes to single peers (/128), never wider ones.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from functools import partial
 from ipaddress import IPv6Address
@@ -18,6 +20,10 @@ from tunnel.io import netlink, privilege
 from tunnel.io.routes import RouteHelper
 
 _TUN = Path("/dev/net/tun")
+_TUNSETOFFLOAD = 0x400454D0
+_CSUM, _TSO4, _TSO6, _TSO_ECN, _USO4, _USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40  # TUN_F_*
+_TSO = _CSUM | _TSO4 | _TSO6 | _TSO_ECN
+_OFFLOADS = (_TSO | _USO4 | _USO6, _TSO)  # the kernel knows USO since 6.2
 
 
 class DeviceError(Exception):
@@ -29,9 +35,10 @@ class RouteMissingError(DeviceError):
 
 
 class Device:
-    """An open TUN device. ``fd`` is non-blocking and stays open until :meth:`close`."""
+    """An open TUN device. ``fd`` is non-blocking and stays open until :meth:`close`.
 
-    vnet_hdr = False
+    ``vnet_hdr``: frames carry a 10-octet virtio header (``offload`` of :func:`open_device`).
+    """
 
     def __init__(
         self,
@@ -39,12 +46,14 @@ class Device:
         link: netlink.Link,
         mtu: int,
         helper: RouteHelper | None,
+        vnet_hdr: bool = False,
     ) -> None:
         self._tun = tun
         self._index = link.index
         self._helper = helper
         self.name = link.name
         self.mtu = mtu
+        self.vnet_hdr = vnet_hdr
         self.fd: int = tun.fileno()
 
     @property
@@ -87,25 +96,28 @@ class Device:
         self._tun.close()
 
 
-def open_device(name: str, host_id: IPv6Address, mtu: int) -> Device:
+def open_device(name: str, host_id: IPv6Address, mtu: int, *, offload: bool = False) -> Device:
     """Opens ``name``, with ``host_id``/128 as its address and ``mtu`` octets, and brings it up.
+
+    With ``offload``, the kernel hands over and takes large frames and leaves checksums to us
+    (IFF_VNET_HDR, TUNSETOFFLOAD); only the native engine can make use of it.
 
     An existing persistent device of the user is taken over. With CAP_NET_ADMIN all is set as
     needed, and a route helper is started; without it, the device must already be as it should.
     Raises :class:`DeviceError`.
     """
     before = netlink.link(name)
-    tun = _attach(name, before)
+    tun = _attach(name, before, offload)
     try:
         link = netlink.link(name)
         if link is None:
             raise DeviceError(f"the device {name} vanished at once; see `journalctl -k`")
         if not privilege.can_configure():
             _require(link, host_id, mtu)
-            return Device(tun, link, link.mtu, None)
+            return Device(tun, link, link.mtu, None, offload)
         _configure(link, mtu, host_id)
         ours = host_id if before is not None and host_id not in before.addresses else None
-        return Device(tun, link, mtu, _start_helper(link, ours))
+        return Device(tun, link, mtu, _start_helper(link, ours), offload)
     except BaseException:
         tun.close()
         raise
@@ -137,18 +149,31 @@ def create_persistent(
             raise DeviceError(f"no route to {peer} could be added ({_text(problem)})") from None
 
 
-def _attach(name: str, before: netlink.Link | None) -> pytun.TunTapDevice:
+def _attach(name: str, before: netlink.Link | None, offload: bool) -> pytun.TunTapDevice:
     if before is not None and before.kind != "tun":
         cause = f"{name} exists and is no TUN device"
         raise DeviceError(f"{cause}; choose another name for host.device")
+    flags = pytun.IFF_TUN | pytun.IFF_NO_PI | (pytun.IFF_VNET_HDR if offload else 0)
     try:
-        tun = pytun.TunTapDevice(name=name, flags=pytun.IFF_TUN | pytun.IFF_NO_PI, dev=str(_TUN))
+        tun = pytun.TunTapDevice(name=name, flags=flags, dev=str(_TUN))
     except (OSError, pytun.Error) as problem:
         number = int(problem.args[0])
         raise DeviceError(_why_not(name, OSError(number, os.strerror(number)))) from None
     os.set_blocking(tun.fileno(), False)
     os.set_inheritable(tun.fileno(), False)
+    _set_offload(tun.fileno(), offload)
     return tun
+
+
+def _set_offload(fd: int, offload: bool) -> None:
+    """As much as the kernel knows. Without ``offload``, what the last user of a persistent
+    device asked for is taken back: his large frames would come to us without their header."""
+    for features in _OFFLOADS if offload else (0,):
+        try:
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, features)
+        except OSError:
+            continue  # an older kernel: fewer features, or none; all works, only slower
+        return
 
 
 def _why_not(name: str, problem: OSError) -> str:

@@ -123,7 +123,9 @@ class Host:
         if config.host.ike_port is not None:
             ike_pair = UdpPair(config.host.ike_port, "host.ike_port")
             stack.callback(ike_pair.close)
-        self._device = device = open_device(config.host.device, host_id, config.host.mtu)
+        self._device = device = open_device(
+            config.host.device, host_id, config.host.mtu, offload=engine == "native"
+        )
         stack.callback(device.close)
         if config.resolver.enabled and account is not None:
             resolver = self._make_resolver(account.domain, host_id)
@@ -316,7 +318,9 @@ def _make_pump(engine: str, device: Device, pair: UdpPair, host_id: IPv6Address)
     if engine == "native":
         from fastpath._pump import NativePump  # only there where it was built
 
-        return NativePump(device.fd, udp4, udp6, host_id.packed, device.vnet_hdr)
+        pump = NativePump(device.fd, udp4, udp6, host_id.packed, device.vnet_hdr)
+        pump.set_mtu(device.mtu)
+        return pump
     from tunnel.io.portable_pump import PortablePump
 
     return PortablePump(device.fd, udp4, udp6, host_id.packed, device.vnet_hdr)
