@@ -12,6 +12,8 @@ the bare thing does in the same run: a veth link without any tunnel, or one call
     python -m bench latency     ping, idle and under load
     python -m bench plot        draws the saved results
 
+``--rounds``, ``--seconds``, ``--peers``, ``--link``; ``--json`` for programs, ``--save`` to keep.
+
 ``machine`` describes where it ran, ``report`` prints and saves, ``pair`` is two namespaces and
 a veth link between them, ``peers`` holds one small file for each contender (one that is not
 installed says so and is left out), ``pump_end`` is one host of ours with fixed SAs and no IKE.

@@ -15,14 +15,14 @@ INTERVAL = 0.005  # seconds between two pings
 _TIME = re.compile(r"time=([0-9.]+) ms")
 
 
-def measure(ends: Pair, tunnel: Tunnel, seconds: float) -> dict[str, float]:
+def measure(ends: Pair, tunnel: Tunnel, seconds: int) -> dict[str, float]:
     """Medians and 99th percentiles in microseconds."""
     figures = _ping(ends, tunnel, seconds, "idle")
     with iperf_server(ends.right):
         family = "-6" if ":" in tunnel.right else "-4"
         load = ends.left.start(
             *("iperf3", family, "-c", tunnel.right, "-p", str(IPERF_PORT)),
-            *("-t", f"{seconds + 30:g}", "--forceflush"),
+            *("-t", f"{seconds + 30}", "--forceflush"),
             name="load",
         )
         try:
@@ -33,7 +33,7 @@ def measure(ends: Pair, tunnel: Tunnel, seconds: float) -> dict[str, float]:
     return figures
 
 
-def _ping(ends: Pair, tunnel: Tunnel, seconds: float, name: str) -> dict[str, float]:
+def _ping(ends: Pair, tunnel: Tunnel, seconds: int, name: str) -> dict[str, float]:
     family = "-6" if ":" in tunnel.right else "-4"
     count = str(max(2, int(seconds / INTERVAL)))
     done = ends.left.run(
@@ -56,7 +56,7 @@ def run(
     peers: Sequence[Peer],
     links: Sequence[str],
     rounds: int,
-    seconds: float,
+    seconds: int,
     as_json: bool,
     save: bool,
 ) -> None:

@@ -75,11 +75,11 @@ def iperf_server(end: Namespace) -> Iterator[None]:
         server.stop()
 
 
-def iperf(ends: Pair, address: str, seconds: float, *options: str) -> dict[str, Any]:
+def iperf(ends: Pair, address: str, seconds: int, *options: str) -> dict[str, Any]:
     """Runs iperf3 from ``left`` against ``address`` of ``right``; the client's JSON."""
     family = "-6" if ":" in address else "-4"
     command = ["iperf3", family, "-c", address, "-p", str(IPERF_PORT), "-J"]
-    command += ["-t", f"{seconds:g}", *options]
+    command += ["-t", str(seconds), *options]
     with iperf_server(ends.right):
         done = ends.left.run(*command, timeout=seconds + 30, check=False)
     try:

@@ -12,7 +12,7 @@ PAYLOAD = 64
 PACED = (50_000, 100_000, 150_000, 250_000)  # packets a second
 
 
-def measure(ends: Pair, tunnel: Tunnel, seconds: float) -> dict[str, float]:
+def measure(ends: Pair, tunnel: Tunnel, seconds: int) -> dict[str, float]:
     """``overload``: as fast as the sender can; the paced runs give the percentage lost."""
     figures: dict[str, float] = {}
     octets = 0.0
@@ -36,7 +36,7 @@ def run(
     peers: Sequence[Peer],
     links: Sequence[str],
     rounds: int,
-    seconds: float,
+    seconds: int,
     as_json: bool,
     save: bool,
 ) -> None:

@@ -9,7 +9,7 @@ from bench.pair import Pair, iperf
 from bench.peers.types import Peer, Tunnel
 
 
-def measure(ends: Pair, tunnel: Tunnel, seconds: float) -> dict[str, float]:
+def measure(ends: Pair, tunnel: Tunnel, seconds: int) -> dict[str, float]:
     """Forward: left to right; reverse: right to left, both asked for by left."""
     forward = iperf(ends, tunnel.right, seconds)["end"]["sum_received"]
     reverse = iperf(ends, tunnel.right, seconds, "-R")["end"]["sum_received"]
@@ -25,7 +25,7 @@ def run(
     peers: Sequence[Peer],
     links: Sequence[str],
     rounds: int,
-    seconds: float,
+    seconds: int,
     as_json: bool,
     save: bool,
 ) -> None:

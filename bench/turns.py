@@ -12,7 +12,7 @@ from bench.peers.types import Peer, Tunnel
 
 BASE = "raw"  # the contender that the others are divided by
 
-Measure = Callable[[Pair, Tunnel, float], dict[str, float]]
+Measure = Callable[[Pair, Tunnel, int], dict[str, float]]
 """Gives figures by name; the unit stands in the name. ``octets`` is what CPU time is divided by."""
 
 
@@ -47,7 +47,7 @@ class Series:
 
 
 def run(
-    peers: Sequence[Peer], links: Sequence[str], rounds: int, seconds: float, measure: Measure
+    peers: Sequence[Peer], links: Sequence[str], rounds: int, seconds: int, measure: Measure
 ) -> list[Series]:
     """One series for each contender that can run and each link, in the order given."""
     able = []
@@ -71,7 +71,7 @@ def run(
     return list(series.values())
 
 
-def _with_cost(ends: Pair, tunnel: Tunnel, seconds: float, measure: Measure) -> dict[str, float]:
+def _with_cost(ends: Pair, tunnel: Tunnel, seconds: int, measure: Measure) -> dict[str, float]:
     before = cpu_seconds(tunnel.pids)
     figures = measure(ends, tunnel, seconds)
     octets = figures.pop("octets", 0.0)
@@ -104,7 +104,7 @@ def ratios(series: Sequence[Series], figure: str) -> dict[tuple[str, str], float
 
 
 def body(
-    series: Sequence[Series], rounds: int, seconds: float, with_ratio: Sequence[str]
+    series: Sequence[Series], rounds: int, seconds: int, with_ratio: Sequence[str]
 ) -> dict[str, Any]:
     """What is saved: medians and ranges of each series, and its ratios to the bare link."""
     of = {figure: ratios(series, figure) for figure in with_ratio}
