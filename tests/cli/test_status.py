@@ -38,17 +38,25 @@ def shown(facts: dict[str, Any]) -> str:
 
 def test_a_person_sees_peers_with_path_endpoint_and_figures() -> None:
     text = shown(FACTS)
-    (line,) = [line for line in text.splitlines() if line.startswith("laptop.a.example")]
+    (line,) = [line for line in text.splitlines() if line.startswith("laptop ")]
     for word in ("up", "direct", "192.0.2.2:4500", "fd00::2", "52.4 MB", "999 B", "12.3 ms"):
         assert word in line
 
 
 def test_a_person_sees_why_a_peer_is_not_reached() -> None:
-    assert "nas.a.example: nobody answers at 192.0.2.3:4500" in shown(FACTS)
+    assert "nas: nobody answers at 192.0.2.3:4500" in shown(FACTS)
 
 
 def test_absent_is_a_dash_and_no_peers_is_a_sentence() -> None:
     text = shown({**FACTS, "peers": []})
     assert "no peers yet" in text
-    (line,) = [line for line in text.splitlines() if line.startswith("host endpoint")]
-    assert line.split() == ["host", "endpoint", "–"]
+    assert "–, UDP port –" in text
+    assert "nat" not in text
+
+
+def test_a_zone_s_problem_stands_in_its_own_line() -> None:
+    zone = {**FACTS["zone"], "published": False, "problem": "your clock is 900 s behind"}
+    lines = [line.split(maxsplit=1) for line in shown({**FACTS, "zone": zone}).splitlines() if line]
+    told = dict(line for line in lines if len(line) == 2)
+    assert told["zone"].strip() == "203.0.113.10 over tls, not published"
+    assert told["problem"].strip() == "your clock is 900 s behind"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,7 +46,8 @@ def status(
     """Show this host, its zone and its peers."""
     path = _socket(config)
     if watch:
-        asyncio.run(_watch(path, interval, as_json))
+        with contextlib.suppress(KeyboardInterrupt):  # that is how a person ends it
+            asyncio.run(_watch(path, interval, as_json))
         return
     facts = asyncio.run(ask(path, {"command": "status"}))
     if as_json:
@@ -69,24 +71,53 @@ async def _watch(path: Path, interval: float, as_json: bool) -> None:
 def status_tables(facts: Mapping[str, Any]) -> Group:
     """The status of DESIGN §5 for a person: the host's facts, then a table of peers."""
     about = Table.grid(padding=(0, 2))
-    for part in ("host", "nat", "zone"):
-        for key, value in (facts.get(part) or {}).items():
-            about.add_row(f"{part} {key}", _cell(value))
+    for key, value in _about(facts):
+        about.add_row(key, value)
     peers = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("peer", "state", "path", "endpoint", "id", "suite", "received", "sent", "rtt"):
-        peers.add_column(heading, overflow="fold")
+    for heading in ("peer", "state", "path", "endpoint", "suite", "received", "sent", "rtt", "id"):
+        peers.add_column(heading, no_wrap=True)
+    domain = (facts.get("host") or {}).get("name", "").partition(".")[2]
     reasons = []
     for peer in facts.get("peers") or ():
+        label = str(peer.get("name")).removesuffix(f".{domain}")
         peers.add_row(
-            *(_cell(peer.get(key)) for key in ("name", "state", "path", "endpoint", "id", "suite")),
+            label,
+            *(_cell(peer.get(key)) for key in ("state", "path", "endpoint", "suite")),
             _octets(peer.get("rx_bytes")),
             _octets(peer.get("tx_bytes")),
             _milliseconds(peer.get("rtt_ms")),
+            _cell(peer.get("id")),
         )
         if peer.get("reason"):
-            reasons.append(f"{peer.get('name')}: {peer['reason']}")
+            reasons.append(f"{label}: {peer['reason']}")
     rest = ["", peers] if peers.row_count else ["", "no peers yet"]
     return Group(about, *rest, *reasons)
+
+
+def _about(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The host's own facts in a few lines; what is absent takes none."""
+    host, nat, zone = (facts.get(part) or {} for part in ("host", "nat", "zone"))
+    own = {key: _cell(host.get(key)) for key in ("name", "id", "device", "mtu", "engine", "aead")}
+    rows = [
+        ("host", own["name"]),
+        ("id", own["id"]),
+        ("device", f"{own['device']}, MTU {own['mtu']}"),
+        ("engine", f"{own['engine']}, AEAD by {own['aead']}"),
+        ("endpoint", f"{_cell(host.get('endpoint'))}, UDP port {_cell(host.get('listen'))}"),
+    ]
+    if host.get("drops"):
+        rows.append(("drops", _cell(host["drops"])))
+    if nat.get("method"):
+        rows.append(("nat", _cell({key: one for key, one in nat.items() if one is not None})))
+    if zone.get("server"):
+        known = "published" if zone.get("published") else "not published"
+        lease = f", lease {zone['lease_s']} s" if zone.get("lease_s") else ""
+        rows.append(
+            ("zone", f"{zone['server']} over {_cell(zone.get('transport'))}, {known}{lease}")
+        )
+    if zone.get("problem"):
+        rows.append(("problem", str(zone["problem"])))
+    return rows
 
 
 def _cell(value: Any) -> str:

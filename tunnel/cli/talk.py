@@ -21,6 +21,7 @@ from rich.console import Console
 from tunnel.config import ConfigError
 
 P = ParamSpec("P")
+_PIPE_WIDTH = 200  # columns
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 ConfigOption = Annotated[
@@ -98,8 +99,9 @@ def say(text: str, style: str | None = None) -> None:
 
 
 def show(renderable: Any) -> None:
-    """Data for the person (a table), on stdout."""
-    Console(markup=False, highlight=False).print(renderable)
+    """Data for the person (a table), on stdout; a pipe gets lines as long as they are."""
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(markup=False, highlight=False, width=width).print(renderable)
 
 
 def put(text: str) -> None:
