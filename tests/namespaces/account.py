@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from tunnel.cli.demo.scenes import DESK, DOMAIN, LAPTOP, find_token
 from tunnel.cli.demo.stage import RENDEZVOUS, STUB, build
 from tunnel.io.lab import Capture, HostMachine, Lab, Process, RendezvousMachine, wait_until
 
-HTTP_PORT = 8080
 DESK_NAME, LAPTOP_NAME = f"{DESK}.{DOMAIN}", f"{LAPTOP}.{DOMAIN}"
 
 
@@ -55,19 +55,26 @@ class Account:
             f"{target} answers {source.machine.role}",
         )
 
+    def know(self, host: HostMachine, *labels: str) -> None:
+        """Let ``host`` learn the host ids of others now (it lists them once a minute)."""
+        for label in labels:
+            host.cli("lookup", label, "-c", str(host.config))
+
     def serve_file(self, host: HostMachine, octets: int) -> tuple[str, str]:
-        """Serve a random file on ``host`` over HTTP on its host id: (path, SHA-256)."""
+        """Serve a random file on ``host`` over HTTP on its host id: (port and path, SHA-256)."""
         folder = host.machine.folder / f"web-{time.monotonic_ns()}"
         folder.mkdir()
         content = os.urandom(octets)
         (folder / "file.bin").write_bytes(content)
         web: Process = host.machine.start(
-            *("python3", "-u", "-m", "http.server", str(HTTP_PORT)),
+            *("python3", "-u", "-m", "http.server", "0"),
             *("--bind", self.host_id(host), "--directory", str(folder)),
             name=f"http-{folder.name}",
         )
         web.wait_for("Serving HTTP", 10)
-        return "file.bin", hashlib.sha256(content).hexdigest()
+        port = re.search(r"port (\d+)", web.output())
+        assert port is not None
+        return f":{port[1]}/file.bin", hashlib.sha256(content).hexdigest()
 
     def fetch(self, host: HostMachine, url: str) -> str:
         """Fetch ``url`` with curl on ``host``: the SHA-256 of what arrived."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.namespaces.account import DESK_NAME, HTTP_PORT, LAPTOP_NAME, Account
-from tunnel.cli.demo.scenes import DESK
+from tests.namespaces.account import DESK_NAME, LAPTOP_NAME, Account
+from tunnel.cli.demo.scenes import DESK, LAPTOP
 from tunnel.cli.demo.secrecy import Secrets
 from tunnel.cli.demo.stage import RENDEZVOUS
 from tunnel.io.lab import HostMachine, Lab, find_all, missing, wait_until
@@ -60,7 +60,7 @@ def test_files_move_both_ways_by_name(running: Account) -> None:
         (running.laptop, running.desk, LAPTOP_NAME),
     ):
         path, digest = running.serve_file(source, 2_000_003)
-        assert running.fetch(target, f"http://{name}:{HTTP_PORT}/{path}") == digest
+        assert running.fetch(target, f"http://{name}{path}") == digest
 
 
 def test_status_json_has_every_field_of_the_contract(running: Account) -> None:
@@ -110,7 +110,7 @@ def test_unsigned_questions_about_the_names_are_refused(running: Account) -> Non
 
 def test_nothing_readable_crosses_the_internet(running: Account) -> None:
     path, _ = running.serve_file(running.desk, 300_000)
-    running.fetch(running.laptop, f"http://[{running.host_id(running.desk)}]:{HTTP_PORT}/{path}")
+    running.fetch(running.laptop, f"http://{DESK_NAME}{path}")
     secrets = Secrets()
     for host, name in ((running.desk, DESK_NAME), (running.laptop, LAPTOP_NAME)):
         label, _, domain = name.partition(".")
@@ -149,6 +149,8 @@ def test_a_packet_to_a_host_id_makes_the_tunnel(account: Account) -> None:
 def test_both_begin_at_once_and_one_pair_of_sas_stays_usable(account: Account) -> None:
     account.up()
     desk_id, laptop_id = account.host_id(account.desk), account.host_id(account.laptop)
+    account.know(account.desk, LAPTOP)
+    account.know(account.laptop, DESK)
     command = ("ping", "-c", "5", "-i", "0.2", "-W", "10")
     one = account.stage.laptop.start(*command, desk_id, name="ping-one")
     other = account.stage.desk.start(*command, laptop_id, name="ping-other")
@@ -165,6 +167,7 @@ def test_a_killed_host_comes_back_and_traffic_goes_on(account: Account, victim: 
     killed: HostMachine = getattr(account, victim)
     other = account.laptop if killed is account.desk else account.desk
     before = account.host_id(killed)
+    account.know(other, DESK, LAPTOP)
     account.ping(other, before)
     assert killed.process is not None
     killed.process.kill()
