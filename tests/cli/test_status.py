@@ -51,7 +51,7 @@ def test_absent_is_a_dash_and_no_peers_is_a_sentence() -> None:
     text = shown({**FACTS, "peers": []})
     assert "no peers yet" in text
     assert "–, UDP port –" in text
-    assert "nat" not in text
+    assert not any(line.startswith("nat ") for line in text.splitlines())
 
 
 def test_a_zone_s_problem_stands_in_its_own_line() -> None:
