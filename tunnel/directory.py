@@ -29,9 +29,11 @@ class Directory:
         self._asks = asks
         self._following = following
         self._refresh_at: float | None = None
+        self._pause = core.settings.refresh_first  # until the next list, doubling
         self._inquiries: dict[int, tuple[str, float]] = {}  # ticket: label, end
         self._to_look: deque[str] = deque()  # listed labels that wait for their lookup
         self._looking: set[str] = set()
+        self._listed_before: set[str] = set()
         self.published = False
         self._lease: int | None = None
         self._problem: str | None = None
@@ -79,6 +81,7 @@ class Directory:
         for peer in core.peers:
             if not peer.static:
                 self._attempts.forgive(peer)
+        self._pause = core.settings.refresh_first
         self._refresh()
 
     def transport_down(self, reason: str) -> None:
@@ -114,6 +117,9 @@ class Directory:
     def _listed(self, labels: tuple[str, ...]) -> None:
         core = self._core
         listed = {label.lower() for label in labels}
+        if listed != self._listed_before:
+            self._listed_before, self._pause = listed, core.settings.refresh_first
+            self._refresh_at = core.now + self._pause
         for peer in core.peers:
             if not peer.static and peer.label not in listed:
                 self._vanished(peer)
@@ -243,7 +249,8 @@ class Directory:
         if core.zone is None or core.ending:
             self._refresh_at = None
             return
-        self._refresh_at = core.now + core.settings.refresh
+        self._refresh_at = core.now + self._pause
+        self._pause = min(2 * self._pause, core.settings.refresh)
         core.zone_said(core.zone.list_hosts(core.now, core.unix))
 
     def advance(self) -> None:

@@ -16,7 +16,9 @@ class NodeSettings:
     # Half of IKE's patience: an application waits behind the attempt, and the next one is near.
     ike: IkeSettings = field(default_factory=lambda: IkeSettings(connect_timeout=CONNECT_TIMEOUT))
 
-    # The zone. B42 rejects polling as design; until LLQ pushes changes (B43) it is the stopgap.
+    # The zone. B42 rejects polling as design; until LLQ pushes changes (B43) it is the stopgap:
+    # soon after a start or a change, since others start then too, and ever more seldom.
+    refresh_first: float = 1.0
     refresh: float = 60.0
     fresh: float = 5.0  # records this young are believed without asking again
 
