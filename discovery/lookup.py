@@ -2,8 +2,8 @@
 
 1. AAAA of the host's name (the inner address) and SRV of its tunnel service (the UDP port); B48
    asks them one after the other, but neither needs the other's answer;
-2. A and TXT of the SRV's target (the outer address), and AAAA of the second target, if there is
-   one, for an outer IPv6 endpoint.
+2. A of the SRV's target (the outer address), AAAA of the second target, if there is one, for an
+   outer IPv6 endpoint, and TXT of the target for the device information.
 
 A negative answer at any step ends the lookup (Apple's clients did the same).
 """
@@ -87,34 +87,44 @@ class Lookup:
         """Return the questions about the targets, once."""
         asked: list[Question] = []
         for priority, _, target in self._services:
-            if priority == records.PRIORITY4:
-                asked += [Question(target, records.A), Question(target, records.TXT)]
-            else:
-                asked.append(Question(target, records.AAAA))
+            asked.append(Question(target, _address_type(priority)))
+        if self._services:
+            asked.append(self._info)
         new = [question for question in dict.fromkeys(asked) if question not in self._data]
         self._waiting |= set(new)
         return new
 
+    @property
+    def _target(self) -> str:
+        """The target label of the best service."""
+        label = records.target_of(self._services[0][2], self._domain)
+        assert label is not None  # services_in() leaves out all others
+        return label
+
+    @property
+    def _info(self) -> Question:
+        return Question(records.target_name(self._target, self._domain), records.TXT)
+
     def _outcome(self) -> Outcome:
         assert self._host_id is not None  # take() ends the lookup without one
         endpoints: dict[int, Endpoint] = {}
-        info: tuple[str, ...] = ()
         for priority, port, target in self._services:
-            rdtype = records.A if priority == records.PRIORITY4 else records.AAAA
+            rdtype = _address_type(priority)
             answers = self._data[Question(target, rdtype)]
             address = records.outer_address_in(answers, priority, self._host_id)
             if address is not None:
                 endpoints.setdefault(rdtype, (address, port))
-            info = info or records.info_in(self._data.get(Question(target, records.TXT), ()))
         if not endpoints:
             return self.failed(
                 f"{self._where} has published no endpoint: it is off, or has no way out"
             )
-        target_label = records.target_of(self._services[0][2], self._domain)
-        assert target_label is not None  # services_in() leaves out all others
-        return HostFound(
-            HostRecords(self.label, self._host_id, target_label, tuple(endpoints.values()), info)
-        )
+        found = tuple(endpoints.values())
+        info = records.info_in(self._data[self._info])
+        return HostFound(HostRecords(self.label, self._host_id, self._target, found, info))
+
+
+def _address_type(priority: int) -> int:
+    return records.A if priority == records.PRIORITY4 else records.AAAA
 
 
 class HostList:

@@ -300,9 +300,9 @@ def info_in(answers: Iterable[dns.rdata.Rdata]) -> tuple[str, ...]:
 
 def labels_in(answers: Iterable[dns.rdata.Rdata], domain: str) -> tuple[str, ...]:
     """Return the labels of the host list's PTR data, sorted, each once."""
-    found = {
+    found = (
         label_of(rdata.target, domain)
         for rdata in answers
         if isinstance(rdata, dns.rdtypes.ANY.PTR.PTR)
-    }
-    return tuple(sorted(label.lower() for label in found if label is not None))
+    )
+    return tuple(sorted({label.lower() for label in found if label is not None}))

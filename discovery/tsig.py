@@ -253,6 +253,7 @@ def _time(time_signed: int, fudge: int) -> bytes:
 
 
 @lru_cache(maxsize=256)  # a server meets few key names, and each several times per message
+@lru_cache(maxsize=128)
 def _wire_name(text: str) -> bytes:
     """Return the canonical form: lower case, uncompressed (RFC 8945 §4.3.3)."""
     return dns.name.from_text(text).to_digestable()
