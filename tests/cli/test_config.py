@@ -7,18 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.config import (
-    ConfigError,
-    HostConfig,
-    default_path,
-    is_domain,
-    is_label,
-    load_host,
-    load_serve,
-    parse_address_endpoint,
-    parse_endpoint,
-    parse_ula,
-)
+from tunnel.config import ConfigError, HostConfig, default_path, load_host, load_serve
+from tunnel.spelling import is_domain, is_label, parse_address_endpoint, parse_endpoint, parse_ula
 
 HOST = '[host]\nname = "desk"\n'
 ACCOUNT = '[account]\ndomain = "alice.members.example"\n'

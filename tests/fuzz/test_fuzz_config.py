@@ -7,13 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from tunnel.config import (
-    ConfigError,
-    host_from_tables,
-    parse_endpoint,
-    parse_toml,
-    serve_from_tables,
-)
+from tunnel.config import ConfigError, host_from_tables, parse_toml, serve_from_tables
+from tunnel.spelling import parse_endpoint
 
 TEXTS = 100_000
 TABLES = 100_000

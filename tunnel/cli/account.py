@@ -24,15 +24,8 @@ from tunnel.cli.files import (
     write_new,
 )
 from tunnel.cli.talk import ConfigOption, Failure, JsonOption, command, emit, put, say
-from tunnel.config import (
-    DEFAULT_DNS_PORT,
-    DEFAULT_TLS_PORT,
-    HostConfig,
-    is_domain,
-    is_label,
-    load_host,
-    parse_endpoint,
-)
+from tunnel.config import DEFAULT_DNS_PORT, DEFAULT_TLS_PORT, HostConfig, load_host
+from tunnel.spelling import is_domain, is_label, parse_endpoint
 
 NameOption = Annotated[
     str | None,

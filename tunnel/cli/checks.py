@@ -15,7 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from tunnel.config import Endpoint, HostConfig
+from tunnel.config import HostConfig
+from tunnel.spelling import Endpoint
 
 
 class State(StrEnum):

@@ -11,7 +11,8 @@ import typer
 
 from tunnel.cli.files import config_path
 from tunnel.cli.talk import ConfigOption, Failure, JsonOption, command, emit, say
-from tunnel.config import HostConfig, load_host, parse_ula
+from tunnel.config import HostConfig, load_host
+from tunnel.spelling import parse_ula
 
 
 def register(app: typer.Typer) -> None:

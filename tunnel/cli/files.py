@@ -12,13 +12,8 @@ import tomlkit
 from tomlkit.items import Table
 
 from tunnel.cli.talk import Failure
-from tunnel.config import (
-    DEFAULT_DNS_PORT,
-    DEFAULT_TLS_PORT,
-    default_path,
-    is_label,
-    parse_endpoint,
-)
+from tunnel.config import DEFAULT_DNS_PORT, DEFAULT_TLS_PORT, default_path
+from tunnel.spelling import is_label, parse_endpoint
 
 KEY_FILE = "account.key"
 
