@@ -67,6 +67,20 @@ def test_tcp_names_engine_and_aead_and_gives_ratios() -> None:
     assert by_peer["autotunnel-reference"]["median"]["cpu_s_per_gb"] > 0
 
 
+@pytest.mark.root
+def test_pps_and_latency_measure_a_link() -> None:
+    reason = missing(("iperf3", "ethtool", "ping"))
+    if reason is not None:
+        pytest.skip(reason)
+    options = ("--peers", "raw", "--rounds", "1", "--seconds", "1", "--link", "offloading")
+    [pps] = results("pps", *options)["results"]
+    assert pps["median"]["overload_delivered_pps"] > 0
+    assert 0 <= pps["median"]["paced_50k_lost_percent"] <= 100
+    [latency] = results("latency", *options)["results"]
+    assert 0 < latency["median"]["idle_p50_us"] <= latency["median"]["idle_p99_us"]
+    assert latency["median"]["loaded_p50_us"] > 0
+
+
 def test_an_unknown_contender_is_a_usage_error_that_names_the_known() -> None:
     reason = missing(("iperf3", "ethtool"))
     if reason is not None:

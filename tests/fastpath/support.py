@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fastpath.reference import esp as reference
 from fastpath.types import Mode, SaParams, Suite
@@ -18,6 +19,9 @@ PEER_ID = bytes.fromhex("fd01020304050607002269fffe8e342a")
 STRANGER_ID = bytes.fromhex("fd99999999999999002269fffe999999")
 SUITES = list(Suite)
 SPI = 0xC0FFEE01
+
+# The machine that tests may be busy with other things: no figure of time decides here.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 BUILD_FIRST = "the native engine is not built or not loadable: run `make build` ({error})"
 

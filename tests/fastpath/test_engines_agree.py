@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpath.types import Mode, SaParams, SequenceExhausted
-from tests.fastpath.support import ENGINES, OUR_ID, PEER_ID, SUITES, esp_engine
+from tests.fastpath.support import ENGINES, OUR_ID, PEER_ID, SUITES, UNHURRIED, esp_engine
 
 
 @st.composite
@@ -33,7 +33,7 @@ SEQUENCES = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(UNHURRIED, max_examples=300)
 @given(any_params(), SEQUENCES, st.lists(st.binary(max_size=1500), min_size=1, max_size=4))
 def test_both_engines_seal_the_same_octets(
     sa: SaParams, sequence: int, payloads: list[bytes]
@@ -75,7 +75,7 @@ def mutate(packet: bytes, mutation: tuple[str, int, int]) -> bytes:
     return packet
 
 
-@settings(deadline=None, max_examples=300)
+@settings(UNHURRIED, max_examples=300)
 @given(
     any_params(),
     st.lists(

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from fastpath.reference.replay import ReplayWindow
 from fastpath.types import Drop, Opened
-from tests.fastpath.support import ENGINES, esp_engine, params
+from tests.fastpath.support import ENGINES, UNHURRIED, esp_engine, params
 
 SIZES = [32, 64, 65, 1024, 4096]
 
@@ -73,7 +73,7 @@ def test_esn_is_inferred_as_rfc4303_appendix_a2_says(
     assert window.infer(low) == expected
 
 
-@settings(deadline=None)
+@UNHURRIED
 @given(
     size=st.sampled_from(SIZES),
     top=st.integers(0, 2**64 - 1),
@@ -88,7 +88,7 @@ def test_any_number_near_the_window_is_inferred_right(size: int, top: int, offse
         assert window.infer(sequence & 0xFFFF_FFFF) == sequence
 
 
-@settings(deadline=None)
+@UNHURRIED
 @given(
     size=st.sampled_from(SIZES),
     numbers=st.lists(st.integers(1, 12_000), max_size=200),
@@ -168,5 +168,5 @@ class EsnStream(RuleBasedStateMachine):
             assert inbound.sequence == self.top
 
 
-EsnStream.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+EsnStream.TestCase.settings = settings(UNHURRIED, max_examples=40, stateful_step_count=40)
 TestEsnStream = EsnStream.TestCase
