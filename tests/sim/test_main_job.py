@@ -97,6 +97,16 @@ def test_status_has_every_field_of_the_contract(world_of: Make) -> None:
     assert {"server", "transport", "lease_s", "llq"} <= set(zone)
 
 
+def test_a_long_list_of_hosts_is_learnt_whole_without_a_storm(world_of: Make) -> None:
+    """More hosts than the zone client looks up at once."""
+    world = world_of(9)
+    desk, _ = two(world)
+    for number in range(90):
+        world.publish(f"host{number}", (f"192.0.2.{number + 1}", 4500))
+    world.run(130)
+    assert len(desk.routes) == 91
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_any_weather_finds_connects_and_delivers(seed: int, world_of: Make) -> None:
     """Loss up to 30 %, overtaking, doubles, slow links: 60 seeds, each another mix."""

@@ -245,7 +245,7 @@ def test_a_host_that_moves_keeps_its_tunnel(seed: int, world_of: Make) -> None:
     assert desk.node.spis() == spis
 
 
-def test_b54_a_source_that_cannot_prove_itself_gets_no_data(world_of: Make) -> None:
+def test_rfc7296_2_23_a_source_that_cannot_prove_itself_gets_no_data(world_of: Make) -> None:
     """Somebody on the path sends a genuine packet on from elsewhere: data must not follow."""
     world = world_of(291)
     desk, laptop = connected(world)
@@ -267,6 +267,18 @@ def test_b54_a_source_that_cannot_prove_itself_gets_no_data(world_of: Make) -> N
     assert world.run(5, lambda: ticket in desk.answers)
     answer = desk.answers[ticket]
     assert isinstance(answer, Pong) and answer.rtt is not None
+
+
+def test_the_next_endpoint_is_tried_when_the_first_is_silent(world_of: Make) -> None:
+    world = world_of(292)
+    desk, laptop = two(world)
+    dead, living = ("203.0.113.200", 4500), ("2001:db8::7", 4500)
+    world.hosts[living] = laptop
+    laptop.tell(laptop.node.set_endpoints, (dead, living))
+    world.run(3)
+    ticket = desk.reach("laptop")
+    assert world.run(12, lambda: ticket in desk.answers)
+    assert isinstance(desk.answers[ticket], Reached)
 
 
 # --- The end, and static peers ----------------------------------------------------------------

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv6Address
 
+from discovery import types as zone_types
 from discovery.client import ZoneClient
 from discovery.io_store import SqliteStore
-from discovery.types import TsigKey
+from discovery.types import HostRecords, TsigKey
 from discovery.zone import ZoneAccount, ZoneServer
 from fastpath import types as pump
 from fastpath.reference.datapath import Datapath, Output, SendDatagram, WritePacket
@@ -127,6 +128,25 @@ class World:
                     self.at(self.now + self.weather.latency, partial(host.from_zone, answer))
 
         self.at(self.now + self.weather.latency, handle)
+
+    def publish(self, label: str, endpoint: Endpoint) -> None:
+        """Puts the records of a host that is never simulated itself into the zone."""
+        eui = b"\x02" + self.random.randbytes(7)
+        key = TsigKey(self.account.tsig_name, self.account.tsig_secret)
+        client = ZoneClient(domain=DOMAIN, label=label, key=key, random=self.random.randbytes)
+        records = HostRecords(
+            label=label,
+            host_id=hostid.host_id(eui, self.random.randbytes(7)),
+            target=hostid.target_label(eui),
+            endpoints=(endpoint,),
+        )
+        todo = client.transport_up(self.now, self.unix)
+        todo += client.publish(records, self.now, self.unix)
+        while todo:
+            command = todo.pop(0)
+            if isinstance(command, zone_types.SendZone):
+                for answer in self.zone.handle(command.wire, ("192.0.2.1", 1), "tls", self.unix):
+                    todo += client.receive(answer, self.now, self.unix)
 
     def labels_in_zone(self) -> set[str]:
         owners = {str(one.name).lower() for one in self.zone.content(DOMAIN).sets()}

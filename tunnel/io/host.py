@@ -182,8 +182,10 @@ class Host:
         """Waits until the zone took our records, or said that it never will."""
         if self._link is None or self._link.client is None:
             return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._zone_spoke.wait(), _FIRST_WORD)
+        waiting = [asyncio.create_task(e.wait()) for e in (self._zone_spoke, self._stopping)]
+        await asyncio.wait(waiting, timeout=_FIRST_WORD, return_when=asyncio.FIRST_COMPLETED)
+        for one in waiting:
+            await _cancel(one)
         if self._zone_refusal is not None:
             raise HostError(self._zone_refusal)
 
@@ -331,7 +333,7 @@ def _drops(pump: Pump) -> dict[str, int]:
     return {name.removeprefix("drop_"): n for name, n in counters if name.startswith("drop_")}
 
 
-async def _cancel(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[Any]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

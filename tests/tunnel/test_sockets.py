@@ -1,0 +1,61 @@
+"""UDP sockets: a port that is taken has a sentence; our own source is the kernel's choice."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import IPv6Address
+
+import pytest
+
+from tunnel.io.outer import outer_endpoints
+from tunnel.io.sockets import SocketError, UdpPair, source_towards
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("0.0.0.0", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_an_occupied_port_is_told_with_its_cause_and_fix() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(SocketError) as caught:
+            UdpPair(port, "host.listen")
+    assert str(caught.value) == (
+        f"UDP port {port} is in use by another process; "
+        f"end that one (`ss -ulpn sport = :{port}` shows it) or change host.listen"
+    )
+
+
+def test_a_pair_sends_to_addresses_only_and_never_looks_up_a_name() -> None:
+    pair = UdpPair(free_port(), "host.listen")
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            other.settimeout(5)
+            assert pair.send(b"hello", other.getsockname())
+            assert other.recvfrom(100)[0] == b"hello"
+        assert not pair.send(b"hello", ("localhost", 9))
+        assert not pair.send(b"hello", ("", 9))
+    finally:
+        pair.close()
+
+
+def test_loopback_is_our_endpoint_only_for_a_rendezvous_on_loopback() -> None:
+    assert source_towards("127.0.0.1", socket.AF_INET) == "127.0.0.1"
+    ours = outer_endpoints(4500, "127.0.0.1", (), IPv6Address("fd00::1"))
+    assert ("127.0.0.1", 4500) in ours
+    assert all(
+        host not in ("127.0.0.1", "::1")
+        for host, _ in outer_endpoints(4500, None, (), IPv6Address("fd00::1"))
+    )
+
+
+def test_our_own_host_id_is_never_an_outer_endpoint() -> None:
+    """A host id on loopback stands in for the TUN device's, which the kernel might choose."""
+    assert outer_endpoints(4500, "::1", (), IPv6Address("::1")) == outer_endpoints(
+        4500, None, (), IPv6Address("::1")
+    )
