@@ -29,6 +29,7 @@ cdef struct Merger:
     uint8_t *rooms[2]
     int active  # the room where the run is
     Run run
+    uint8_t first[MAX_HEADERS]  # the run's first headers: behind a short payload they get covered
     bint behind  # the packet being opened stands behind the run
     uint8_t saved[MAX_HEADERS]
 

@@ -65,25 +65,24 @@ cdef void merger_take(Merger *merger, uint8_t *packet, size_t octets) noexcept n
     """Passes on the inner packet of ``octets`` at :func:`merger_place`: now, or with its run."""
     cdef Run begun
     cdef bint may_begin = merger.core.vnet_hdr and _may_begin(packet, octets, &begun)
-    cdef uint8_t *first = merger.rooms[merger.active] + LEAD
     cdef uint8_t *other
     if not merger.behind:
         if may_begin:
-            merger.run = begun
+            _begin(merger, packet, &begun)
         else:
             _write(merger, packet, octets)
         return
-    if may_begin and _belongs(merger, first, packet, &begun):
+    if may_begin and _belongs(merger, packet, &begun):
         _append(merger, packet, &begun)
         return
     other = merger.rooms[1 - merger.active] + LEAD
     memcpy(other, packet, octets)
     merger_drop(merger, packet)
-    if may_begin or not _other_flow(first, other):
+    if may_begin or not _other_flow(merger.first, other):
         merger_flush(merger)  # what is of one flow stays in order
     if may_begin:
         merger.active = 1 - merger.active
-        merger.run = begun
+        _begin(merger, other, &begun)
     else:
         _write(merger, other, octets)
 
@@ -139,12 +138,10 @@ cdef bint _may_begin(const uint8_t *packet, size_t octets, Run *run) noexcept no
 
 
 cdef bint _belongs(
-    Merger *merger, const uint8_t *first, const uint8_t *packet, const Run *next_run
+    Merger *merger, const uint8_t *packet, const Run *next_run
 ) noexcept nogil:
-    """Whether ``packet`` continues the run whose first packet is ``first``.
-
-    The run's own length stands in ``merger.run`` only: its headers are still the first packet's.
-    """
+    """Whether ``packet``, which was found fit to be merged, continues the run."""
+    cdef const uint8_t *first = merger.first
     cdef Run *run = &merger.run
     if (
         run.closed
@@ -187,6 +184,11 @@ cdef inline bint _other_flow(const uint8_t *first, const uint8_t *packet) noexce
     if memcmp(first + 8, packet + 8, 32):
         return True
     return first[6] == packet[6] and memcmp(first + 40, packet + 40, 4) != 0
+
+
+cdef void _begin(Merger *merger, const uint8_t *packet, const Run *run) noexcept nogil:
+    merger.run = run[0]
+    memcpy(merger.first, packet, run.header)
 
 
 cdef void _append(Merger *merger, uint8_t *packet, const Run *next_run) noexcept nogil:

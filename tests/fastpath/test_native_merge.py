@@ -154,7 +154,7 @@ def test_a_pure_ack_of_another_flow_does_not_break_a_run(tunnel_rig: VnetRig) ->
     packets.insert(5, tcp(b"", port=9))
     packets.insert(7, icmp(b"ping", source=PEER_ID))
     counts = merged(tunnel_rig, packets)
-    assert sorted(counts) in ([1, 1, 10], [1, 1, 2, 8])  # an unknown protocol may be of the run
+    assert sorted(counts) == [1, 1, 4, 6]  # without ports, ICMP may be of the run
 
 
 @pytest.mark.parametrize(
