@@ -37,6 +37,24 @@ def test_a_killed_host_that_starts_again_is_reached_by_who_talked_to_it(
     assert world.now - began < 30
 
 
+def test_an_unknown_spi_from_a_known_endpoint_makes_us_connect_but_seldom(world_of: Make) -> None:
+    world = world_of(212)
+    desk, _ = two(world)
+    world.run(10)
+    sent = len(world.wire)
+
+    def hint(source: tuple[str, int]) -> int:
+        """How many IKE_SA_INIT it makes us send (exchange type 34, after marker and SPIs)."""
+        before = len(world.wire)
+        desk.tell(desk.node.unknown_spi, 0xC0FFEE01, source)
+        return sum(data[4 + 18] == 34 for _, data in world.wire[before:])
+
+    assert hint(("192.0.2.200", 4500)) == 0  # nobody that we know
+    assert hint(LAPTOP) == 1
+    assert hint(LAPTOP) == 0
+    assert len(world.wire) - sent <= 4  # and the INVALID_SPI hints
+
+
 def test_a_killed_host_that_starts_again_reaches_who_talked_to_it(world_of: Make) -> None:
     world = world_of(211)
     desk, laptop = connected(world)
@@ -132,6 +150,8 @@ def test_a_peer_that_is_gone_is_unreachable_for_the_application_and_status_says_
     assert error[48:] == packet
     peer = desk.peer("laptop")
     assert peer["state"] == "failed"
+    desk.send(laptop.host_id, 2)
+    assert len(unreachables(desk.received)) == 2  # at once, while the back-off lasts
     assert "203.0.113.7" in str(peer["reason"]) or "laptop" in str(peer["reason"])
 
 
