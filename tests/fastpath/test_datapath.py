@@ -102,6 +102,15 @@ def test_what_must_not_leave_is_counted(packet: bytes, drop: str) -> None:
     assert machine.counters()[drop] == 1
 
 
+@pytest.mark.parametrize(
+    ("start", "asks"), [("fe7f", True), ("fe80", False), ("febf", False), ("fec0", True)]
+)
+def test_link_local_is_fe80_to_febf(start: str, asks: bool) -> None:
+    """RFC 4291 §2.4: fe80::/10."""
+    packet = ipv6(OUR_ID, bytes.fromhex(start + "11" * 14))
+    assert datapath().outbound(packet) == ([AcquireEvent(packet)] if asks else [])
+
+
 def test_a_packet_of_the_peer_is_written_whole() -> None:
     machine = datapath()
     outputs = machine.inbound(sealed(tunnelled_in()), HOME, 7.0)

@@ -190,6 +190,16 @@ def test_a_packet_without_a_flow_is_an_acquire_event(rig: Rig) -> None:
     assert not readable(rig.pump.event_fd(), 0), "drained means not readable"
 
 
+@pytest.mark.parametrize("start", ["fe7f", "fec0", "fd00", "2001"])
+def test_what_is_not_link_local_asks(rig: Rig, start: str) -> None:
+    """Link-local is fe80::/10 and no more (RFC 4291 §2.4)."""
+    within = ipv6(OUR_ID, bytes.fromhex("febf" + "11" * 14))
+    packet = ipv6(OUR_ID, bytes.fromhex(start + "11" * 14))
+    rig.tun.send(within)
+    rig.tun.send(packet)
+    assert rig.events() == [AcquireEvent(packet)]
+
+
 def test_a_cleared_flow_asks_again_and_a_removed_sa_too(rig: Rig) -> None:
     rig.with_sas()
     rig.pump.clear_flow(PEER_ID)

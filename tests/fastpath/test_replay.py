@@ -55,6 +55,12 @@ def test_checking_alone_changes_nothing() -> None:
         (100, 36, 2**32 + 36),  # left of it: taken for the next subspace, then fails its ICV
         (100, 2**32 - 1, 2**32 - 1),
         ((5 << 32) + 1000, 1001, (5 << 32) + 1001),
+        # Tl = W - 1 is the last of case A to have the window's bottom at 0.
+        (63, 5, 5),
+        ((1 << 32) + 63, 0, 1 << 32),
+        ((1 << 32) + 63, 2**32 - 1, (1 << 32) + 2**32 - 1),
+        ((1 << 32) + 62, 2**32 - 1, 2**32 - 1),  # Tl = W - 2 is the first of case B
+        ((1 << 32) + 62, 0, 1 << 32),
         # Case B: Tl < W - 1, the window spans two subspaces.
         ((1 << 32) + 10, 2**32 - 53, 2**32 - 53),  # bottom, in the subspace before
         ((1 << 32) + 10, 2**32 - 54, (1 << 32) + 2**32 - 54),  # below: a far jump ahead
@@ -88,19 +94,42 @@ def test_any_number_near_the_window_is_inferred_right(size: int, top: int, offse
         assert window.infer(sequence & 0xFFFF_FFFF) == sequence
 
 
-@UNHURRIED
-@given(
-    size=st.sampled_from(SIZES),
-    numbers=st.lists(st.integers(1, 12_000), max_size=200),
+STEPS = st.one_of(
+    st.integers(1, 3),
+    st.integers(-130, 130),
+    st.integers(-5000, 5000),
+    st.sampled_from([-64, -63, -65, 64, 63, 65, 127, 128, 129, 4096, 4160, 100_000]),
 )
-def test_the_ring_accepts_what_a_set_accepts(size: int, numbers: list[int]) -> None:
+
+
+@UNHURRIED
+@given(size=st.sampled_from(SIZES), steps=st.lists(STEPS, max_size=200))
+def test_the_ring_accepts_what_a_set_accepts(size: int, steps: list[int]) -> None:
+    """Steps from the highest number so far: in order, back into the window, far ahead."""
     window, seen, top = ReplayWindow(size, esn=False), set[int](), 0
-    for number in numbers:
+    for step in steps:
+        number = top + step
+        if number < 1:
+            continue
         expected = number > top - size and number not in seen
-        assert accept(window, number) == expected
+        assert accept(window, number) == expected, (number, top)
         if expected:
             seen.add(number)
             top = max(top, number)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_number_of_the_window_is_accepted_once(size: int) -> None:
+    """Whatever the ring held before a jump, and wherever within its block the top stands."""
+    for jump in (1, 63, 64, 65, size - 1, size, size + 63, size + 64, size + 128, 10 * size):
+        window, start = ReplayWindow(size, esn=False), 3 * size + 17
+        for number in range(start - size + 1, start + 1):
+            accept(window, number)
+        top = start + jump
+        assert accept(window, top)
+        for number in range(top - size + 1, top):
+            assert accept(window, number) == (number > start), (jump, number)
+            assert not window.check(number), (jump, number)
 
 
 class EsnStream(RuleBasedStateMachine):

@@ -1,0 +1,53 @@
+"""One host for test_native_tun: a real device, a real socket, a native pump, fixed SAs.
+
+``pump_end.py SIDE OFFLOAD OUTER PEER_OUTER``; says ``ready``, and its counters after SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+from ipaddress import IPv6Address
+
+from fastpath.types import SaParams, Suite
+from tests.fastpath.support import native_module
+from tunnel.io.device import open_device
+
+IDS = {"left": IPv6Address("fd00::1"), "right": IPv6Address("fd00::2")}
+SPIS = {"left": 0x1001, "right": 0x1002}  # inbound
+PORT = 4500
+MTU = 1400
+
+
+def main(side: str, offload: str, outer: str, peer_outer: str) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    other = "right" if side == "left" else "left"
+    ours, theirs = IDS[side].packed, IDS[other].packed
+    device = open_device("at0", IDS[side], MTU, offload=offload == "offload")
+    device.add_route(IDS[other])
+    family = socket.AF_INET6 if ":" in outer else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as udp:
+        udp.setblocking(False)
+        udp.bind((outer, PORT))
+        sockets = (None, udp.fileno()) if ":" in outer else (udp.fileno(), None)
+        pump = native_module("_pump").NativePump(device.fd, *sockets, ours, device.vnet_hdr)
+
+        def sa(receiver: str) -> SaParams:
+            key = SPIS[receiver].to_bytes(2, "big") * 10
+            return SaParams(SPIS[receiver], Suite.AES128GCM16, key, ours, theirs)
+
+        pump.install_inbound(sa(side))
+        pump.install_outbound(sa(other))
+        pump.set_flow(theirs, SPIS[other], (peer_outer, PORT))
+        pump.start()
+        print("ready", flush=True)
+        signal.sigwait({signal.SIGTERM})
+        pump.stop()
+        print("counters", json.dumps(pump.counters()), flush=True)
+    device.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
