@@ -16,7 +16,12 @@ from rich.console import Console
 
 from tunnel.cli.demo.secrecy import Secrets, make_file
 from tunnel.cli.demo.story import StepFailedError, Story
-from tunnel.cli.demo.timing import IKE_AUTH, esp_packets, measure
+from tunnel.cli.demo.timing import (
+    Handshake,
+    esp_packets,
+    measure_handshake,
+    measure_question,
+)
 from tunnel.io.lab import Lab, LabError, find_all, read_packets
 from tunnel.io.lab.requirements import missing
 
@@ -66,18 +71,18 @@ def handshake() -> list[tuple[float, bytes]]:
 
 def test_the_times_of_a_tunnel_are_read_from_the_capture(tmp_path: Path) -> None:
     file = write_pcap(tmp_path / "a.pcap", handshake())
-    timing = measure(file, RENDEZVOUS, 9.0)
-    assert timing is not None
-    assert (timing.discovery_ms, timing.handshake_ms, timing.messages) == (10.0, 30.0, 4)
+    assert measure_question(file, ONE, RENDEZVOUS, 9.0) == 5.0
+    assert measure_handshake(file, 9.0) == Handshake(30.0, 4)
     assert esp_packets(file) == 1
 
 
-def test_a_tunnel_before_the_question_does_not_count(tmp_path: Path) -> None:
+def test_what_has_not_ended_is_not_measured(tmp_path: Path) -> None:
     file = write_pcap(tmp_path / "a.pcap", handshake())
-    assert measure(file, RENDEZVOUS, 10.055) is None
+    assert measure_handshake(file, 10.055) is None
+    assert measure_question(file, ONE, RENDEZVOUS, 10.012) is None
+    assert measure_question(file, OTHER, RENDEZVOUS, 9.0) is None
     unfinished = write_pcap(tmp_path / "b.pcap", handshake()[:6])
-    assert measure(unfinished, RENDEZVOUS, 9.0) is None
-    assert IKE_AUTH == 35
+    assert measure_handshake(unfinished, 9.0) is None
 
 
 def test_a_capture_that_is_cut_short_or_foreign_is_read_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tunnel.cli.demo import stage as place
 from tunnel.cli.demo.secrecy import Secrets, make_file
 from tunnel.cli.demo.stage import Stage
 from tunnel.cli.demo.story import Step, StepFailedError
-from tunnel.cli.demo.timing import Timing, esp_packets, measure
+from tunnel.cli.demo.timing import esp_packets, measure_handshake, measure_question
 from tunnel.io.lab import (
     Capture,
     HostMachine,
@@ -23,6 +24,7 @@ from tunnel.io.lab import (
     wait_until,
 )
 
+_T = TypeVar("_T")
 DOMAIN = "alice.members.example"
 DESK, LAPTOP = "office-desk", "travel-laptop"
 FILE_NAME = "holiday-film.bin"
@@ -133,29 +135,33 @@ class Demo:
     def discovery(self, step: Step) -> None:
         """A name makes the tunnel: zone, endpoint, IKE, SA; then the answer."""
         name, desk_id = f"{DESK}.{DOMAIN}", self._id(self.desk)
+        begun = time.time()
+        self.laptop.cli("lookup", DESK, "-c", str(self.laptop.config))
+        discovery_ms = self._wait_for(
+            lambda: measure_question(self.capture.file, place.LAPTOP, place.RENDEZVOUS, begun)
+        )
         begun, started = time.time(), time.monotonic()
         answer = self.stage.laptop.run("getent", "ahostsv6", name).stdout
         lookup_ms = round((time.monotonic() - started) * 1000, 1)
         if desk_id not in answer.split():
             raise StepFailedError(f"{name} resolved to {answer.strip()!r}, not to {desk_id}")
-        timing = self._timing(begun)
+        handshake = self._wait_for(lambda: measure_handshake(self.capture.file, begun))
         peer = self._peer(self.laptop, DESK)
         step.tell(
-            f"{name} is {desk_id}: found in {timing.discovery_ms:.1f} ms, "
-            f"keys in {timing.handshake_ms:.1f} ms, answered after {lookup_ms:.0f} ms in all",
-            discovery_ms=timing.discovery_ms,
-            handshake_ms=timing.handshake_ms,
-            ike_messages=timing.messages,
+            f"{name} is {desk_id}: the zone answered in {discovery_ms:.1f} ms, keys were agreed "
+            f"in {handshake.milliseconds:.1f} ms, the application was answered after "
+            f"{lookup_ms:.0f} ms",
+            discovery_ms=discovery_ms,
+            handshake_ms=handshake.milliseconds,
+            ike_messages=handshake.messages,
             lookup_ms=lookup_ms,
             path=peer["path"],
             suite=peer["suite"],
         )
 
-    def _timing(self, since: float) -> Timing:
-        def measured() -> Timing | None:
-            return measure(self.capture.file, place.RENDEZVOUS, since)
-
-        return wait_until(measured, 5.0, "the capture shows the handshake")
+    @staticmethod
+    def _wait_for(measured: Callable[[], _T | None]) -> _T:
+        return wait_until(measured, 5.0, "the capture shows it")
 
     @staticmethod
     def _peer(host: HostMachine, name: str) -> dict[str, Any]:
@@ -248,42 +254,49 @@ class Demo:
         victim = self.desk.process
         assert victim is not None
         desk_id = self._id(self.desk)
+        pings = self.stage.laptop.start("ping", "-D", "-i", "0.1", desk_id, name="ping-recovery")
+        pings.wait_for("icmp_seq=5 ", 10.0)
         victim.kill()
-        killed = time.monotonic()
+        killed = time.time()
         self.desk.up()
-        running = round(time.monotonic() - killed, 3)
-        command = ("ping", "-6", "-c", "1", "-W", "1", desk_id)
-
-        def answered() -> bool:
-            return self.stage.laptop.run(*command, check=False).returncode == 0
-
-        wait_until(answered, 60.0, f"{LAPTOP} reaches {DESK} again")
-        recovered = round(time.monotonic() - killed, 3)
+        running = time.time()
+        back = wait_until(
+            lambda: _first_reply(pings.output(), killed), 60.0, f"{DESK} answers {LAPTOP} again"
+        )
+        pings.stop()
         if self._id(self.desk) != desk_id:
             raise StepFailedError("the host id changed within one boot")
         self._fetch(self.stage.laptop.folder / "after.bin")
         step.tell(
-            f"{DESK} was killed and started again ({running:.1f} s); traffic flowed "
-            f"{max(recovered - running, 0.0):.2f} s later, under the same host id",
-            restart_s=running,
-            recovery_s=recovered,
+            f"{DESK} was killed with SIGKILL; it was up again after {running - killed:.2f} s, and "
+            f"{LAPTOP} heard it after {back - killed:.2f} s, under the same host id",
+            restart_s=round(running - killed, 3),
+            recovery_s=round(back - killed, 3),
         )
 
     # --- What others see --------------------------------------------------------------------
 
     def shutdown(self, step: Step) -> None:
-        """``down`` leaves nothing behind."""
-        for host in (self.laptop, self.desk):
-            host.down()
-        left = [
-            f"{machine.role}: {device['ifname']}"
-            for machine in (self.stage.desk, self.stage.laptop)
-            for device in machine.ip_json("link", "show")
-            if device["ifname"] not in {"lo", "eth0"}
-        ]
-        if left:
-            raise StepFailedError(f"devices were left behind: {', '.join(left)}")
-        step.tell("both hosts went down and left no device and no route behind")
+        """``down`` leaves nothing behind: device, routes, records, the peer's SAs."""
+        self.desk.down()
+        gone = self.laptop.cli("lookup", DESK, "-c", str(self.laptop.config), check=False)
+        if gone.returncode == 0:
+            raise StepFailedError(f"the zone still knows {DESK}")
+        wait_until(lambda: not self._has_sas(DESK), 10.0, f"{LAPTOP} has no SA left")
+        self.laptop.down()
+        for machine in (self.stage.desk, self.stage.laptop):
+            devices = {device["ifname"] for device in machine.ip_json("link", "show")}
+            routes = {route["dst"] for route in machine.ip_json("-6", "route", "show")}
+            if devices != {"lo", "eth0"} or any(target.startswith("fd") for target in routes):
+                raise StepFailedError(f"{machine.role} was left with {devices} and {routes}")
+        step.tell(
+            f"{DESK} went down: its records are out of the zone, {LAPTOP} has dropped its SAs; "
+            "after both no device and no route is left",
+        )
+
+    def _has_sas(self, name: str) -> bool:
+        peer = self.laptop.peer(name)
+        return peer is not None and peer["spi_in"] is not None
 
     def secrecy(self, step: Step) -> None:
         """The capture of all of it shows neither file, nor host ids, nor names."""
@@ -341,6 +354,12 @@ def find_token(text: str) -> str:
     if found is None:
         raise LabError("invite printed no token")
     return found[1]
+
+
+def _first_reply(output: str, after: float) -> float | None:
+    """When ``ping -D`` heard its first reply after ``after`` (wall clock, seconds)."""
+    times = (float(found[1]) for found in re.finditer(r"\[([\d.]+)\] \d+ bytes from", output))
+    return next((moment for moment in times if moment > after), None)
 
 
 def _sha256(path: Path) -> str:

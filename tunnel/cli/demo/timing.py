@@ -12,42 +12,46 @@ from pathlib import Path
 from tunnel.io.lab import Packet, read_packets
 
 _MARKER = bytes(4)
-IKE_SA_INIT, IKE_AUTH = 34, 35
+IKE_AUTH = 35
 _RESPONSE = 0x20
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """``discovery_ms``: first octet to the rendezvous → first IKE message; ``handshake_ms``:
-    first IKE message → last answer of IKE_AUTH. ``messages`` is how many IKE messages it took."""
+class Handshake:
+    """First IKE message → answer of IKE_AUTH, in milliseconds; how many messages it took."""
 
-    discovery_ms: float
-    handshake_ms: float
+    milliseconds: float
     messages: int
 
 
-def measure(capture: Path, rendezvous: str, since: float) -> Timing | None:
+def measure_question(capture: Path, host: str, server: str, since: float) -> float | None:
+    """Milliseconds from the first octet that ``host`` sent to ``server`` after ``since`` (wall
+    clock, seconds) to the last octet of the answers; ``None``: no answer is captured yet."""
+    asked = answered = None
+    for packet in read_packets(capture):
+        if packet.time < since or not packet.payload:
+            continue
+        ends = packet.source[0], packet.target[0]
+        if ends == (host, server) and asked is None:
+            asked = packet.time
+        elif ends == (server, host) and asked is not None:
+            answered = packet.time
+    return None if asked is None or answered is None else round((answered - asked) * 1000, 2)
+
+
+def measure_handshake(capture: Path, since: float) -> Handshake | None:
     """The first tunnel that was made after ``since`` (wall clock, seconds); ``None``: there was
     none, or the capture has not got its end yet."""
-    asked = begun = None
+    begun = None
     messages = 0
     for packet in read_packets(capture):
-        if packet.time < since:
-            continue
-        if packet.target[0] == rendezvous and packet.payload and asked is None:
-            asked = packet.time
         exchange = ike_exchange(packet)
-        if exchange is None:
+        if packet.time < since or exchange is None:
             continue
         messages += 1
-        if begun is None:
-            begun = packet.time
+        begun = packet.time if begun is None else begun
         if exchange == (IKE_AUTH, True):
-            return Timing(
-                round((begun - (begun if asked is None else min(asked, begun))) * 1000, 1),
-                round((packet.time - begun) * 1000, 1),
-                messages,
-            )
+            return Handshake(round((packet.time - begun) * 1000, 2), messages)
     return None
 
 
