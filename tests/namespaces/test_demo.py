@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,13 +38,34 @@ def possible() -> None:
         pytest.skip(reason)
 
 
-def start() -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tunnel", "demo", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    running = Demo(tmp_path)
+    yield running
+    if running.process.poll() is None:
+        running.process.terminate()
+        running.process.wait(60)
+
+
+class Demo:
+    """``demo --json`` as a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._out, self._err = folder / "out", folder / "err"
+        with self._out.open("w") as out, self._err.open("w") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tunnel", "demo", "--json"], stdout=out, stderr=err
+            )
+
+    def said(self) -> str:
+        return self._err.read_text()
+
+    def told(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self._out.read_text())
+        return told
+
+    def has_done(self, step: str) -> bool:
+        return bool(re.search(rf"^ok +{step} ", self.said(), re.MULTILINE))
 
 
 def leftovers(pid: int) -> list[str]:
@@ -52,11 +74,9 @@ def leftovers(pid: int) -> list[str]:
     return [str(path) for folder, prefix in places for path in folder.glob(f"{prefix}at{pid}-*")]
 
 
-def test_the_demo_tells_every_step_with_its_figure() -> None:
-    demo = start()
-    out, said = demo.communicate(timeout=300)
-    assert demo.returncode == 0, said
-    told = json.loads(out)
+def test_the_demo_tells_every_step_with_its_figure(demo: Demo) -> None:
+    assert demo.process.wait(300) == 0, demo.said()
+    told = demo.told()
     assert told["schema"] == "autotunnel/demo/v1"
     assert told["ok"] is True
     assert [step["name"] for step in told["steps"]] == STEPS
@@ -66,32 +86,23 @@ def test_the_demo_tells_every_step_with_its_figure() -> None:
         assert step["ok"] is True
         assert step["seconds"] >= 0
         assert set(step["detail"]) >= FIGURES.get(step["name"], set())
-        assert re.search(rf"^ok +{step['name']} ", said, re.MULTILINE)
+        assert demo.has_done(step["name"])
     assert details["file"]["octets"] >= 50_000_000
     assert details["secrecy"]["seen"] == []
     assert details["secrecy"]["esp_packets"] > 0
     assert details["eavesdropper"]["host_ids_seen"]
     assert details["eavesdropper"]["names_seen"]
-    assert leftovers(demo.pid) == []
+    assert leftovers(demo.process.pid) == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_demo_cleans_up_when_it_is_interrupted(number: signal.Signals, code: int) -> None:
-    demo = start()
-    assert demo.stderr is not None
-    os.set_blocking(demo.stderr.fileno(), False)
-    said = ""
-
-    def hosts_are_up() -> bool:
-        nonlocal said
-        said += demo.stderr.read() or "" if demo.stderr is not None else ""
-        return bool(re.search(r"^ok +up ", said, re.MULTILINE))
-
-    wait_until(hosts_are_up, 60, "the demo has both hosts up")
-    assert leftovers(demo.pid)
-    demo.send_signal(number)
-    out, _ = demo.communicate(timeout=60)
-    assert demo.returncode == code
-    assert leftovers(demo.pid) == []
+def test_the_demo_cleans_up_when_it_is_interrupted(
+    demo: Demo, number: signal.Signals, code: int
+) -> None:
+    wait_until(lambda: demo.has_done("up"), 60, "the demo has both hosts up")
+    assert leftovers(demo.process.pid)
+    demo.process.send_signal(number)
+    assert demo.process.wait(60) == code, demo.said()
+    assert leftovers(demo.process.pid) == []
     if number is signal.SIGINT:  # the story so far, as JSON
-        assert json.loads(out)["ok"] is False
+        assert demo.told()["ok"] is False
