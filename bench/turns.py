@@ -9,6 +9,7 @@ from typing import Any
 from bench import machine, report
 from bench.pair import Pair, cpu_seconds, pair, resident_mib
 from bench.peers.types import Peer, Tunnel
+from tunnel.io.lab import LabError
 
 BASE = "raw"  # the contender that the others are divided by
 
@@ -25,6 +26,7 @@ class Series:
     engine: str = ""
     aead: str = ""
     figures: dict[str, list[float]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
 
     def add(self, figures: dict[str, float]) -> None:
         for name, value in figures.items():
@@ -43,13 +45,17 @@ class Series:
             "aead": self.aead,
             "median": medians,
             "range": ranges,
+            "failures": self.failures,
         }
 
 
 def run(
     peers: Sequence[Peer], links: Sequence[str], rounds: int, seconds: int, measure: Measure
 ) -> list[Series]:
-    """One series for each contender that can run and each link, in the order given."""
+    """One series for each contender that can run and each link, in the order given.
+
+    Raises :class:`LabError` when none could be measured at all.
+    """
     able = []
     for peer in peers:
         reason = peer.missing()
@@ -61,14 +67,25 @@ def run(
     for number in range(rounds):
         for link in links:
             for peer in able:
-                one = series[link, peer.name]
-                with pair(link) as ends, peer.tunnel(ends) as tunnel:
-                    one.engine, one.aead = tunnel.engine, tunnel.aead
-                    figures = _with_cost(ends, tunnel, seconds, measure)
-                one.add(figures)
-                shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-                report.say(f"round {number + 1}/{rounds}, {link} link, {peer.name}: {shown}")
-    return list(series.values())
+                turn = f"round {number + 1}/{rounds}, {link} link, {peer.name}"
+                try:
+                    shown = _turn(series[link, peer.name], peer, seconds, measure)
+                except LabError as error:  # the others go on; what is missing is said
+                    series[link, peer.name].failures.append(str(error))
+                    shown = f"failed: {error}"
+                report.say(f"{turn}: {shown}")
+    done = [one for one in series.values() if one.figures]
+    if not done:
+        raise LabError("no contender could be measured; the reasons stand above")
+    return done
+
+
+def _turn(one: Series, peer: Peer, seconds: int, measure: Measure) -> str:
+    with pair(one.link) as ends, peer.tunnel(ends) as tunnel:
+        one.engine, one.aead = tunnel.engine, tunnel.aead
+        figures = _with_cost(ends, tunnel, seconds, measure)
+    one.add(figures)
+    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 
 def _with_cost(ends: Pair, tunnel: Tunnel, seconds: int, measure: Measure) -> dict[str, float]:
