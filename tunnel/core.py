@@ -91,7 +91,7 @@ class Core:
         """Nothing goes to ``peer`` any more until there is a new SA."""
         if peer.current is not None:
             self.emit(ClearFlow(peer.current.peer_id))
-        peer.current = peer.endpoint = peer.candidate = None
+        peer.current = peer.endpoint = peer.candidate = peer.hint = None
 
     def refuse_packets(self, packets: list[bytes]) -> None:
         """Tells the application of each packet that its destination is unreachable."""

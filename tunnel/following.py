@@ -4,7 +4,8 @@ The pump reports an authenticated packet, the newest of its SA, from another sou
 That alone proves little: somebody on the path can send a peer's packet on from an address of its
 own choice (RFC 7296 §2.23). So the IKE SA is moved there first and a liveness exchange is run with
 that address; only its answer moves the data. Without an answer in time the IKE SA goes back to
-where the data still flows. A move costs one round trip; one per second and peer is followed.
+where the data still flows, and the new address is tried again a few times. A move costs one
+round trip; one per second and peer is followed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ class Following:
         peer = self._core.peers.by_inbound(spi)
         if peer is None or peer.current is None or peer.current.spi_in != spi:
             return  # an SA that is being replaced does not say where its peer is
-        self._try(peer, source)
+        if source == peer.endpoint:
+            self._forget(peer)  # it never left
+        else:
+            self._hint(peer, source)
 
     def told(self, peer: Peer) -> None:
         """The zone has new endpoints for ``peer``. What its own packets say is newer, so this is
@@ -35,41 +39,64 @@ class Following:
         if peer.current is None or peer.endpoint in peer.endpoints or not peer.endpoints:
             return
         if peer.last_in is None or now - peer.last_in >= quiet:
-            self._try(peer, peer.endpoints[0])
-
-    def _try(self, peer: Peer, endpoint: Endpoint) -> None:
-        core, settings = self._core, self._core.settings
-        if endpoint in (peer.endpoint, peer.candidate):
-            return
-        if peer.candidate is not None or core.now - peer.followed_at < settings.follow_interval:
-            return
-        peer.candidate, peer.followed_at = endpoint, core.now
-        peer.candidate_until = core.now + settings.proof_wait
-        core.ike_said(core.ike.moved(peer.name, endpoint, core.now))
-        core.ike_said(core.ike.probe(peer.name, core.now))
+            self._hint(peer, peer.endpoints[0])
 
     def answered(self, peer: Peer) -> None:
         """The exchange with the new endpoint came back: the data follows."""
         if peer.candidate is None or peer.current is None:
             return
-        endpoint, peer.candidate = peer.candidate, None
-        self._core.log(
-            "info",
-            f"{peer.name} moved",
-            old=endpoint_text(peer.endpoint),
-            new=endpoint_text(endpoint),
-        )
+        endpoint, peer.candidate, peer.hint = peer.candidate, None, None
+        old, new = endpoint_text(peer.endpoint), endpoint_text(endpoint)
+        self._core.log("info", f"{peer.name} moved", old=old, new=new)
         self._core.point(peer, endpoint)
 
+    def _hint(self, peer: Peer, endpoint: Endpoint) -> None:
+        if endpoint == peer.hint:
+            return
+        now, interval = self._core.now, self._core.settings.follow_interval
+        peer.hint, peer.hint_tries = endpoint, 0
+        peer.hint_at = max(now, peer.endpoint_at + interval)
+        if peer.candidate is None and peer.hint_at <= now:
+            self._prove(peer)
+
+    def _prove(self, peer: Peer) -> None:
+        core, endpoint = self._core, peer.hint
+        assert endpoint is not None
+        peer.candidate, peer.candidate_until = endpoint, core.now + core.settings.proof_wait
+        core.ike_said(core.ike.moved(peer.name, endpoint, core.now))
+        core.ike_said(core.ike.probe(peer.name, core.now))
+
+    def _give_back(self, peer: Peer) -> None:
+        """IKE goes back to where the data flows."""
+        core, peer.candidate = self._core, None
+        if peer.endpoint is not None:
+            core.ike_said(core.ike.moved(peer.name, peer.endpoint, core.now))
+
+    def _forget(self, peer: Peer) -> None:
+        peer.hint = None
+        if peer.candidate is not None:
+            self._give_back(peer)
+
     def advance(self) -> None:
-        """Goes back where the proof did not come in time."""
-        core = self._core
-        for peer in core.peers:
-            if peer.candidate is not None and peer.candidate_until <= core.now:
-                peer.candidate = None
-                if peer.endpoint is not None:
-                    core.ike_said(core.ike.moved(peer.name, peer.endpoint, core.now))
+        """Goes back where the proof did not come in time, and tries again where that is due."""
+        now, settings = self._core.now, self._core.settings
+        for peer in self._core.peers:
+            if peer.candidate is not None and peer.candidate_until <= now:
+                if peer.candidate == peer.hint:
+                    peer.hint_tries += 1
+                    peer.hint_at = now + settings.proof_wait * 2 ** (peer.hint_tries - 1)
+                self._give_back(peer)
+                if peer.hint_tries >= settings.proof_tries:
+                    peer.hint = None
+            elif self._may_prove(peer) and peer.hint_at <= now:
+                self._prove(peer)
+
+    @staticmethod
+    def _may_prove(peer: Peer) -> bool:
+        return peer.hint is not None and peer.candidate is None and peer.current is not None
 
     def timers(self) -> list[float]:
         """When something is due."""
-        return [peer.candidate_until for peer in self._core.peers if peer.candidate is not None]
+        peers = list(self._core.peers)
+        due = [peer.candidate_until for peer in peers if peer.candidate is not None]
+        return due + [peer.hint_at for peer in peers if self._may_prove(peer)]

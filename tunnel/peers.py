@@ -121,9 +121,11 @@ class Peer:
     current: ChildSa | None = None  # the one whose outbound SA the flow names
     endpoint: Endpoint | None = None  # where the flow sends to
     endpoint_at: float = float("-inf")
-    candidate: Endpoint | None = None  # a new source that is being proven
+    hint: Endpoint | None = None  # where it seems to be now, until that is proven or given up
+    hint_tries: int = 0
+    hint_at: float = float("inf")  # when the hint is tried next
+    candidate: Endpoint | None = None  # the hint while an exchange proves it
     candidate_until: float = float("inf")
-    followed_at: float = float("-inf")
 
     inbound: dict[int, SaCounters] = field(default_factory=dict)
     outbound: dict[int, SaCounters] = field(default_factory=dict)

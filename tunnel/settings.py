@@ -55,6 +55,7 @@ class NodeSettings:
 
     # A new source of authenticated packets is proven by an exchange with it; see tunnel.following.
     proof_wait: float = 3.0
+    proof_tries: int = 5  # with pauses that double, since the network may be worst just then
     follow_interval: float = 1.0
     quiet: float = 10.0  # so long without a packet of the peer, the zone's word is tried
 
