@@ -289,6 +289,21 @@ def test_rfc7296_2_23_a_source_that_cannot_prove_itself_gets_no_data(world_of: M
     assert isinstance(answer, Pong) and answer.rtt is not None
 
 
+def test_an_answer_from_the_old_endpoint_is_no_proof_of_the_new_one(world_of: Make) -> None:
+    """A ping is under way to the true peer while somebody replays its newest packet."""
+    world = world_of(293)
+    desk, laptop = connected(world)
+    world.run(5)
+    kept = len(world.wire)
+    laptop.send(desk.host_id, 7)
+    genuine = world.wire[kept][1]
+    ticket = desk.ping("laptop")
+    desk.from_network(genuine, ("192.0.2.66", 4500))
+    world.run(1)
+    assert ticket in desk.answers
+    assert desk.peer("laptop")["endpoint"] == "203.0.113.7:4500"
+
+
 def test_the_next_endpoint_is_tried_when_the_first_is_silent(world_of: Make) -> None:
     world = world_of(292)
     desk, laptop = two(world)

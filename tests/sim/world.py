@@ -368,7 +368,7 @@ class SimHost:
             case do.SendZone(wire):
                 world.ask_zone(self, wire)
             case do.SendDummy(spi, endpoint):
-                self._outputs(path.dummy(spi, endpoint, world.now))
+                self._outputs(path.dummy(spi, endpoint, now=world.now))
             case do.Inject(packet):
                 self._outputs(path.outbound(packet, world.now))
             case do.Deliver(packet):

@@ -21,7 +21,7 @@ from discovery.zone import ZoneAccount
 from keys.account import Account
 from keys.ike.endpoint import IkeEndpoint
 from keys.ike.types import PeerPolicy, SendIke
-from keys.store import random_bytes, save_account_secret
+from keys.store import random_bytes, save_account_secret, write_secret
 from tests.sim.world import PLAINTEXT, udp_packet
 from tunnel.config import HostConfig, load_host
 from tunnel.io import host as host_module
@@ -207,6 +207,43 @@ async def test_the_end_withdraws_and_leaves_no_socket(
         with pytest.raises(Unreachable):
             await laptop.lookup("desk")
         assert not config.control_socket.exists()
+
+
+async def test_static_peers_need_no_account_and_no_zone(
+    tmp_path: Path, devices: list[FakeDevice]
+) -> None:
+    ports = {"left.example": free_port(), "right.example": free_port()}
+    ids = {"left.example": "fd00::a", "right.example": "fd00::b"}
+    configs = []
+    for name, other in (("left.example", "right.example"), ("right.example", "left.example")):
+        place = tmp_path / name
+        (place / "state").mkdir(parents=True)
+        write_secret(place / "peer.psk", b"a key of theirs alone")
+        (place / "config.toml").write_text(
+            f"""
+            [host]
+            name = "{name}"
+            id = "{ids[name]}"
+            listen = {ports[name]}
+            state_dir = "state"
+            [engine]
+            name = "reference"
+            [[peer]]
+            name = "{other}"
+            id = "{ids[other]}"
+            endpoint = "127.0.0.1:{ports[other]}"
+            psk_file = "peer.psk"
+            """
+        )
+        configs.append(load_host(place / "config.toml"))
+    loop = asyncio.get_running_loop()
+    async with running(configs[0]) as left, running(configs[1]):
+        packet = udp_packet(IPv6Address("fd00::a"), IPv6Address("fd00::b"), 1)
+        await loop.sock_sendall(devices[0].inside, packet)
+        async with asyncio.timeout(20):
+            assert await loop.sock_recv(devices[1].inside, 2000) == packet
+        assert left.status()["zone"]["server"] is None
+        assert devices[0].routes == {IPv6Address("fd00::b")}
 
 
 async def test_names_are_answered_while_the_host_runs_and_b48_only_when_the_tunnel_stands(
