@@ -10,18 +10,17 @@ from pathlib import Path
 
 from tunnel.cli.demo.scenes import DESK, DOMAIN, LAPTOP, find_token
 from tunnel.cli.demo.stage import RENDEZVOUS, STUB, build
-from tunnel.io.lab import Capture, HostMachine, Lab, Process, RendezvousMachine, wait_until
+from tunnel.io.lab import HostMachine, Lab, Process, RendezvousMachine, wait_until
 
 DESK_NAME, LAPTOP_NAME = f"{DESK}.{DOMAIN}", f"{LAPTOP}.{DOMAIN}"
 
 
 class Account:
-    """``desk`` and ``laptop`` have joined; ``up()`` starts both. The internet is captured."""
+    """``desk`` and ``laptop`` have joined; ``up()`` starts both."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.stage = build(lab)
-        self.capture: Capture = lab.capture(self.stage.internet.namespace, "br0", "internet")
         self.rendezvous = RendezvousMachine(self.stage.rendezvous)
         self.desk = HostMachine(self.stage.desk)
         self.laptop = HostMachine(self.stage.laptop)

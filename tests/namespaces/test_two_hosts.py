@@ -109,16 +109,20 @@ def test_unsigned_questions_about_the_names_are_refused(running: Account) -> Non
 
 
 def test_nothing_readable_crosses_the_internet(running: Account) -> None:
+    internet = running.stage.internet
+    capture = running.lab.capture(internet.namespace, internet.device, "unreadable")
     path, _ = running.serve_file(running.desk, 300_000)
+    running.know(running.desk, LAPTOP)
     running.fetch(running.laptop, f"http://{DESK_NAME}{path}")
+    capture.stop()
     secrets = Secrets()
     for host, name in ((running.desk, DESK_NAME), (running.laptop, LAPTOP_NAME)):
         label, _, domain = name.partition(".")
         secrets.add_host(label, domain, running.host_id(host))
     web = {"a request": b"GET /file.bin", "a program": b"curl/", "a server": b"SimpleHTTP/"}
-    assert running.capture.octets > 300_000
-    assert secrets.look(running.capture.file) == []
-    assert find_all(running.capture.file, web) == []
+    assert capture.octets > 300_000
+    assert secrets.look(capture.file) == []
+    assert find_all(capture.file, web) == []
 
 
 def test_a_token_works_once(running: Account) -> None:

@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 from tunnel.io.lab.capture import Capture
 from tunnel.io.lab.leftovers import FOLDER_PREFIX, new_prefix, remove_leftovers
 from tunnel.io.lab.namespace import Namespace
-from tunnel.io.lab.process import LabError
+from tunnel.io.lab.process import LabError, Process
 from tunnel.io.lab.topology import Switch
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -32,6 +32,7 @@ class Lab:
         self._handlers: dict[signal.Signals, signal._HANDLER] = {}
         self.folder = Path()
         self.machines: list[Namespace] = []
+        self._started: list[Process] = []
 
     def __enter__(self) -> Lab:
         """Begin: leftovers of dead runs go, our folder comes."""
@@ -53,12 +54,15 @@ class Lab:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take everything away, in the reverse order of its making."""
+        """Take everything away, in the reverse order of its making: programs first, while their
+        network still stands, so that a host can take its leave of the rendezvous."""
         before = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, *_ENDING):
                 before[number] = signal.signal(number, signal.SIG_IGN)
         try:
+            for process in reversed(self._started):
+                process.stop(timeout=5.0)
             self._stack.__exit__(kind, error, trace)
         finally:
             for number, handler in before.items():
@@ -71,7 +75,7 @@ class Lab:
         """A new machine with only a loopback device. ``role``: letters, digits and hyphens."""
         if not role.replace("-", "").isalnum():
             raise LabError(f"{role!r} is no good name for a machine of a lab")
-        made = Namespace(role, self._prefix, self.folder)
+        made = Namespace(role, self._prefix, self.folder, self._started)
         self._stack.callback(made.close)
         self.machines.append(made)
         return made

@@ -17,14 +17,17 @@ HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 
 
 class Namespace:
-    """A machine: ``role`` is its name in the story, ``name`` the system's name for it."""
+    """A machine: ``role`` is its name in the story, ``name`` the system's name for it.
 
-    def __init__(self, role: str, prefix: str, folder: Path) -> None:
+    ``started`` is the lab's list of all programs that run in the background, oldest first.
+    """
+
+    def __init__(self, role: str, prefix: str, folder: Path, started: list[Process]) -> None:
         self.role = role
         self.name = f"{prefix}{role}"
         self.folder = folder / role
         self.folder.mkdir()
-        self._processes: list[Process] = []
+        self._started = started
         try:
             run(["ip", "netns", "add", self.name])
             # Duplicate address detection would delay every address of the lab by a second.
@@ -66,7 +69,7 @@ class Namespace:
             cwd=cwd,
             stdout_file=stdout_file,
         )
-        self._processes.append(process)
+        self._started.append(process)
         return process
 
     def command(self, *argv: str) -> list[str]:
@@ -122,9 +125,7 @@ class Namespace:
     # --- The end ----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End all that runs here, youngest first, then remove the namespace and its files."""
-        for process in reversed(self._processes):
-            process.stop(timeout=5.0)
+        """End whatever still runs here, then remove the namespace and its files."""
         remove_namespace(self.name)
 
 
