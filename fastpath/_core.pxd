@@ -16,6 +16,10 @@ cdef struct Gate:
     pthread_mutex_t turnstile  # a thread in a hurry for its next batch waits here for a caller
     pthread_mutex_t lock
 
+cdef struct Rate:  # of events about one thing
+    double since
+    int count
+
 cdef struct Passed:
     uint64_t packets
     uint64_t octets
@@ -31,10 +35,14 @@ cdef struct InboundEntry:
     Inbound sa
     Endpoint source  # of the newest packet
     Passed passed
+    Rate dummies
 
 cdef struct Flow:
     uint32_t spi
     Endpoint endpoint
+    size_t mtu  # octets of an inner packet that fit the path; large frames are cut so
+    size_t largest  # above it, an inner packet is refused
+    Rate too_big
 
 cdef struct Core:
     int tun
@@ -55,8 +63,8 @@ cdef struct Core:
     Table inbound
     Passed received
     uint64_t io_drops[DROPS]  # atomic; what TUN or UDP refused, counted outside the gates
-    double unknown_since
-    int unknown_count
+    Rate unknown
+    pthread_mutex_t apart  # held while a socket's options are changed for one packet
     EventQueue events
 
 cdef void gate_init(Gate *gate) noexcept nogil
@@ -72,7 +80,9 @@ cdef int core_install_outbound(Core *core, object params, str aead) except -1
 cdef int core_install_inbound(Core *core, object params, str aead) except -1
 cdef void core_remove_outbound(Core *core, uint32_t spi) noexcept nogil
 cdef void core_remove_inbound(Core *core, uint32_t spi) noexcept nogil
-cdef int core_set_flow(Core *core, bytes peer_id, uint32_t spi, object endpoint) except -1
+cdef int core_set_flow(
+    Core *core, bytes peer_id, uint32_t spi, object endpoint, size_t mtu, size_t largest
+) except -1
 cdef int core_clear_flow(Core *core, bytes peer_id) except -1
 cdef dict core_counters(Core *core)
 cdef object passed_show(const Passed *passed)
@@ -86,6 +96,15 @@ cdef inline void host_key(const uint8_t *host_id, uint64_t *key) noexcept nogil:
     for step in range(8):
         key[0] = (key[0] << 8) | host_id[step]
         key[1] = (key[1] << 8) | host_id[8 + step]
+
+
+cdef inline bint rate_allows(Rate *rate, int limit, double now) noexcept nogil:
+    # At most `limit` in any window of one second that starts with an allowed one.
+    if now - rate.since >= 1.0 or rate.count == 0:
+        rate.since = now
+        rate.count = 0
+    rate.count += 1
+    return rate.count <= limit
 
 
 cdef inline void count(Passed *total, Passed *own, size_t octets, double now) noexcept nogil:

@@ -33,6 +33,9 @@ assert {drop.name: drop.value for drop in types.Drop} == {
     "QUEUE_FULL": QUEUE_FULL, "TOO_BIG": TOO_BIG, "FOREIGN_SOURCE": FOREIGN_SOURCE,
 }
 
+cdef size_t MINIMUM_MTU = types.MINIMUM_MTU
+cdef size_t SMALLEST_MTU = 256  # room for the headers of a packet that is cut
+
 # --- Gates: a thread that takes its lock again and again must not starve a caller ----------------
 
 
@@ -80,7 +83,7 @@ cdef Core *core_new(bytes host_id) except NULL:
     gate_init(&core.outbound_gate)
     gate_init(&core.inbound_gate)
     core.wake = -1
-    core.unknown_since = -1e9
+    pthread_mutex_init(&core.apart, NULL)
     memcpy(core.host_id, <const uint8_t *>host_id, 16)
     try:
         table_init(&core.outbound, int.from_bytes(os.urandom(8), "little"))
@@ -116,6 +119,7 @@ cdef void core_free(Core *core) noexcept nogil:
         close(core.wake)
     gate_clear(&core.outbound_gate)
     gate_clear(&core.inbound_gate)
+    pthread_mutex_destroy(&core.apart)
     free(core)
 
 
@@ -197,12 +201,18 @@ cdef void core_remove_inbound(Core *core, uint32_t spi) noexcept nogil:
     _free_inbound(<InboundEntry *>_swap(&core.inbound, &core.inbound_gate, 0, spi, NULL))
 
 
-cdef int core_set_flow(Core *core, bytes peer_id, uint32_t spi, object endpoint) except -1:
-    """Raises :class:`ValueError` for a bad host id or endpoint."""
+cdef int core_set_flow(
+    Core *core, bytes peer_id, uint32_t spi, object endpoint, size_t mtu, size_t largest
+) except -1:
+    """Raises :class:`ValueError` for a bad host id, endpoint or size."""
     cdef uint64_t key[2]
     cdef Flow *flow
     cdef void *before
     cdef Endpoint parsed
+    if mtu < SMALLEST_MTU or largest < MINIMUM_MTU:
+        raise ValueError(
+            f"a flow takes at least {MINIMUM_MTU} octets, and an MTU of {SMALLEST_MTU}; "
+            f"not {largest} and {mtu}")
     endpoint_parse(endpoint, &parsed)
     _host_key(peer_id, key)
     flow = <Flow *>calloc(1, sizeof(Flow))
@@ -210,6 +220,8 @@ cdef int core_set_flow(Core *core, bytes peer_id, uint32_t spi, object endpoint)
         raise MemoryError
     flow.spi = spi
     flow.endpoint = parsed
+    flow.mtu = mtu
+    flow.largest = largest
     with nogil:
         before = _swap(&core.flows, &core.outbound_gate, key[0], key[1], flow)
         free(before)

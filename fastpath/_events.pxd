@@ -14,10 +14,13 @@ cdef enum:
     NEW_SOURCE = 4
     LIFETIME = 5
     UNKNOWN = 6
+    DUMMY_CAME = 7  # number: octets that it carried
+    TOO_LARGE = 8  # number: the largest that goes
 
 cdef struct Event:
     int kind
     uint32_t spi
+    uint32_t number
     Endpoint source
     size_t offset  # of its octets in the arena
     size_t octets
@@ -38,6 +41,10 @@ cdef int events_init(EventQueue *queue) except -1
 cdef void events_clear(EventQueue *queue) noexcept nogil
 cdef bint events_put(
     EventQueue *queue, int kind, uint32_t spi, const Endpoint *source,
+    const uint8_t *data, size_t octets,
+) noexcept nogil
+cdef bint events_put_number(
+    EventQueue *queue, int kind, uint32_t spi, uint32_t number, const Endpoint *source,
     const uint8_t *data, size_t octets,
 ) noexcept nogil
 cdef list events_drain(EventQueue *queue)

@@ -48,6 +48,14 @@ cdef bint events_put(
     EventQueue *queue, int kind, uint32_t spi, const Endpoint *source,
     const uint8_t *data, size_t octets,
 ) noexcept nogil:
+    """As :func:`events_put_number`, for an event without a number."""
+    return events_put_number(queue, kind, spi, 0, source, data, octets)
+
+
+cdef bint events_put_number(
+    EventQueue *queue, int kind, uint32_t spi, uint32_t number, const Endpoint *source,
+    const uint8_t *data, size_t octets,
+) noexcept nogil:
     """Queues an event with a copy of ``data``; false when the queue is full."""
     cdef Arena *arena
     cdef Event *event
@@ -62,6 +70,7 @@ cdef bint events_put(
     event = &arena.events[arena.count]
     event.kind = kind
     event.spi = spi
+    event.number = number
     if source != NULL:
         event.source = source[0]
     event.offset = arena.used
@@ -97,6 +106,10 @@ cdef object _event(Arena *arena, Event *event):
         return types.AcquireEvent(data)
     if event.kind == LIFETIME:
         return types.LifetimeEvent(event.spi)
+    if event.kind == DUMMY_CAME:
+        return types.DummyEvent(event.spi, event.number, data)
+    if event.kind == TOO_LARGE:
+        return types.TooBigEvent(data, event.number)
     source = endpoint_show(&event.source)
     if event.kind == NEW_SOURCE:
         return types.NewSourceEvent(event.spi, source)

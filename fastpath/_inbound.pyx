@@ -10,12 +10,14 @@ from libc.string cimport memcmp
 
 from fastpath._bytes cimport load32
 from fastpath._core cimport (
-    Core, InboundEntry, count, drop, gate_enter_batch, gate_leave_batch,
+    Core, InboundEntry, count, drop, gate_enter_batch, gate_leave_batch, rate_allows,
 )
-from fastpath._drops cimport KEEPALIVE, MALFORMED, QUEUE_FULL, UNKNOWN_SPI
+from fastpath._drops cimport DUMMY, KEEPALIVE, MALFORMED, QUEUE_FULL, UNKNOWN_SPI
 from fastpath._endpoint cimport Endpoint
 from fastpath._esp cimport Opened, esp_open
-from fastpath._events cimport CONTROL, CONTROL_BARE, NEW_SOURCE, UNKNOWN, events_put
+from fastpath._events cimport (
+    CONTROL, CONTROL_BARE, DUMMY_CAME, NEW_SOURCE, UNKNOWN, events_put, events_put_number,
+)
 from fastpath._inner cimport IPV6_HEADER, unwrap_transport, unwrap_tunnel
 from fastpath._linux cimport POLLIN, atomic_get, boottime, poll, pollfd
 from fastpath._merge cimport (
@@ -29,6 +31,8 @@ from fastpath._table cimport table_get
 from fastpath import types
 
 cdef int UNKNOWN_PER_SECOND = types.UNKNOWN_SPI_EVENTS_PER_SECOND
+cdef int DUMMIES_PER_SECOND = types.DUMMY_EVENTS_PER_SECOND
+cdef size_t DUMMY_HEAD = types.DUMMY_HEAD_OCTETS
 
 cdef enum:
     MARKER_OCTETS = 4
@@ -141,7 +145,7 @@ cdef void _datagram(
         _event(core, CONTROL_BARE, 0, source, data, octets)
     else:
         drop(&core.received, NULL, UNKNOWN_SPI)
-        if _may_tell_unknown(core, now):
+        if rate_allows(&core.unknown, UNKNOWN_PER_SECOND, now):
             _event(core, UNKNOWN, spi, source, NULL, 0)
 
 
@@ -152,14 +156,6 @@ cdef inline bint _looks_like_ike(const uint8_t *data, size_t octets) noexcept no
         and FIRST_EXCHANGE <= data[18] <= LAST_EXCHANGE
         and load32(data + 24) == octets
     )
-
-
-cdef inline bint _may_tell_unknown(Core *core, double now) noexcept nogil:
-    if now - core.unknown_since >= 1.0:
-        core.unknown_since = now
-        core.unknown_count = 0
-    core.unknown_count += 1
-    return core.unknown_count <= UNKNOWN_PER_SECOND
 
 
 cdef bint _event(
@@ -189,6 +185,14 @@ cdef void _esp(
         reason = unwrap_transport(&entry.sa, packet, &opened)
     elif reason == 0:
         reason = unwrap_tunnel(&entry.sa, packet, &opened)
+    elif reason == DUMMY and opened.octets and rate_allows(
+        &entry.dummies, DUMMIES_PER_SECOND, now
+    ):
+        if not events_put_number(
+            &core.events, DUMMY_CAME, entry.sa.spi, <uint32_t>opened.octets, NULL,
+            payload, min(opened.octets, DUMMY_HEAD),
+        ):
+            drop(&core.received, NULL, QUEUE_FULL)
     if reason:
         merger_drop(worker.merger, packet)
         drop(&core.received, &entry.passed, reason)

@@ -86,7 +86,8 @@ cdef extern from "<netinet/in.h>" nogil:
         uint32_t sin6_flowinfo
         in6_addr sin6_addr
         uint32_t sin6_scope_id
-    int IPPROTO_UDP
+    int IPPROTO_UDP, IPPROTO_IP, IPPROTO_IPV6
+    int IP_MTU_DISCOVER, IP_PMTUDISC_PROBE, IPV6_MTU_DISCOVER, IPV6_MTU
 
 cdef extern from *:
     # Not in the headers of every distribution that has a kernel with them.

@@ -23,10 +23,11 @@ cdef OutboundWorker *outbound_new(Core *core) except NULL
 cdef void outbound_free(OutboundWorker *worker) noexcept nogil
 cdef void outbound_run(OutboundWorker *worker) noexcept nogil
 
-# Under the outbound gate. Behind a packet 5 octets must be writable (esp_seal).
+# Under the outbound gate. Behind a packet or body 5 octets must be writable (esp_seal).
 cdef void outbound_packet(
     Core *core, Sender *sender, uint8_t *packet, size_t octets, double now
 ) noexcept nogil
 cdef void outbound_dummy(
-    Core *core, Sender *sender, uint32_t spi, const Endpoint *endpoint
+    Core *core, Sender *sender, uint32_t spi, const Endpoint *endpoint, uint8_t *body,
+    size_t octets, bint whole,
 ) noexcept nogil

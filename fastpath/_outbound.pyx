@@ -10,14 +10,16 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
+from fastpath._apart cimport ALLOWED, FORBIDDEN, MADE, goes_apart, send_apart
 from fastpath._core cimport (
     Core, Flow, OutboundEntry, Passed, count, drop, gate_enter_batch, gate_leave_batch, host_key,
+    rate_allows,
 )
 from fastpath._drops cimport (
     FOREIGN_SOURCE, MALFORMED, NO_FLOW, QUEUE_FULL, TOO_BIG,
 )
 from fastpath._esp cimport IPV6, NO_NEXT_HEADER, OVERHEAD_OCTETS, SLACK_OCTETS, esp_seal
-from fastpath._events cimport ACQUIRE, LIFETIME, events_put
+from fastpath._events cimport ACQUIRE, LIFETIME, TOO_LARGE, events_put, events_put_number
 from fastpath._inner cimport IPV6_HEADER, is_ipv6, never_tunnelled
 from fastpath._linux cimport POLLIN, atomic_get, boottime, poll, pollfd, read
 from fastpath._segment cimport VNET_OCTETS, Cut, Vnet, cut_begin, cut_next
@@ -29,10 +31,12 @@ from fastpath._table cimport table_get
 from fastpath import types
 
 cdef uint64_t SOFT_LIMIT = types.SOFT_LIMIT_PACKETS
+cdef int TOO_BIG_PER_SECOND = types.TOO_BIG_EVENTS_PER_SECOND
+cdef size_t QUOTE_OCTETS = types.QUOTE_OCTETS
 
 cdef struct Way:
     OutboundEntry *entry  # NULL: `reason` says why
-    const Flow *flow
+    Flow *flow
     int reason
     bint acquire  # the control plane is asked for a way
 
@@ -113,6 +117,7 @@ cdef void _frame(
     cdef Cut cut
     cdef Way way
     cdef uint8_t *packet
+    cdef size_t mtu
     if not core.vnet_hdr:
         outbound_packet(core, sender, frame, octets, now)
         return
@@ -122,10 +127,13 @@ cdef void _frame(
     memcpy(&vnet, frame, VNET_OCTETS)
     frame += VNET_OCTETS
     octets -= VNET_OCTETS
-    if not cut_begin(&cut, &vnet, frame, octets, atomic_get(&core.mtu)):
+    _find_way(core, frame, octets, &way)
+    mtu = atomic_get(&core.mtu)
+    if way.entry != NULL:
+        mtu = min(mtu, way.flow.mtu)
+    if not cut_begin(&cut, &vnet, frame, octets, mtu):
         drop(&core.sent, NULL, MALFORMED)
         return
-    _find_way(core, frame, octets, &way)
     while cut_next(&cut, &packet, &octets):
         _pass(core, sender, &way, packet, octets, now)
 
@@ -164,36 +172,54 @@ cdef void _pass(
 ) noexcept nogil:
     """Seals one inner packet, or counts why not."""
     cdef OutboundEntry *entry = way.entry
+    cdef int fragments
     cdef bint sealed
     if entry == NULL:
         drop(&core.sent, NULL, way.reason)
         if way.acquire and not events_put(&core.events, ACQUIRE, 0, NULL, packet, octets):
             drop(&core.sent, NULL, QUEUE_FULL)
         return
+    if octets > way.flow.largest:
+        _refuse(core, way, packet, octets, now)
+        return
+    fragments = ALLOWED if octets <= way.flow.mtu else MADE
     if entry.sa.transport:
         sealed = _seal(core, sender, entry, &way.flow.endpoint, packet + IPV6_HEADER,
-                       octets - IPV6_HEADER, packet[6])
+                       octets - IPV6_HEADER, packet[6], fragments)
     else:
-        sealed = _seal(core, sender, entry, &way.flow.endpoint, packet, octets, IPV6)
+        sealed = _seal(core, sender, entry, &way.flow.endpoint, packet, octets, IPV6, fragments)
     if sealed:
         count(&core.sent, &entry.passed, octets, now)
 
 
+cdef void _refuse(
+    Core *core, const Way *way, const uint8_t *packet, size_t octets, double now
+) noexcept nogil:
+    """The packet is larger than its flow takes; the control plane tells its sender."""
+    drop(&core.sent, &way.entry.passed, TOO_BIG)
+    if not rate_allows(&way.flow.too_big, TOO_BIG_PER_SECOND, now):
+        return
+    if not events_put_number(&core.events, TOO_LARGE, 0, <uint32_t>way.flow.largest, NULL,
+                             packet, min(octets, QUOTE_OCTETS)):
+        drop(&core.sent, NULL, QUEUE_FULL)
+
+
 cdef void outbound_dummy(
-    Core *core, Sender *sender, uint32_t spi, const Endpoint *endpoint
+    Core *core, Sender *sender, uint32_t spi, const Endpoint *endpoint, uint8_t *body,
+    size_t octets, bint whole,
 ) noexcept nogil:
     """One dummy packet (RFC 4303 §2.6); not counted as traffic."""
-    cdef uint8_t payload[8]
     cdef OutboundEntry *entry = <OutboundEntry *>table_get(&core.outbound, 0, spi)
     if entry == NULL:
         drop(&core.sent, NULL, NO_FLOW)
         return
-    _seal(core, sender, entry, endpoint, payload, 0, NO_NEXT_HEADER)
+    _seal(core, sender, entry, endpoint, body, octets, NO_NEXT_HEADER,
+          FORBIDDEN if whole else ALLOWED)
 
 
 cdef bint _seal(
     Core *core, Sender *sender, OutboundEntry *entry, const Endpoint *endpoint,
-    uint8_t *payload, size_t octets, uint8_t next_header,
+    uint8_t *payload, size_t octets, uint8_t next_header, int fragments,
 ) noexcept nogil:
     """Whether the packet is on its way; a drop is counted here."""
     cdef uint8_t *target = sender_place(core, sender, octets + OVERHEAD_OCTETS)
@@ -201,7 +227,10 @@ cdef bint _seal(
     if sealed > MAX_DATAGRAM:
         drop(&core.sent, &entry.passed, TOO_BIG)
         return False
-    if sealed > 0:
+    if sealed > 0 and goes_apart(endpoint, fragments):
+        sender_flush(core, sender, False)  # what came before goes before; `target` stays
+        send_apart(core, endpoint, target, <size_t>sealed, fragments)
+    elif sealed > 0:
         sender_add(core, sender, endpoint, <size_t>sealed)
     else:
         drop(&core.sent, &entry.passed, <int>-sealed)

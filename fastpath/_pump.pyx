@@ -137,9 +137,10 @@ cdef class NativePump:
         with nogil:
             core_remove_outbound(self.core, spi)
 
-    def set_flow(self, bytes peer_id, uint32_t spi, endpoint):
-        """Seals packets to ``peer_id`` with ``spi``; :class:`ValueError` for a bad endpoint."""
-        core_set_flow(self.core, peer_id, spi, endpoint)
+    def set_flow(self, bytes peer_id, uint32_t spi, endpoint, size_t mtu=MAX_MTU,
+                 size_t largest=MAX_MTU):
+        """As :meth:`fastpath.types.Pump.set_flow`; :class:`ValueError` for a bad endpoint."""
+        core_set_flow(self.core, peer_id, spi, endpoint, mtu, largest)
 
     def clear_flow(self, bytes peer_id):
         """Inner packets to ``peer_id`` raise an acquire event from now on."""
@@ -157,11 +158,8 @@ cdef class NativePump:
         """Sends an inner packet as if it had just come from the TUN device."""
         cdef const uint8_t *data = <const uint8_t *>packet
         cdef size_t octets = len(packet)
-        cdef uint8_t *room = <uint8_t *>malloc(octets + SLACK_OCTETS)
-        if room == NULL:
-            raise MemoryError
+        cdef uint8_t *room = _writable(data, octets)
         with nogil:
-            memcpy(room, data, octets)
             gate_enter_call(&self.core.outbound_gate)
             outbound_packet(self.core, self.caller, room, octets, boottime())
             sender_flush(self.core, self.caller, False)
@@ -193,15 +191,22 @@ cdef class NativePump:
             sender_flush(self.core, self.caller, False)
             gate_leave_call(&self.core.outbound_gate)
 
-    def send_dummy(self, uint32_t spi, endpoint):
-        """Sends one ESP dummy packet on outbound ``spi``."""
+    def send_dummy(self, uint32_t spi, endpoint, bytes body=b"", bint whole=False):
+        """Sends one ESP dummy packet around ``body`` on outbound ``spi``."""
+        cdef const uint8_t *data = <const uint8_t *>body
+        cdef size_t octets = len(body)
+        cdef uint8_t *room
         cdef Endpoint target
         endpoint_parse(endpoint, &target)
+        if octets > MAX_MTU:
+            raise ValueError(f"{octets} octets are more than UDP can carry")
+        room = _writable(data, octets)
         with nogil:
             gate_enter_call(&self.core.outbound_gate)
-            outbound_dummy(self.core, self.caller, spi, &target)
+            outbound_dummy(self.core, self.caller, spi, &target, room, octets, whole)
             sender_flush(self.core, self.caller, False)
             gate_leave_call(&self.core.outbound_gate)
+            free(room)
 
     # --- What the control thread reads ----------------------------------------------------------------
 
@@ -240,6 +245,15 @@ cdef class NativePump:
                 passed = entry.passed
             gate_leave_call(&self.core.outbound_gate)
         return None if entry == NULL else passed_show(&passed)
+
+
+cdef uint8_t *_writable(const uint8_t *data, size_t octets) except NULL:
+    """A copy with the room behind it that esp_seal wants; the caller frees it."""
+    cdef uint8_t *room = <uint8_t *>malloc(octets + SLACK_OCTETS)
+    if room == NULL:
+        raise MemoryError
+    memcpy(room, data, octets)
+    return room
 
 
 cdef bint _offloads(int fd):

@@ -42,6 +42,22 @@ SOFT_LIMIT_PACKETS = 2**31
 UNKNOWN_SPI_EVENTS_PER_SECOND = 5
 """So many :class:`UnknownSpiEvent` a second reach the control plane; every packet is counted."""
 
+MINIMUM_MTU = 1280
+"""No inner packet up to this size is ever refused for its size (RFC 8200 §5)."""
+
+NO_LIMIT = 65_535
+"""The MTU of a flow that sets none."""
+
+QUOTE_OCTETS = MINIMUM_MTU - 40 - 8
+"""So much of a packet fits into the ICMPv6 error about it (RFC 4443 §2.4(c))."""
+
+TOO_BIG_EVENTS_PER_SECOND = 10
+"""So many :class:`TooBigEvent` a second a flow gives; every packet is counted."""
+
+DUMMY_HEAD_OCTETS = 32
+DUMMY_EVENTS_PER_SECOND = 32
+"""So many octets of a dummy packet, and of :class:`DummyEvent` a second and SA, are told."""
+
 EVENT_QUEUE_PACKETS = 1024
 EVENT_QUEUE_OCTETS = 2 * 1024 * 1024
 """A pump keeps at most so many undrained events and payload octets, else ``QUEUE_FULL``."""
@@ -49,6 +65,14 @@ EVENT_QUEUE_OCTETS = 2 * 1024 * 1024
 
 class SequenceExhausted(Exception):  # noqa: N818 - a state of the SA, not a fault of the caller
     """The outbound SA has used its last sequence number and must never wrap (RFC 4303 §3.3.3)."""
+
+
+class Fragments(IntEnum):
+    """What may become of an outer packet that is larger than a link on its way."""
+
+    ALLOWED = 0  # as the socket is set: IPv4 routers may cut it, IPv6 ones tell the kernel
+    FORBIDDEN = 1  # it is a probe: lost, or whole (RFC 8899 §3)
+    MADE = 2  # IPv6: the kernel cuts it into pieces of 1280 octets, since no router may
 
 
 class Mode(StrEnum):
@@ -157,7 +181,39 @@ class UnknownSpiEvent:
     source: Endpoint
 
 
-Event: TypeAlias = AcquireEvent | ControlEvent | NewSourceEvent | LifetimeEvent | UnknownSpiEvent
+@dataclass(frozen=True, slots=True)
+class DummyEvent:
+    """An authenticated, non-replayed dummy packet of inbound ``spi`` that carried something.
+
+    ``octets`` is the size of what it carried, ``head`` its first :data:`DUMMY_HEAD_OCTETS`.
+    Path MTU probes and their answers are such packets (RFC 4303 §2.6, RFC 8899).
+    """
+
+    spi: int
+    octets: int
+    head: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TooBigEvent:
+    """An inner packet was dropped, since it is larger than the ``largest`` of its flow.
+
+    ``quote`` is its first :data:`QUOTE_OCTETS`, for the error that its sender gets.
+    """
+
+    quote: bytes
+    largest: int
+
+
+Event: TypeAlias = (
+    AcquireEvent
+    | ControlEvent
+    | NewSourceEvent
+    | LifetimeEvent
+    | UnknownSpiEvent
+    | DummyEvent
+    | TooBigEvent
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +257,21 @@ class Pump(Protocol):
     def remove_outbound(self, spi: int) -> None:
         """Forgets the SA and its key; an SPI that is not there is fine."""
 
-    def set_flow(self, peer_id: bytes, spi: int, endpoint: Endpoint) -> None:
-        """Seals inner packets to ``peer_id`` with outbound ``spi`` and sends to ``endpoint``."""
+    def set_flow(
+        self,
+        peer_id: bytes,
+        spi: int,
+        endpoint: Endpoint,
+        mtu: int = NO_LIMIT,
+        largest: int = NO_LIMIT,
+    ) -> None:
+        """Seals inner packets to ``peer_id`` with outbound ``spi`` and sends to ``endpoint``.
+
+        Packets up to ``mtu`` octets are known to fit the path; large frames are cut so. Larger
+        ones go in outer fragments (:attr:`Fragments.MADE`); those above ``largest`` are
+        ``TOO_BIG``, and a :class:`TooBigEvent` says so. ``largest`` is 1280 at least: less,
+        and an ``mtu`` that no header fits into (below 256), is a :class:`ValueError`.
+        """
 
     def clear_flow(self, peer_id: bytes) -> None:
         """Inner packets to ``peer_id`` raise :class:`AcquireEvent` from now on."""
@@ -216,8 +285,14 @@ class Pump(Protocol):
     def send(self, datagram: bytes, endpoint: Endpoint) -> None:
         """Sends a UDP payload as it is (IKE with its marker, keepalive)."""
 
-    def send_dummy(self, spi: int, endpoint: Endpoint) -> None:
-        """Sends one ESP dummy packet (next header 59, RFC 4303 §2.6) on outbound ``spi``."""
+    def send_dummy(
+        self, spi: int, endpoint: Endpoint, body: bytes = b"", whole: bool = False
+    ) -> None:
+        """Sends one ESP dummy packet (next header 59, RFC 4303 §2.6) on outbound ``spi``.
+
+        ``body`` is what it carries. ``whole``: a path MTU probe, which arrives whole or not at
+        all (:attr:`Fragments.FORBIDDEN`); one that this machine's own link cannot take is lost.
+        """
 
     def event_fd(self) -> int:
         """A descriptor that turns readable when ``drain`` has something."""

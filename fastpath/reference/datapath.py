@@ -3,7 +3,7 @@
 The simulator and the portable pump run this very class; the native pump does the same in C
 and is held to it by the conformance suite. In the order a packet meets them:
 
-    TUN ─ outbound ─ source ours? ─ flow? ─ wrap ─ seal ─> SendDatagram
+    TUN ─ outbound ─ source ours? ─ flow? ─ fits? ─ wrap ─ seal ─> SendDatagram
     UDP ─ inbound ─ classify ─ open ─ unwrap (selectors) ─> WritePacket
 """
 
@@ -17,22 +17,33 @@ from fastpath.reference import inner
 from fastpath.reference.classify import MARKER_OCTETS, Kind, classify
 from fastpath.reference.esp import NEXT_HEADER_DUMMY, InboundSa, OutboundSa
 from fastpath.types import (
+    DUMMY_EVENTS_PER_SECOND,
+    DUMMY_HEAD_OCTETS,
+    MINIMUM_MTU,
+    NO_LIMIT,
+    QUOTE_OCTETS,
     SOFT_LIMIT_PACKETS,
+    TOO_BIG_EVENTS_PER_SECOND,
     UNKNOWN_SPI_EVENTS_PER_SECOND,
     AcquireEvent,
     ControlEvent,
     Drop,
+    DummyEvent,
     Endpoint,
     Event,
+    Fragments,
     LifetimeEvent,
     NewSourceEvent,
+    Opened,
     SaCounters,
     SaParams,
     SequenceExhausted,
+    TooBigEvent,
     UnknownSpiEvent,
 )
 
 MAX_DATAGRAM_OCTETS = 65_507  # what UDP over IPv4 can carry
+SMALLEST_MTU = 256  # of a flow: room for the headers of a packet that is cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,7 @@ class SendDatagram:
 
     data: bytes
     endpoint: Endpoint
+    fragments: Fragments = Fragments.ALLOWED
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +84,27 @@ class _Passed:
         return SaCounters(self.packets, self.octets, self.last_used, drops)
 
 
+class _Rate:
+    """At most ``limit`` in any window of one second that starts with an allowed one."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._started = float("-inf")
+        self._used = 0
+
+    def allows(self, now: float) -> bool:
+        if now - self._started >= 1.0:
+            self._started, self._used = now, 0
+        self._used += 1
+        return self._used <= self._limit
+
+
 @dataclass(slots=True)
 class _Inbound:
     sa: InboundSa
     source: Endpoint | None = None
     passed: _Passed = field(default_factory=_Passed)
+    dummies: _Rate = field(default_factory=lambda: _Rate(DUMMY_EVENTS_PER_SECOND))
 
 
 @dataclass(slots=True)
@@ -84,6 +112,20 @@ class _Outbound:
     sa: OutboundSa
     asked: bool = False  # LifetimeEvent was given
     passed: _Passed = field(default_factory=_Passed)
+
+
+@dataclass(slots=True)
+class _Flow:
+    """How inner packets to one peer go; see :meth:`fastpath.types.Pump.set_flow`."""
+
+    spi: int
+    endpoint: Endpoint
+    mtu: int
+    largest: int
+    told: _Rate = field(default_factory=lambda: _Rate(TOO_BIG_EVENTS_PER_SECOND))
+
+    def fragments(self, octets: int) -> Fragments:
+        return Fragments.ALLOWED if octets <= self.mtu else Fragments.MADE
 
 
 class Datapath:
@@ -98,7 +140,7 @@ class Datapath:
         self.host_id = host_id
         self._inbound: dict[int, _Inbound] = {}
         self._outbound: dict[int, _Outbound] = {}
-        self._flows: dict[bytes, tuple[int, Endpoint]] = {}
+        self._flows: dict[bytes, _Flow] = {}
         self._totals = _Totals()
         self._unknown = _Rate(UNKNOWN_SPI_EVENTS_PER_SECOND)
         self._now = 0.0
@@ -121,9 +163,20 @@ class Datapath:
         """Forgets the SA; an SPI that is not there is fine."""
         self._outbound.pop(spi, None)
 
-    def set_flow(self, peer_id: bytes, spi: int, endpoint: Endpoint) -> None:
-        """Seals inner packets to ``peer_id`` with ``spi`` and sends them to ``endpoint``."""
-        self._flows[peer_id] = (spi, endpoint)
+    def set_flow(
+        self,
+        peer_id: bytes,
+        spi: int,
+        endpoint: Endpoint,
+        mtu: int = NO_LIMIT,
+        largest: int = NO_LIMIT,
+    ) -> None:
+        """Seals inner packets to ``peer_id`` with ``spi`` and sends them to ``endpoint``.
+
+        Raises :class:`ValueError` for an ``mtu`` or a ``largest`` that :class:`Pump` forbids.
+        """
+        check_sizes(mtu, largest)
+        self._flows[peer_id] = _Flow(spi, endpoint, mtu, largest)
 
     def clear_flow(self, peer_id: bytes) -> None:
         """Inner packets to ``peer_id`` raise :class:`AcquireEvent` from now on."""
@@ -141,21 +194,43 @@ class Datapath:
             return self._drop(Drop.NO_FLOW)
         if inner.source_of(packet) != self.host_id:
             return self._drop(Drop.FOREIGN_SOURCE)
-        spi, endpoint = self._flows.get(destination, (0, ("", 0)))
-        entry = self._outbound.get(spi)
-        if entry is None:
+        flow = self._flows.get(destination)
+        entry = None if flow is None else self._outbound.get(flow.spi)
+        if flow is None or entry is None:
             self._totals.drops[Drop.NO_FLOW] += 1
             return [AcquireEvent(packet)]
+        if len(packet) > flow.largest:
+            self._drop(Drop.TOO_BIG, entry.passed)
+            told = flow.told.allows(self._now)
+            return [TooBigEvent(packet[:QUOTE_OCTETS], flow.largest)] if told else []
         payload, next_header = inner.wrap(entry.sa.params, packet)
-        return self._seal(entry, payload, next_header, endpoint, len(packet))
+        sealed = self._seal(entry, payload, next_header)
+        if isinstance(sealed, list):
+            return sealed
+        entry.passed.count(len(packet), self._now)
+        self._totals.tx_packets += 1
+        self._totals.tx_octets += len(packet)
+        sent = SendDatagram(sealed, flow.endpoint, flow.fragments(len(packet)))
+        return [sent, *self._lifetime(entry)]
 
-    def dummy(self, spi: int, endpoint: Endpoint, now: float | None = None) -> list[Output]:
+    def dummy(
+        self,
+        spi: int,
+        endpoint: Endpoint,
+        body: bytes = b"",
+        whole: bool = False,
+        now: float | None = None,
+    ) -> list[Output]:
         """One ESP dummy packet (RFC 4303 §2.6) on outbound ``spi``; not counted as traffic."""
         self._tick(now)
         entry = self._outbound.get(spi)
         if entry is None:
             return self._drop(Drop.NO_FLOW)
-        return self._seal(entry, b"", NEXT_HEADER_DUMMY, endpoint, None)
+        sealed = self._seal(entry, body, NEXT_HEADER_DUMMY)
+        if isinstance(sealed, list):
+            return sealed
+        fragments = Fragments.FORBIDDEN if whole else Fragments.ALLOWED
+        return [SendDatagram(sealed, endpoint, fragments), *self._lifetime(entry)]
 
     def inbound(self, datagram: bytes, source: Endpoint, now: float | None = None) -> list[Output]:
         """A UDP payload from ``source``. Hostile until proven otherwise; never raises."""
@@ -199,25 +274,15 @@ class Datapath:
 
     # --- The two halves ---------------------------------------------------------------------
 
-    def _seal(
-        self,
-        entry: _Outbound,
-        payload: bytes,
-        next_header: int,
-        endpoint: Endpoint,
-        inner_octets: int | None,
-    ) -> list[Output]:
+    def _seal(self, entry: _Outbound, payload: bytes, next_header: int) -> bytes | list[Output]:
+        """The ESP packet; where there is none, what is to be done instead."""
         try:
             data = entry.sa.seal(payload, next_header)
         except SequenceExhausted:
             return self._drop(Drop.SEQUENCE_EXHAUSTED, entry.passed) + self._lifetime(entry)
         if len(data) > MAX_DATAGRAM_OCTETS:
             return self._drop(Drop.TOO_BIG, entry.passed)
-        if inner_octets is not None:
-            entry.passed.count(inner_octets, self._now)
-            self._totals.tx_packets += 1
-            self._totals.tx_octets += inner_octets
-        return [SendDatagram(data, endpoint), *self._lifetime(entry)]
+        return data
 
     def _lifetime(self, entry: _Outbound) -> list[Output]:
         if entry.asked or entry.sa.sequence < SOFT_LIMIT_PACKETS:
@@ -228,13 +293,16 @@ class Datapath:
     def _open(self, datagram: bytes, source: Endpoint) -> list[Output]:
         entry = self._inbound[int.from_bytes(datagram[:4], "big")]
         highest = entry.sa.sequence
-        opened = entry.sa.open(datagram)
+        opened = entry.sa.open_all(datagram)
         outputs: list[Output] = []
         if entry.sa.sequence > highest and source != entry.source:  # authenticated, and the newest
             entry.source = source
             outputs.append(NewSourceEvent(entry.sa.params.spi, source))
         if isinstance(opened, Drop):
             return outputs + self._drop(opened, entry.passed)
+        if opened.next_header == NEXT_HEADER_DUMMY:
+            self._drop(Drop.DUMMY, entry.passed)
+            return outputs + self._dummy_came(entry, opened)
         packet = inner.unwrap(entry.sa.params, opened)
         if isinstance(packet, Drop):
             return outputs + self._drop(packet, entry.passed)
@@ -242,6 +310,13 @@ class Datapath:
         self._totals.rx_packets += 1
         self._totals.rx_octets += len(packet)
         return [*outputs, WritePacket(packet)]
+
+    def _dummy_came(self, entry: _Inbound, opened: Opened) -> list[Output]:
+        """Only one that carries something is told, and not too many of them."""
+        octets, head = len(opened.payload), opened.payload[:DUMMY_HEAD_OCTETS]
+        if not octets or not entry.dummies.allows(self._now):
+            return []
+        return [DummyEvent(entry.sa.params.spi, octets, head)]
 
     def _drop(self, drop: Drop, passed: _Passed | None = None) -> list[Output]:
         self._totals.drops[drop] += 1
@@ -252,6 +327,15 @@ class Datapath:
     def _tick(self, now: float | None) -> None:
         if now is not None:
             self._now = now
+
+
+def check_sizes(mtu: int, largest: int) -> None:
+    """Raises :class:`ValueError` for what :meth:`fastpath.types.Pump.set_flow` forbids."""
+    if mtu < SMALLEST_MTU or largest < MINIMUM_MTU:
+        raise ValueError(
+            f"a flow takes at least {MINIMUM_MTU} octets, and an MTU of {SMALLEST_MTU}; "
+            f"not {largest} and {mtu}"
+        )
 
 
 @dataclass(slots=True)
@@ -270,18 +354,3 @@ class _Totals:
             "tx_octets": self.tx_octets,
         }
         return totals | {f"drop_{drop.name.lower()}": n for drop, n in self.drops.items()}
-
-
-class _Rate:
-    """At most ``limit`` in any window of one second that starts with an allowed one."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._started = float("-inf")
-        self._used = 0
-
-    def allows(self, now: float) -> bool:
-        if now - self._started >= 1.0:
-            self._started, self._used = now, 0
-        self._used += 1
-        return self._used <= self._limit

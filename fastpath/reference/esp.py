@@ -74,10 +74,17 @@ class InboundSa:
         return self.window.top
 
     def open(self, packet: bytes) -> Opened | Drop:
+        """As :meth:`open_all`; a dummy packet is :attr:`Drop.DUMMY`, whatever it carries."""
+        opened = self.open_all(packet)
+        if isinstance(opened, Opened) and opened.next_header == NEXT_HEADER_DUMMY:
+            return Drop.DUMMY
+        return opened
+
+    def open_all(self, packet: bytes) -> Opened | Drop:
         """Verifies one ESP packet: window check, ICV, window mark, padding, in this order.
 
-        Never raises, whatever ``packet`` holds. A dummy packet is authenticated, marked and
-        then :attr:`Drop.DUMMY`. Inner addresses are not looked at; see ``inner.unwrap``.
+        Never raises, whatever ``packet`` holds. A dummy packet is opened like any other.
+        Inner addresses are not looked at; see ``inner.unwrap``.
         """
         if len(packet) < MIN_PACKET_OCTETS:
             return Drop.MALFORMED
@@ -119,6 +126,4 @@ def _strip_trailer(plaintext: bytes, sequence: int) -> Opened | Drop:
     end = len(plaintext) - TRAILER_OCTETS - pad
     if end < 0 or plaintext[end:-TRAILER_OCTETS] != _PADDING[:pad]:
         return Drop.PADDING
-    if next_header == NEXT_HEADER_DUMMY:
-        return Drop.DUMMY
     return Opened(plaintext[:end], next_header, sequence)

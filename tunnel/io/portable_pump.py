@@ -26,14 +26,19 @@ from fastpath.reference.datapath import Datapath, Output, SendDatagram, WritePac
 from fastpath.types import (
     EVENT_QUEUE_OCTETS,
     EVENT_QUEUE_PACKETS,
+    NO_LIMIT,
     AcquireEvent,
     ControlEvent,
     Drop,
+    DummyEvent,
     Endpoint,
     Event,
+    Fragments,
     SaCounters,
     SaParams,
+    TooBigEvent,
 )
+from tunnel.io import fragments
 
 BATCH = 64  # packets of one descriptor before the others get their turn
 FRAME_OCTETS = 65_536
@@ -203,11 +208,18 @@ class PortablePump:
         with self._lock:
             self._datapath.remove_outbound(spi)
 
-    def set_flow(self, peer_id: bytes, spi: int, endpoint: Endpoint) -> None:
-        """Seals packets to ``peer_id`` with ``spi``; :class:`ValueError` for a bad endpoint."""
+    def set_flow(
+        self,
+        peer_id: bytes,
+        spi: int,
+        endpoint: Endpoint,
+        mtu: int = NO_LIMIT,
+        largest: int = NO_LIMIT,
+    ) -> None:
+        """As :meth:`fastpath.types.Pump.set_flow`; :class:`ValueError` for a bad endpoint."""
         _socket_address(endpoint)
         with self._lock:
-            self._datapath.set_flow(peer_id, spi, endpoint)
+            self._datapath.set_flow(peer_id, spi, endpoint, mtu, largest)
 
     def clear_flow(self, peer_id: bytes) -> None:
         """Inner packets to ``peer_id`` raise an acquire event from now on."""
@@ -231,10 +243,12 @@ class PortablePump:
         with self._lock:
             self._send(datagram, endpoint)
 
-    def send_dummy(self, spi: int, endpoint: Endpoint) -> None:
-        """Sends one ESP dummy packet on outbound ``spi``."""
+    def send_dummy(
+        self, spi: int, endpoint: Endpoint, body: bytes = b"", whole: bool = False
+    ) -> None:
+        """Sends one ESP dummy packet around ``body`` on outbound ``spi``."""
         with self._lock:
-            self._carry_out(self._datapath.dummy(spi, endpoint, boottime()))
+            self._carry_out(self._datapath.dummy(spi, endpoint, body, whole, boottime()))
 
     # --- What the control thread reads --------------------------------------------------------
 
@@ -299,7 +313,7 @@ class PortablePump:
     def _carry_out(self, outputs: list[Output]) -> None:
         for output in outputs:
             if isinstance(output, SendDatagram):
-                self._send(output.data, output.endpoint)
+                self._send(output.data, output.endpoint, output.fragments)
             elif isinstance(output, WritePacket):
                 self._write(output.packet)
             elif not self._events.put(output):
@@ -311,10 +325,12 @@ class PortablePump:
         except OSError:
             self._datapath.count_drop(Drop.TUN_WRITE)
 
-    def _send(self, datagram: bytes, endpoint: Endpoint) -> None:
+    def _send(
+        self, datagram: bytes, endpoint: Endpoint, how: Fragments = Fragments.ALLOWED
+    ) -> None:
         try:
             family, address = _socket_address(endpoint)
-            self._udp[family].sendto(datagram, address)
+            fragments.send(self._udp[family], datagram, address, how)
         except OSError as error:
             too_big = error.errno == errno.EMSGSIZE
             self._datapath.count_drop(Drop.TOO_BIG if too_big else Drop.UDP_SEND)
@@ -323,9 +339,13 @@ class PortablePump:
 
 
 def _octets_of(event: Event) -> int:
-    if isinstance(event, AcquireEvent):
-        return len(event.packet)
-    return len(event.data) if isinstance(event, ControlEvent) else 0
+    match event:
+        case AcquireEvent(octets) | ControlEvent(octets) | TooBigEvent(octets):
+            return len(octets)
+        case DummyEvent():
+            return len(event.head)
+        case _:
+            return 0
 
 
 def _socket_address(endpoint: Endpoint) -> tuple[socket.AddressFamily, _SocketAddress]:

@@ -8,6 +8,7 @@ import socket
 from ipaddress import ip_address
 
 from fastpath.types import Endpoint
+from tunnel.io.fragments import allow_fragments
 
 BUFFER_OCTETS = 4 * 1024 * 1024
 """Asked for each socket; without CAP_NET_ADMIN the kernel gives what ``net.core.rmem_max`` allows.
@@ -69,6 +70,7 @@ def _bind(family: int, port: int, key: str) -> socket.socket | None:
     try:
         if family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        allow_fragments(one)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF, *_FORCED):
             with contextlib.suppress(OSError):
                 one.setsockopt(socket.SOL_SOCKET, option, BUFFER_OCTETS)
