@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import dns.asyncresolver
 import dns.exception
+import dns.name
 import dns.rdatatype
 
 from discovery.client import ClientSettings, ZoneClient
@@ -150,7 +151,6 @@ async def find_rendezvous(domain: str, transport: str) -> Endpoint | None:
             continue
         # RFC 2782: lowest priority first; a target of "." says that there is no such service.
         for record in sorted(answer, key=lambda one: (one.priority, -one.weight)):
-            target = record.target.to_text(omit_final_dot=True)
-            if target:
-                return target, record.port
+            if record.target != dns.name.root:
+                return record.target.to_text(omit_final_dot=True), record.port
     return None
