@@ -10,7 +10,7 @@ from keys.ike.cookie import CookieJar
 from keys.ike.payloads import Identity
 from keys.ike.settings import IkeSettings
 from keys.ike.types import Command, Endpoint, IkeLog, SendIke
-from keys.ike.window import Echoes
+from keys.ike.window import Datagrams, Echoes
 
 if TYPE_CHECKING:
     from keys.ike.sa import IkeSa
@@ -59,6 +59,7 @@ class Context:
         self.echoes = Echoes()
         self.asks: dict[int, IkeSa] = {}
         self._by_spi: dict[bytes, IkeSa] = {}
+        self._by_name: dict[str, list[IkeSa]] = {}
         self._by_request: dict[bytes, IkeSa] = {}  # digest of IKE_SA_INIT → half-open SA
         self._child_spis: set[int] = set()
         self._strangers = Limiter(settings.answers_per_second)
@@ -73,9 +74,10 @@ class Context:
         """Adds a command to what the present call returns."""
         self._commands.append(command)
 
-    def send(self, data: bytes, remote: Endpoint) -> None:
-        """Sends an IKE message."""
-        self.emit(SendIke(data, remote))
+    def send(self, message: bytes | Datagrams, remote: Endpoint) -> None:
+        """Sends an IKE message, or its fragments."""
+        for data in (message,) if isinstance(message, bytes) else message:
+            self.emit(SendIke(data, remote))
 
     def log(self, level: str, text: str) -> None:
         """A line about an authenticated peer or about ourselves."""
@@ -141,10 +143,24 @@ class Context:
     def remove(self, sa: IkeSa) -> None:
         """Nothing finds this SA any more."""
         self._by_spi.pop(sa.local_spi, None)
+        self._unname(sa)
         if sa.request_digest is not None:
             self._by_request.pop(sa.request_digest, None)
         if sa.ticket is not None:
             self.asks.pop(sa.ticket, None)
+
+    def rename(self, sa: IkeSa, name: str | None) -> None:
+        """Its peer is known as ``name`` from now on; SAs that are gone find no place."""
+        self._unname(sa)
+        if name is not None and sa.local_spi in self._by_spi:
+            self._by_name.setdefault(name, []).append(sa)
+
+    def _unname(self, sa: IkeSa) -> None:
+        named = self._by_name.get(sa.name, []) if sa.name is not None else []
+        if sa in named:
+            named.remove(sa)
+            if not named and sa.name is not None:
+                del self._by_name[sa.name]
 
     def find(self, spi: bytes) -> IkeSa | None:
         """The SA with this SPI of ours."""
@@ -166,7 +182,7 @@ class Context:
 
     def named(self, name: str) -> list[IkeSa]:
         """All SAs with this peer, oldest first, attempts included."""
-        return [sa for sa in self._by_spi.values() if sa.name == name]
+        return sorted(self._by_name.get(name, ()), key=lambda sa: sa.created_order)
 
     def standing(self, name: str) -> list[IkeSa]:
         """The established SAs with this peer."""

@@ -18,7 +18,8 @@ from enum import Enum
 from typing import Protocol
 
 from keys.ike.child import Child, ChildState, rekey_after
-from keys.ike.cipher import MessageCipher
+from keys.ike import fragments
+from keys.ike.cipher import MessageCipher, Opened
 from keys.ike.context import Context
 from keys.ike.header import HEADER_OCTETS, NO_SPI, Exchange, Header
 from keys.ike.keymat import IkeKeys, Nonces
@@ -33,7 +34,7 @@ from keys.ike.types import (
     PeerPolicy,
     RemoveChild,
 )
-from keys.ike.window import Window
+from keys.ike.window import Datagrams, Window
 
 
 class SaState(Enum):
@@ -100,7 +101,7 @@ class IkeSa:
         self.state = state
         self.local_spi = ctx.new_spi()
         self.remote_spi = NO_SPI
-        self.name: str | None = None
+        self._name: str | None = None
         self.policy: PeerPolicy | None = None
         self.window = Window(ctx.settings, ctx.uniform)
         self.queue: deque[Task] = deque()
@@ -111,6 +112,9 @@ class IkeSa:
         self.group = ""
         self._seal: MessageCipher | None = None
         self._open: MessageCipher | None = None
+        self.fragmentation = False
+        self.asked = fragments.Assembly(ctx.settings)  # the peer's request, in pieces
+        self.told = fragments.Assembly(ctx.settings)  # the peer's answer, in pieces
         self.pending: Pending | None = None
         self.children: dict[int, Child] = {}
         self.sending: Child | None = None
@@ -136,6 +140,16 @@ class IkeSa:
         ctx.add(self)
 
     # --- who ---
+
+    @property
+    def name(self) -> str | None:
+        """The peer's name as it says it, in lower case; None before it said one."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self.ctx.rename(self, name)
+        self._name = name
 
     @property
     def spi_i(self) -> bytes:
@@ -179,18 +193,25 @@ class IkeSa:
 
     def encode(
         self, exchange: Exchange, message_id: int, contents: Contents, *, response: bool
-    ) -> bytes:
-        """A whole message: protected, unless it belongs to IKE_SA_INIT."""
+    ) -> Datagrams:
+        """A whole message: protected, unless it belongs to IKE_SA_INIT; cut if it must be."""
         header = self.header(exchange, message_id, response=response)
         if exchange is Exchange.IKE_SA_INIT:
-            return plain_message(header, contents.encode())
+            return (plain_message(header, contents.encode()),)
         assert self._seal is not None
-        return self._seal.seal(header, contents.encode())
+        first, chain = encode_chain(contents.encode())
+        limit = fragments.room(self.ctx.settings, self.remote) if self.fragmentation else None
+        return fragments.seal(self._seal, header, first, chain, limit)
 
-    def open(self, data: bytes) -> bytes:
-        """The plaintext of a protected message; raises IntegrityError."""
+    def open(self, data: bytes) -> Opened:
+        """What a protected message holds; raises IntegrityError."""
         assert self._open is not None
         return self._open.open(data)
+
+    def open_fragment(self, data: bytes) -> Opened:
+        """What one fragment of a protected message holds; raises IntegrityError."""
+        assert self._open is not None
+        return self._open.open_fragment(data)
 
     def enqueue(self, task: Task, now: float) -> None:
         """Runs a task as soon as the window allows."""
@@ -313,6 +334,8 @@ class IkeSa:
 
     def _forget(self) -> None:
         self.keys = self._seal = self._open = None
+        self.asked.forget()
+        self.told.forget()
         self.task = None
         self.queue.clear()
         self.window.outstanding = None
