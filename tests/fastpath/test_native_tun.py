@@ -1,5 +1,8 @@
-"""The native pump between real TUN devices in namespaces: with and without offload, on a link
-that carries GSO bursts whole and on one that does not, outside IPv4 and IPv6."""
+"""The native pump between real TUN devices in namespaces, with and without offload.
+
+Outside there is IPv4 or IPv6, and a link that carries GSO bursts whole, one that does not (a
+"plain" link), one whose device computes no checksums, or one that is too narrow for the packets.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +24,28 @@ OUTER = {4: ("10.9.0.1", "10.9.0.2"), 6: ("2001:db8::1", "2001:db8::2")}
 REPOSITORY = Path(__file__).parents[2]
 
 
+LINKS = {
+    "fast": (),
+    "plain": (("tx-udp-segmentation", "off"),),
+    "no checksums": (("tx-udp-segmentation", "off"), ("tx", "off")),
+    "narrow": (),
+}
+
+
 @pytest.fixture
-def hosts(lab: Lab) -> Callable[[bool, bool, int], tuple[list[Namespace], list[Process]]]:
+def hosts(lab: Lab) -> Callable[[bool, str, int], tuple[list[Namespace], list[Process]]]:
     """Two namespaces on one link, a pump in each."""
 
-    def make(offload: bool, plain: bool, family: int) -> tuple[list[Namespace], list[Process]]:
+    def make(offload: bool, link: str, family: int) -> tuple[list[Namespace], list[Process]]:
         machines = list(lab.machines_of("left", "right"))
-        connect(machines[0], "eth0", machines[1], "eth0")
+        mtu = 1300 if link == "narrow" else 1500
+        connect(machines[0], "eth0", machines[1], "eth0", mtu=mtu)
         pumps = []
         for number, machine in enumerate(machines):
             ours, theirs = OUTER[family][number], OUTER[family][1 - number]
             machine.address("eth0", f"{ours}/{24 if family == 4 else 64}")
-            if plain:
-                machine.run("ethtool", "-K", "eth0", "tx-udp-segmentation", "off")
+            for feature, state in LINKS[link]:
+                machine.run("ethtool", "-K", "eth0", feature, state)
             side = ("left", "right")[number]
             argv = (side, "offload" if offload else "none", ours, theirs)
             module = ("-m", "tests.fastpath.pump_end")
@@ -47,18 +59,26 @@ def hosts(lab: Lab) -> Callable[[bool, bool, int], tuple[list[Namespace], list[P
 
 @pytest.mark.root
 @pytest.mark.parametrize(
-    ("offload", "plain", "family"),
-    [(False, False, 4), (True, False, 4), (True, True, 4), (True, False, 6)],
-    ids=["one-by-one", "offload", "offload-plain-link", "offload-over-ipv6"],
+    ("offload", "link", "family"),
+    [
+        (False, "fast", 4),
+        (True, "fast", 4),
+        (True, "plain", 4),
+        (True, "fast", 6),
+        (True, "no checksums", 4),
+        (True, "narrow", 4),
+        (True, "narrow", 6),
+        (False, "narrow", 4),
+    ],
 )
 def test_a_file_and_pings_of_all_sizes_pass(
     hosts: Callable[..., tuple[list[Namespace], list[Process]]],
     tmp_path: Path,
     offload: bool,
-    plain: bool,
+    link: str,
     family: int,
 ) -> None:
-    (left, right), pumps = hosts(offload, plain, family)
+    (left, right), pumps = hosts(offload, link, family)
     file = tmp_path / "file"
     file.write_bytes(random.Random(family).randbytes(OCTETS))
     target = str(IDS["right"])
