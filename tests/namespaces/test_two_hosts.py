@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.namespaces.account import DESK_NAME, LAPTOP_NAME, Account
+from tunnel.cli.demo import stage as place
 from tunnel.cli.demo.scenes import DESK, LAPTOP
 from tunnel.cli.demo.secrecy import Secrets
 from tunnel.cli.demo.stage import RENDEZVOUS
-from tunnel.io.lab import HostMachine, Lab, find_all, missing, wait_until
+from tunnel.io.lab import HostMachine, Lab, find_all, missing, read_packets, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -95,6 +97,31 @@ def test_our_ping_and_lookup_see_the_peer(running: Account) -> None:
     assert desk_id in running.laptop.cli("lookup", DESK, "--json", *config).stdout
 
 
+def test_dig_sees_the_records_with_the_account_key(running: Account) -> None:
+    """B11-B20: what stands in the zone, by an independent client that signs (B58)."""
+    running.ping(running.laptop, DESK_NAME)
+    machine = running.stage.laptop
+    key = machine.folder / "tsig.key"
+    key.touch(mode=0o600)
+    key.write_text(running.laptop.cli("tsig", "-c", str(running.laptop.config)).stdout)
+
+    def dig(name: str, kind: str) -> list[str]:
+        command = ("dig", f"@{RENDEZVOUS}", "-k", str(key), name, kind, "+short", "+tries=1")
+        return machine.run(*command).stdout.splitlines()
+
+    desk_id, domain = running.host_id(running.desk), DESK_NAME.partition(".")[2]
+    assert dig(DESK_NAME, "AAAA") == [desk_id]
+    assert dig(DESK_NAME, "A") == []  # never an A beside it
+    (service,) = dig(f"_autotunnel._udp.{DESK_NAME}", "SRV")
+    priority, weight, port, target = service.split()
+    assert (priority, weight, port) == ("0", "0", "4500")
+    assert re.fullmatch(rf"AutoTunnel-([0-9A-F]{{2}}-){{7}}[0-9A-F]{{2}}\.{domain}\.", target)
+    assert dig(target, "A") == [place.DESK]
+    assert dig(target, "AAAA") == [desk_id]
+    listed = set(dig(f"_autotunnel._udp.{domain}", "PTR"))
+    assert {f"{DESK_NAME}.", f"{LAPTOP_NAME}."} <= listed
+
+
 def test_a_name_that_is_not_there_is_said_at_once(running: Account) -> None:
     name = DESK_NAME.replace(DESK, "no-such-host")
     done = running.stage.laptop.run("getent", "ahostsv6", name, check=False, timeout=8)
@@ -114,6 +141,7 @@ def test_nothing_readable_crosses_the_internet(running: Account) -> None:
     path, _ = running.serve_file(running.desk, 300_000)
     running.know(running.desk, LAPTOP)
     running.fetch(running.laptop, f"http://{DESK_NAME}{path}")
+    assert RENDEZVOUS in {packet.target[0] for packet in read_packets(capture.file)}
     capture.stop()
     secrets = Secrets()
     for host, name in ((running.desk, DESK_NAME), (running.laptop, LAPTOP_NAME)):
@@ -176,7 +204,7 @@ def test_a_killed_host_comes_back_and_traffic_goes_on(account: Account, victim: 
     assert killed.process is not None
     killed.process.kill()
     killed.up()
-    assert account.host_id(killed) == before  # kept for one boot (B56)
+    assert account.host_id(killed) == before  # kept for one boot (B54)
     account.ping(other, before, timeout=45)
     account.ping(killed, account.host_id(other))
 
