@@ -143,7 +143,7 @@ class IkeSa:
         return self._name
 
     @name.setter
-    def name(self, name: str) -> None:
+    def name(self, name: str | None) -> None:
         self.ctx.rename(self, name)
         self._name = name
 
