@@ -10,6 +10,7 @@ the bare thing does in the same run: a veth link without any tunnel, or one call
     python -m bench tcp         one TCP stream each way, CPU-seconds per GB
     python -m bench pps         small UDP packets: delivered at overload and at paced rates
     python -m bench latency     ping, idle and under load
+    python -m bench scale       one busy peer of many, memory of an idle one
     python -m bench plot        draws the saved results
 
 ``--rounds``, ``--seconds``, ``--peers``, ``--link``; ``--json`` for programs, ``--save`` to keep.

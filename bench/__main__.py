@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import crypto, latency, plot, pps, report, tcp
+from bench import crypto, latency, plot, pps, report, scale, tcp
 from bench.peers import PEERS
 from tunnel.io.lab import LabError, missing
 
@@ -14,7 +14,7 @@ OURS = ("autotunnel", "autotunnel-reference")
 # Our suites, modes and AEAD backends beside each other take long; they are there when named.
 USUAL = [name for name in PEERS if name.partition("-")[0] != "autotunnel" or name in OURS]
 NETWORK = {"tcp": tcp.run, "pps": pps.run, "latency": latency.run}
-KINDS = ["all", "crypto", *NETWORK, "plot"]
+KINDS = ["all", "crypto", *NETWORK, "scale", "plot"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,6 +48,11 @@ def _one(kind: str, arguments: argparse.Namespace) -> int:
     if reason is not None:
         report.say(f"bench: {reason}")
         return 1
+    if kind == "scale":
+        crowds = [int(crowd) for crowd in arguments.crowds.split(",")]
+        rounds, seconds = arguments.rounds, arguments.seconds
+        scale.run(crowds=crowds, rounds=rounds, seconds=seconds, **output)
+        return 0
     peers = list(PEERS) if arguments.peers == "all" else arguments.peers.split(",")
     unknown = [name for name in peers if name not in PEERS]
     if unknown:
@@ -76,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
         "--peers",
         default=",".join(USUAL),
         help=f"comma-separated, of: {', '.join(PEERS)}; or all; default: all but our variants",
+    )
+    parser.add_argument(
+        "--crowds",
+        default=",".join(str(crowd) for crowd in scale.CROWDS),
+        help="of scale: numbers of peers; default: %(default)s",
     )
     parser.add_argument("--link", choices=["both", "offloading", "plain"], default="both")
     return parser

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv6Address
 
+from bench.crowd import settle_in
 from bench.peers.autotunnel import INNER
 from fastpath.types import Mode, Pump, SaParams, Suite
 from tunnel.io.device import open_device
@@ -45,6 +46,7 @@ def main() -> None:
         pump.install_inbound(sa(mine))
         pump.install_outbound(sa(other))
         pump.set_flow(ids[other].packed, SPI[other], (options.remote, PORT))
+        settle_in(pump, ids[mine].packed, options.idle, suite)
         pump.start()
         print("ready", json.dumps({"engine": pump.engine, "aead": pump.aead}), flush=True)
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
@@ -77,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", choices=["native", "reference"], default="native")
     parser.add_argument("--suite", choices=[str(suite) for suite in Suite], default="aes128gcm16")
     parser.add_argument("--aead", default="auto", help="backend of the native engine")
+    parser.add_argument("--idle", type=int, default=0, help="peers beside the one that is busy")
     parser.add_argument("--mode", choices=[str(mode) for mode in Mode], default="tunnel")
     return parser
 

@@ -19,7 +19,7 @@ ROOT = str(Path(__file__).parents[2])
 
 
 class Autotunnel:
-    """One engine, suite, mode and AEAD backend of ours."""
+    """One engine, suite, mode and AEAD backend of ours; ``idle`` peers beside the busy one."""
 
     def __init__(
         self,
@@ -29,6 +29,7 @@ class Autotunnel:
         suite: Suite = Suite.AES128GCM16,
         mode: Mode = Mode.TUNNEL,
         aead: str = "auto",
+        idle: int = 0,
     ) -> None:
         self.name = name
         self._options: tuple[str, ...] = (
@@ -39,7 +40,7 @@ class Autotunnel:
             "--mode",
             str(mode),
         )
-        self._options += ("--aead", aead)
+        self._options += ("--aead", aead, "--idle", str(idle))
         self._native = engine == "native"
 
     def missing(self) -> str | None:
