@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from keys.ike.certificates import Certification, Certified
 from keys.ike.cookie import CookieJar
 from keys.ike.payloads import Identity
 from keys.ike.settings import IkeSettings
@@ -47,10 +48,13 @@ class Context:
         secret_for: Callable[[str], bytes | None],
         random: Callable[[int], bytes],
         settings: IkeSettings,
+        certification: Certification | None = None,
     ) -> None:
         self.local_name = local_name.lower()
         self.identity = Identity.fqdn(self.local_name)
         self.secret_for = secret_for
+        self.certification = certification
+        self.unix = 0
         self.random = random
         self.settings = settings
         self.locals: tuple[Endpoint, ...] = ()
@@ -97,6 +101,10 @@ class Context:
         """The commands gathered since the last call."""
         commands, self._commands = self._commands, []
         return commands
+
+    def certified(self, name: str) -> Certified | None:
+        """How this peer and we prove ourselves with certificates; None: with a pre-shared key."""
+        return self.certification.for_peer(name) if self.certification else None
 
     # --- numbers ---
 

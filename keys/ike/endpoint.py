@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from keys.ike import create_child, dispatch, ike_auth, lifetimes, sa_init
+from keys.ike import create_child, dispatch, ike_auth, lifetimes, proof, sa_init
+from keys.ike.certificates import Certification
 from keys.ike.context import Context
 from keys.ike.errors import IkeError
 from keys.ike.header import NO_SPI, Exchange, Header, HeaderError, decode_header
@@ -36,8 +37,9 @@ class IkeEndpoint:
     """A pure IKEv2 endpoint, initiator and responder; every method returns commands.
 
     ``local_name`` is our ID_FQDN. ``secret_for(name)`` gives the pre-shared key for a peer, or
-    None if we know no such peer. ``random(n)`` gives n unpredictable octets. ``now`` is
-    monotonic seconds everywhere. Peer names are compared in lower case.
+    None if we know no such peer. ``certification`` says which peers prove themselves with a
+    certificate instead. ``random(n)`` gives n unpredictable octets. ``now`` is monotonic seconds
+    everywhere. Peer names are compared in lower case.
     """
 
     def __init__(
@@ -47,8 +49,11 @@ class IkeEndpoint:
         secret_for: Callable[[str], bytes | None],
         random: Callable[[int], bytes],
         settings: IkeSettings | None = None,
+        certification: Certification | None = None,
     ) -> None:
-        self._ctx = Context(local_name, secret_for, random, settings or IkeSettings())
+        self._ctx = Context(
+            local_name, secret_for, random, settings or IkeSettings(), certification
+        )
 
     # --- what the owner wants ---
 
@@ -67,8 +72,8 @@ class IkeEndpoint:
                 standing.enqueue(create_child.CreateChild(), now)
         elif attempt is not None:
             attempt.remote = remote
-        elif self._ctx.secret_for(name) is None:
-            self._ctx.emit(IkeFailed(name, f"we hold no pre-shared key for {name}"))
+        elif (reason := proof.stranger(self._ctx, name)) is not None:
+            self._ctx.emit(IkeFailed(name, reason))
         else:
             sa_init.begin(self._ctx, name, policy, remote, now)
         return self._ctx.take()
@@ -155,6 +160,24 @@ class IkeEndpoint:
                 if sa.window.outstanding is not None:
                     self._ctx.send(sa.window.outstanding.data, remote)
                     sa.window.outstanding.due = now + self._ctx.settings.retransmit_first
+        return self._ctx.take()
+
+    def wall_clock(self, unix: int) -> None:
+        """What the wall clock shows, in unix seconds: only certificates depend on it."""
+        self._ctx.unix = unix
+
+    def recheck(self, now: float) -> list[Command]:
+        """The certification has changed, or time has passed: SAs with peers whose certificates
+        have been revoked or have expired are closed."""
+        for sa in self._ctx:
+            reason = proof.still_proven(sa)
+            if reason is None:
+                continue
+            if sa.state is SaState.ASKING:
+                ike_auth.refuse(sa, reason, now)
+            elif sa.state is SaState.ESTABLISHED:
+                self._ctx.log("warning", f"closing the connection to {sa.name}: {reason}")
+                close(sa, reason, now)
         return self._ctx.take()
 
     def set_local(self, endpoints: Iterable[Endpoint]) -> list[Command]:
@@ -307,7 +330,7 @@ def _view(sa: IkeSa) -> SaView:
         encryption=sa.keys.suite,
         prf=sa.keys.prf.name,
         key_exchange=sa.group,
-        authentication="psk",
+        authentication=sa.authentication,
         children=tuple(child.sa for child in sa.children.values()),
         rtt=sa.rtt,
         behind_nat=sa.behind_nat,

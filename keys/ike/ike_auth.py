@@ -11,61 +11,27 @@
 
 The responder makes no child state before AUTH verifies, and none before its owner says that
 the peer may have the host id it claims. Meanwhile retransmissions are absorbed.
-Certificates would change ``_prove`` and ``_verify`` and nothing else here.
+With certificates there are CERT before AUTH, and CERTREQ in the request: :mod:`keys.ike.proof`.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from keys.ike import auth, convergence
+from keys.ike import convergence, proof
 from keys.ike.child import Child, esp_spi, make_child, valid_esp, wanted
 from keys.ike.errors import InvalidSyntaxError, RefusedError
 from keys.ike.header import Exchange
 from keys.ike.informational import Answer, authentication_failed, close
 from keys.ike.keymat import Nonces
 from keys.ike.notify import CHILD_ERRORS, Notify, NotifyType
-from keys.ike.payloads import AUTH_SHARED_KEY, Authentication, Contents, Identity
+from keys.ike.payloads import Contents, Identity
+from keys.ike.proof import ProofError
 from keys.ike.proposals import PROTOCOL_ESP, Proposal, answers, choose, describe, offer
 from keys.ike.sa import IkeSa, Init, Pending, SaState
 from keys.ike.selectors import Selector, claimed_host, hold, host
 from keys.ike.selectors import describe as describe_selectors
 from keys.ike.types import AskPeer, IkeFailed, InstallInbound, PeerPolicy, PeerUp
-
-# --- Proof ------------------------------------------------------------------------------------
-
-
-def _prove(sa: IkeSa, secret: bytes) -> Authentication:
-    """Our AUTH."""
-    octets = _octets(sa, sa.ctx.identity, of_initiator=sa.initiator)
-    assert sa.keys is not None
-    return Authentication(AUTH_SHARED_KEY, auth.shared_key_mic(sa.keys.prf, secret, octets))
-
-
-def _verify(sa: IkeSa, secret: bytes, identity: Identity, proof: Authentication) -> str | None:
-    """What is wrong with the peer's AUTH, or None."""
-    if proof.method != AUTH_SHARED_KEY:
-        return (
-            f"{identity.describe()} used authentication method {proof.method}; "
-            "we want a pre-shared key (method 2)"
-        )
-    octets = _octets(sa, identity, of_initiator=not sa.initiator)
-    assert sa.keys is not None
-    if not auth.verify_shared_key_mic(sa.keys.prf, secret, octets, proof.data):
-        return (
-            f"the pre-shared key that {identity.describe()} used is not the one that we hold for it"
-        )
-    return None
-
-
-def _octets(sa: IkeSa, identity: Identity, *, of_initiator: bool) -> bytes:
-    assert sa.keys is not None
-    if of_initiator:
-        message, nonce, sk_p = sa.init.request, sa.nonces.r, sa.keys.pi
-    else:
-        message, nonce, sk_p = sa.init.response, sa.nonces.i, sa.keys.pr
-    return auth.signed_octets(sa.keys.prf, message, nonce, sk_p, identity)
-
 
 # --- Initiator --------------------------------------------------------------------------------
 
@@ -83,22 +49,19 @@ class Authenticate:
     def request(self, sa: IkeSa, now: float) -> Contents | None:
         """Who we are, who we think the peer is, and the child we want."""
         assert sa.name is not None and sa.policy is not None
-        secret = sa.ctx.secret_for(sa.name)
-        if secret is None:
-            sa.drop(f"we hold no pre-shared key for {sa.name}", now)
+        asks = Contents(idi=sa.ctx.identity, idr=Identity.fqdn(sa.name))
+        try:
+            proof.prove(sa, asks)
+        except ProofError as error:
+            sa.drop(str(error), now)
             return None
         self._spi_in = sa.ctx.new_child_spi()
         self._offered = (offer(PROTOCOL_ESP, esp_spi(self._spi_in), wanted(sa.policy)),)
         first = not sa.ctx.standing(sa.name)
-        return Contents(
-            idi=sa.ctx.identity,
-            idr=Identity.fqdn(sa.name),
-            auth=_prove(sa, secret),
-            notifies=[Notify(NotifyType.INITIAL_CONTACT)] if first else [],
-            sa=self._offered,
-            tsi=host(sa.policy.local_id),
-            tsr=host(sa.policy.peer_id),
-        )
+        asks.notifies += [Notify(NotifyType.INITIAL_CONTACT)] if first else []
+        asks.sa = self._offered
+        asks.tsi, asks.tsr = host(sa.policy.local_id), host(sa.policy.peer_id)
+        return asks
 
     def tries(self, sa: IkeSa) -> int:
         """The time of the whole attempt is bounded too."""
@@ -131,10 +94,7 @@ class Authenticate:
             raise InvalidSyntaxError("an IKE_AUTH answer without IDr or AUTH")
         if answer.idr.name != sa.name:
             return f"we wanted {sa.name}, but {answer.idr.describe()} answered there"
-        secret = sa.ctx.secret_for(sa.name)
-        if secret is None:
-            return f"we hold no pre-shared key for {sa.name}"
-        return _verify(sa, secret, answer.idr, answer.auth)
+        return proof.verify(sa, answer.idr, answer)
 
     def _take_child(self, sa: IkeSa, answer: Contents, error: Notify | None, now: float) -> Child:
         assert sa.policy is not None and sa.keys is not None
@@ -200,7 +160,7 @@ def _why_refused(sa: IkeSa, error: Notify) -> str:
     if error.kind == NotifyType.AUTHENTICATION_FAILED:
         return (
             f"{sa.peer} refused us as {sa.ctx.local_name} (AUTHENTICATION_FAILED): it does not "
-            f"know this name, or holds another pre-shared key for it, or is not {sa.peer}"
+            f"know this name, or {proof.doubt(sa)}, or is not {sa.peer}"
         )
     return f"{sa.peer} refused IKE_AUTH with {error.name}"
 
@@ -225,7 +185,7 @@ def respond(sa: IkeSa, request: Contents) -> Answer | None:
         raise InvalidSyntaxError("an IKE_AUTH request without IDi or AUTH")
     if not request.sa or request.tsi is None or request.tsr is None:
         raise InvalidSyntaxError("an IKE_AUTH request without SA, TSi or TSr")
-    wrong = _check_initiator(sa, request.idi, request.auth, request.idr)
+    wrong = _check_initiator(sa, request.idi, request)
     if wrong is not None:
         raise RefusedError(NotifyType.AUTHENTICATION_FAILED, wrong)
     if len(sa.ctx.asks) >= sa.ctx.settings.ask_limit:
@@ -241,28 +201,24 @@ def respond(sa: IkeSa, request: Contents) -> Answer | None:
     return None
 
 
-def _check_initiator(
-    sa: IkeSa, idi: Identity, proof: Authentication, idr: Identity | None
-) -> str | None:
+def _check_initiator(sa: IkeSa, idi: Identity, request: Contents) -> str | None:
+    idr = request.idr
     if idr is not None and idr.name != sa.ctx.local_name:
         return f"{idi.describe()} wants {idr.describe()}; we are {sa.ctx.local_name}"
-    name = idi.name
-    secret = sa.ctx.secret_for(name) if name is not None else None
-    if secret is None:
-        return f"we hold no pre-shared key for {idi.describe()}"
-    return _verify(sa, secret, idi, proof)
+    return proof.verify(sa, idi, request)
 
 
 def authorise(sa: IkeSa, policy: PeerPolicy, now: float) -> None:
     """The owner agrees: answers with our proof and the child, narrowed to the policy."""
     pending = sa.pending
     assert pending is not None and sa.name is not None
-    secret = sa.ctx.secret_for(sa.name)
-    if secret is None:
-        refuse(sa, f"we hold no pre-shared key for {sa.name} any more", now)
+    answer = Contents(idr=sa.ctx.identity)
+    try:
+        proof.prove(sa, answer)
+    except ProofError as error:
+        refuse(sa, str(error), now)
         return
     sa.policy = replace(policy, name=sa.name)
-    answer = Contents(idr=sa.ctx.identity, auth=_prove(sa, secret))
     _establish(sa, now)
     if pending.initial_contact:
         convergence.forget_older(sa, now)

@@ -39,6 +39,7 @@ class NotifyType(IntEnum):
     USE_TRANSPORT_MODE = 16391
     REKEY_SA = 16393
     ESP_TFC_PADDING_NOT_SUPPORTED = 16394
+    SIGNATURE_HASH_ALGORITHMS = 16431
 
 
 # Errors in an IKE_AUTH answer that refuse the CHILD_SA and let the IKE SA live (RFC 7296 §1.2).

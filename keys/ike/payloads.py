@@ -32,6 +32,8 @@ _TYPED = struct.Struct(">B3x")  # ID and AUTH: one octet says the kind, three ar
 
 ID_FQDN = 2
 AUTH_SHARED_KEY = 2
+AUTH_SIGNATURE = 14  # RFC 7427
+CERT_X509 = 4  # "X.509 Certificate - Signature"; other encodings are passed over
 NONCE_OCTETS = range(16, 257)
 
 
@@ -179,6 +181,8 @@ class Contents:
     ke: KeyExchange | None = None
     idi: Identity | None = None
     idr: Identity | None = None
+    certs: list[bytes] = field(default_factory=list)  # X.509 in DER, the sender's own first
+    certreq: bytes | None = None  # SHA-1 of the keys of the CAs that the sender trusts
     auth: Authentication | None = None
     nonce: bytes | None = None
     tsi: tuple[Selector, ...] | None = None
@@ -198,13 +202,21 @@ class Contents:
         """The payloads in the order in which the RFC draws them (§1.2, §1.3)."""
         return [Payload(kind, body) for kind, body in self._bodies()]
 
-    def _bodies(self) -> Iterable[tuple[PayloadType, bytes]]:
-        if self.idi:
-            yield PayloadType.IDI, self.idi.body
-        if self.idr:
-            yield PayloadType.IDR, self.idr.body
+    def _proof(self) -> Iterable[tuple[PayloadType, bytes]]:
+        own, asked = (self.idi, self.idr) if self.idi else (self.idr, None)
+        if own:
+            yield (PayloadType.IDI if self.idi else PayloadType.IDR), own.body
+        for cert in self.certs:
+            yield PayloadType.CERT, bytes((CERT_X509,)) + cert
+        if self.certreq is not None:
+            yield PayloadType.CERTREQ, bytes((CERT_X509,)) + self.certreq
+        if asked:
+            yield PayloadType.IDR, asked.body
         if self.auth:
             yield PayloadType.AUTH, self.auth.encode()
+
+    def _bodies(self) -> Iterable[tuple[PayloadType, bytes]]:
+        yield from self._proof()
         # COOKIE must come first (§2.6), REKEY_SA stands before the SA (§1.3.3), and elsewhere
         # the order of notifications is free.
         for notify in self.notifies:
@@ -225,8 +237,6 @@ class Contents:
 
 _PASSED_OVER = frozenset(
     {
-        PayloadType.CERT,
-        PayloadType.CERTREQ,
         PayloadType.VENDOR,
         PayloadType.SK,
         PayloadType.CP,
@@ -262,18 +272,30 @@ def _decode_one(contents: Contents, payload: Payload) -> None:
             contents.sa = _once(contents.sa, decode_sa(body))
         case PayloadType.KE:
             contents.ke = _once(contents.ke, KeyExchange(*_split(_KE, body)))
-        case PayloadType.IDI:
-            contents.idi = _once(contents.idi, Identity(*_split(_TYPED, body)))
-        case PayloadType.IDR:
-            contents.idr = _once(contents.idr, Identity(*_split(_TYPED, body)))
-        case PayloadType.AUTH:
-            contents.auth = _once(contents.auth, Authentication(*_split(_TYPED, body)))
         case PayloadType.NONCE:
             contents.nonce = _once(contents.nonce, _decode_nonce(body))
         case PayloadType.TSI:
             contents.tsi = _once(contents.tsi, decode_selectors(body))
         case PayloadType.TSR:
             contents.tsr = _once(contents.tsr, decode_selectors(body))
+        case _:
+            _decode_proof(contents, payload)
+
+
+def _decode_proof(contents: Contents, payload: Payload) -> None:
+    body = payload.body
+    match payload.kind:
+        case PayloadType.IDI:
+            contents.idi = _once(contents.idi, Identity(*_split(_TYPED, body)))
+        case PayloadType.IDR:
+            contents.idr = _once(contents.idr, Identity(*_split(_TYPED, body)))
+        case PayloadType.CERT:
+            contents.certs += [body[1:]] if body[:1] == bytes((CERT_X509,)) else []
+        case PayloadType.CERTREQ:
+            if body[:1] == bytes((CERT_X509,)):
+                contents.certreq = (contents.certreq or b"") + body[1:]
+        case PayloadType.AUTH:
+            contents.auth = _once(contents.auth, Authentication(*_split(_TYPED, body)))
         case _:
             if payload.critical and payload.kind not in _PASSED_OVER:
                 raise UnsupportedCriticalError(payload.kind)

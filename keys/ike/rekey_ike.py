@@ -172,6 +172,7 @@ def _equip(
     new.nonces = nonces
     new.group = name_of(method)
     new.name, new.policy = old.name, old.policy
+    new.authentication, new.peer_certificates = old.authentication, old.peer_certificates
     new.rtt, new.last_heard = old.rtt, now
     new.behind_nat, new.peer_behind_nat = old.behind_nat, old.peer_behind_nat
     new.redundant = old.redundant

@@ -25,6 +25,7 @@ from keys.ike.keymat import IkeKeys, Nonces
 from keys.ike.payloads import Contents, Payload, encode_chain
 from keys.ike.proposals import Proposal
 from keys.ike.selectors import Selector
+from keys.ike.signature import HashId
 from keys.ike.types import (
     Endpoint,
     IkeFailed,
@@ -76,6 +77,7 @@ class Init:
 
     request: bytes = b""
     response: bytes = b""
+    hashes: frozenset[HashId] = frozenset()  # that the peer takes in signatures (RFC 7427 §4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class IkeSa:
         self.keys: IkeKeys | None = None
         self.nonces = Nonces(b"", b"")
         self.group = ""
+        self.authentication = ""
+        self.peer_certificates: tuple[bytes, ...] = ()
         self._seal: MessageCipher | None = None
         self._open: MessageCipher | None = None
         self.pending: Pending | None = None

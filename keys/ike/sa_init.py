@@ -16,7 +16,7 @@ where it claims, as soon as there are more than a few of them.
 
 from __future__ import annotations
 
-from keys.ike import natd
+from keys.ike import natd, proof
 from keys.ike.context import Context
 from keys.ike.errors import IkeError, InvalidSyntaxError, RefusedError
 from keys.ike.groups import NAMES, PrivateKey, generate
@@ -82,7 +82,11 @@ class Init:
             sa=self._offered,
             ke=KeyExchange(self._key.group, self._key.public),
             nonce=self._nonce,
-            notifies=[*([self._cookie] if self._cookie else []), *nat],
+            notifies=[
+                *([self._cookie] if self._cookie else []),
+                *nat,
+                *proof.offered_hashes(self._ctx, sa.name),
+            ],
         )
         header = sa.header(Exchange.IKE_SA_INIT, 0, response=False)
         sa.init.request = plain_message(header, contents.encode())
@@ -167,6 +171,7 @@ class Init:
         sa.init.response = data
         _settle(sa, chosen, Nonces(self._nonce, answer.nonce), shared)
         _learn_nat(sa, answer, sa.remote)
+        proof.learn_hashes(sa, answer)
         sa.heard(now)
         sa.state = SaState.AUTHENTICATING
         sa.task = None
@@ -266,13 +271,18 @@ def _answer(
         sa=(chosen,),
         ke=KeyExchange(key.group, key.public),
         nonce=nonces.r,
-        notifies=natd.notifies(sa.spi_i, sa.spi_r, remote, ctx.random),
+        notifies=[
+            *natd.notifies(sa.spi_i, sa.spi_r, remote, ctx.random),
+            *proof.offered_hashes(ctx, None),
+        ],
+        certreq=ctx.certification.authorities() if ctx.certification else None,
     )
     sa.init.request = data
     sa.init.response = sa.encode(Exchange.IKE_SA_INIT, 0, answer, response=True)
     sa.window.expected = 1
     _settle(sa, chosen, nonces, shared)
     _learn_nat(sa, contents, remote)
+    proof.learn_hashes(sa, contents)
     ctx.send(sa.init.response, remote)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 
+from keys.ike.certificates import Certification
 from keys.ike.endpoint import IkeEndpoint
 from keys.ike.header import decode_header
 from keys.ike.settings import IkeSettings
@@ -89,6 +90,7 @@ class Net:
         self.settings = IkeSettings(**settings)  # type: ignore[arg-type] # by name, in tests
         self.sides: dict[str, Side] = {}
         self.secrets: dict[tuple[str, str], bytes | None] = {}
+        self.certifications: dict[str, Certification] = {}  # set before the side is added
         self.sent: list[Datagram] = []
         self.gaps: list[str] = []
         self.watch_gaps = False
@@ -113,6 +115,7 @@ class Net:
             secret_for=lambda peer: self.secrets.get((name, peer), PSK),
             random=rng.randbytes,
             settings=IkeSettings(**settings) if settings else self.settings,  # type: ignore[arg-type]
+            certification=self.certifications.get(name),
         )
 
     def restart(self, side: Side) -> None:
