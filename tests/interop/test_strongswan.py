@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.interop.charon import Charon
 from tunnel.io.lab import HostMachine, Lab, LabError, wait_until
+from tunnel.io.lab.charon import Charon
 
 pytestmark = pytest.mark.root
 

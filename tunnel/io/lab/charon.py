@@ -1,4 +1,4 @@
-"""A stock strongSwan in a namespace of a lab, as a real peer.
+"""A stock strongSwan in a namespace of a lab, as a real peer of the tests and the benchmarks.
 
 Debian's charon with its user-space ESP (``kernel-libipsec``), one per namespace: its ``/run`` is a
 private mount, its vici socket lies in the lab's folder, and ``swanctl`` drives it.
@@ -7,11 +7,16 @@ private mount, its vici socket lies in the lab's folder, and ``swanctl`` drives 
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
-from tunnel.io.lab import LabError, Namespace, wait_until
+from tunnel.io.lab.namespace import Namespace
+from tunnel.io.lab.process import LabError, wait_until
 
-CHARON = "/usr/lib/ipsec/charon"
+CHARON = Path("/usr/lib/ipsec/charon")
+PACKAGES = (
+    "strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-extra-plugins"
+)
 # kernel-libipsec before kernel-netlink: the first one that offers ESP is taken.
 PLUGINS = (
     "random nonce openssl aes sha1 sha2 hmac kdf gcm chapoly curve25519 gmp pem pkcs1 pkcs8 pkcs12 "
@@ -19,7 +24,7 @@ PLUGINS = (
     "counters"
 )
 
-_INSTALLED = r"INSTALLED.*?in  ([0-9a-f]{8})[,)(].*?out ([0-9a-f]{8})[,)(]"
+_INSTALLED = re.compile(r"INSTALLED.*?in  ([0-9a-f]{8})[,)(].*?out ([0-9a-f]{8})[,)(]", re.DOTALL)
 
 _STRONGSWAN_CONF = """
 charon {{
@@ -85,6 +90,13 @@ secrets {{
 """
 
 
+def charon_missing() -> str | None:
+    """Why there is no strongSwan here, in a sentence; ``None`` if there is one."""
+    if CHARON.exists() and shutil.which("swanctl"):
+        return None
+    return f"not installed (Debian: {PACKAGES})"
+
+
 class Charon:
     """One charon with one connection ``peer`` that has one child ``inner``."""
 
@@ -125,7 +137,7 @@ class Charon:
                 remote_port=remote_port,
             )
         )
-        machine.ip("address", "add", f"{local_inner}/128", "dev", "lo", "nodad")
+        machine.address("lo", f"{local_inner}/128")
         self._env = {
             "STRONGSWAN_CONF": str(self.folder / "strongswan.conf"),
             "SWANCTL_DIR": str(self.folder),
@@ -138,7 +150,8 @@ class Charon:
         )
         self._wait_for_vici()
         said = self.swanctl("--load-all", "--file", str(self.folder / "swanctl.conf"))
-        assert "successfully loaded 1 connections" in said, said
+        if "successfully loaded 1 connections" not in said:
+            raise LabError(f"charon did not take its connection: {said}")
 
     def swanctl(self, *arguments: str, check: bool = True) -> str:
         """Run ``swanctl`` against this charon; what it printed."""
@@ -170,14 +183,7 @@ class Charon:
 
     def children(self) -> list[tuple[int, int]]:
         """(spi_in, spi_out) of each installed CHILD_SA, as charon sees them."""
-        return [
-            (int(found[1], 16), int(found[2], 16))
-            for found in re.finditer(
-                r"INSTALLED.*?in  ([0-9a-f]{8})[,)(].*?out ([0-9a-f]{8})[,)(]",
-                self.sas(),
-                re.DOTALL,
-            )
-        ]
+        return [(int(found[1], 16), int(found[2], 16)) for found in _INSTALLED.finditer(self.sas())]
 
     def octets(self) -> tuple[int, int]:
         """(received, sent) inner octets of all children, by charon's counters."""
@@ -190,6 +196,11 @@ class Charon:
             for way in ("in", "out")
         ]
         return totals[0], totals[1]
+
+    def version(self) -> str:
+        """Its version, like "5.9.8"."""
+        words = self.swanctl("--version", check=False).split()
+        return next((word for word in words if word[:1].isdigit()), "")
 
     def log(self) -> str:
         """Its log so far."""
