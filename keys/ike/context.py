@@ -11,7 +11,7 @@ from keys.ike.cookie import CookieJar
 from keys.ike.payloads import Identity
 from keys.ike.settings import IkeSettings
 from keys.ike.types import Command, Endpoint, IkeLog, SendIke
-from keys.ike.window import Echoes
+from keys.ike.window import Datagrams, Echoes
 
 if TYPE_CHECKING:
     from keys.ike.sa import IkeSa
@@ -78,9 +78,10 @@ class Context:
         """Adds a command to what the present call returns."""
         self._commands.append(command)
 
-    def send(self, data: bytes, remote: Endpoint) -> None:
-        """Sends an IKE message."""
-        self.emit(SendIke(data, remote))
+    def send(self, message: bytes | Datagrams, remote: Endpoint) -> None:
+        """Sends an IKE message, or its fragments."""
+        for data in (message,) if isinstance(message, bytes) else message:
+            self.emit(SendIke(data, remote))
 
     def log(self, level: str, text: str) -> None:
         """A line about an authenticated peer or about ourselves."""

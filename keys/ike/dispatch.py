@@ -2,17 +2,19 @@
 
 The order is the defence: bit-for-bit repeats first (they cost nothing and change nothing), then
 the tag, then the message id, then the payloads. Before the tag has verified, nothing changes.
+Fragments (RFC 7383) are verified one by one and joined; only the whole message is a message.
 """
 
 from __future__ import annotations
 
 from keys.ike import create_child, ike_auth, informational, rekey_ike
-from keys.ike.cipher import IntegrityError, inner_payloads
+from keys.ike.cipher import IntegrityError, place_of
 from keys.ike.errors import IkeError, InvalidSyntaxError, RefusedError, UnsupportedCriticalError
+from keys.ike.fragments import Assembly, Joined
 from keys.ike.header import Exchange, Header
 from keys.ike.informational import Answer, Liveness
 from keys.ike.notify import NotifyType
-from keys.ike.payloads import Contents, decode_contents
+from keys.ike.payloads import Contents, PayloadType, decode_contents
 from keys.ike.proposals import PROTOCOL_IKE
 from keys.ike.sa import ATTEMPTS, IkeSa, SaState
 from keys.ike.types import Endpoint
@@ -30,6 +32,50 @@ def receive(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now: float
         _take_request(sa, header, data, remote, now)
 
 
+def _read(
+    sa: IkeSa, header: Header, data: bytes, pieces: Assembly, awaited: int, now: float
+) -> Joined | None:
+    """The verified message with the id that we wait for; None for all else, which is counted,
+    and as long as fragments of it are missing."""
+    counters = sa.ctx.counters
+    try:
+        if header.next_payload == PayloadType.SKF:
+            return _read_fragment(sa, header, data, pieces, awaited, now)
+        opened = sa.open(data)
+    except IntegrityError:
+        counters["integrity"] += 1
+        return None
+    if header.message_id != awaited:
+        counters["message_id"] += 1
+        return None
+    pieces.forget()
+    return Joined(opened, data)
+
+
+def _read_fragment(
+    sa: IkeSa, header: Header, data: bytes, pieces: Assembly, awaited: int, now: float
+) -> Joined | None:
+    counters, settings = sa.ctx.counters, sa.ctx.settings
+    place = place_of(data) if sa.fragmentation else None
+    if place is None:
+        counters["fragment"] += 1
+        return None
+    if header.message_id != awaited:
+        counters["message_id"] += 1
+        return None
+    if not pieces.wants(awaited, place, now):
+        counters["fragment"] += 1
+        return None
+    opened = sa.open_fragment(data)
+    proven = sa.state in _OPEN_FOR_REQUESTS
+    octets = settings.reassembly_octets if proven else settings.reassembly_octets_half_open
+    try:
+        return pieces.add(awaited, place, opened, data, octets=octets, now=now)
+    except InvalidSyntaxError:
+        counters["fragment"] += 1
+        return None
+
+
 # --- The peer asks ----------------------------------------------------------------------------
 
 
@@ -42,19 +88,16 @@ def _take_request(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now:
     if not _may_ask(sa, header):
         sa.ctx.counters["unexpected_request"] += 1
         return
-    try:
-        plain = sa.open(data)
-    except IntegrityError:
-        sa.ctx.counters["integrity"] += 1
+    message = _read(sa, header, data, sa.asked, sa.window.expected, now)
+    if message is None:
+        if _is_cut_anew(sa, header, data):
+            sa.ctx.send(sa.window.answer or (), remote)
         return
-    if header.message_id != sa.window.expected:
-        sa.ctx.counters["message_id"] += 1
-        return
-    sa.window.accept(data)
+    sa.window.accept(message.head)
     sa.heard(now, remote)
     exchange = Exchange(header.exchange)
     try:
-        answer = _respond(sa, exchange, decode_contents(inner_payloads(data, plain)), now)
+        answer = _respond(sa, exchange, decode_contents(message.opened.payloads()), now)
     except IkeError as error:
         answer = _answer_error(sa, exchange, error, now)
     if answer is None:
@@ -63,6 +106,21 @@ def _take_request(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now:
     if answer.then is not None:
         answer.then()
     _prove_path(sa, now)
+
+
+def _is_cut_anew(sa: IkeSa, header: Header, data: bytes) -> bool:
+    """Whether this is the first fragment of the request that we answered last, cut into other
+    pieces than before (RFC 7383 §2.5.2, §2.6.1)."""
+    place = place_of(data) if header.next_payload == PayloadType.SKF else None
+    if place is None or place.number != 1 or header.message_id != sa.window.expected - 1:
+        return False
+    if not sa.fragmentation or sa.window.answer is None:
+        return False
+    try:
+        sa.open_fragment(data)
+    except IntegrityError:
+        return False
+    return True
 
 
 def _may_ask(sa: IkeSa, header: Header) -> bool:
@@ -128,10 +186,8 @@ def _take_answer(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now: 
     if (header.message_id, header.exchange) != (outstanding.message_id, task.exchange):
         sa.ctx.counters["unexpected_answer"] += 1
         return
-    try:
-        plain = sa.open(data)
-    except IntegrityError:
-        sa.ctx.counters["integrity"] += 1
+    message = _read(sa, header, data, sa.told, outstanding.message_id, now)
+    if message is None:
         return
     sa.window.answered(header.message_id)
     sa.task = None
@@ -139,7 +195,7 @@ def _take_answer(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now: 
     if not outstanding.repeated:
         sa.rtt = now - outstanding.first_sent
     try:
-        task.answered(sa, decode_contents(inner_payloads(data, plain)), now)
+        task.answered(sa, decode_contents(message.opened.payloads()), now)
     except (InvalidSyntaxError, UnsupportedCriticalError, RefusedError) as error:
         _answer_is_wrong(sa, error, now)
     sa.pump(now)

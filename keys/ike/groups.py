@@ -1,8 +1,11 @@
-"""Key exchange methods: Curve25519 (RFC 8031) and the 256-bit random ECP group (RFC 5903).
+"""Key exchange methods: Curve25519 (RFC 8031), the 256-bit random ECP group (RFC 5903), and
+ML-KEM (FIPS 203, draft-ietf-ipsecme-ikev2-mlkem).
 
 A private key is made from octets that the caller's ``random`` gives, so that a run can be
-repeated. Public values that are not on the curve, and the all-zero shared secret, are refused
-(RFC 8031 §5 → RFC 7748 §6.1; RFC 6989 §2.3).
+repeated. Public values that are not on the curve, the all-zero shared secret (RFC 8031 §5 →
+RFC 7748 §6.1; RFC 6989 §2.3), and encapsulation keys that fail the check of FIPS 203 §7.2 are
+refused. The two sides of ML-KEM differ: the initiator makes a key pair, the responder seals a
+secret to it; :func:`respond` does the responder's side of any method.
 """
 
 from __future__ import annotations
@@ -11,11 +14,11 @@ import hmac
 from collections.abc import Callable
 from typing import Protocol
 
-from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keys.ike.errors import InvalidSyntaxError
-from keys.ike.proposals import GROUP
+from keys.ike.proposals import GROUP, METHOD, METHOD_NAMES
 
 _P256_OCTETS = 64  # x | y (RFC 5903 §7)
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -74,6 +77,60 @@ class _Ecp256:
         return self._key.exchange(ec.ECDH(), point)
 
 
+class _MlKem:
+    """The initiator's half: ``public`` is the encapsulation key, ``shared`` takes a ciphertext."""
+
+    def __init__(self, group: int, random: Callable[[int], bytes]) -> None:
+        kind = (
+            mlkem.MLKEM768PrivateKey if group == METHOD["mlkem768"] else mlkem.MLKEM1024PrivateKey
+        )
+        self._key: mlkem.MLKEM768PrivateKey | mlkem.MLKEM1024PrivateKey
+        self._key = kind.from_seed_bytes(random(_SEED_OCTETS))
+        self.group = group
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def shared(self, peer: bytes) -> bytes:
+        if len(peer) != _CIPHERTEXT_OCTETS[self.group]:
+            raise InvalidSyntaxError(
+                f"an {METHOD_NAMES[self.group]} ciphertext of {len(peer)} octets"
+            )
+        # A ciphertext of another key decapsulates to a random secret: AUTH then fails.
+        return self._key.decapsulate(peer)
+
+
+_SEED_OCTETS = 64  # d | z (FIPS 203 §7.1)
+_CIPHERTEXT_OCTETS = {METHOD["mlkem768"]: 1088, METHOD["mlkem1024"]: 1568}
+
+Encapsulate = Callable[[int, bytes], tuple[bytes, bytes]]
+"""From an ML-KEM method and the peer's encapsulation key to ciphertext and shared secret."""
+
+
+def encapsulate(method: int, public: bytes) -> tuple[bytes, bytes]:
+    """ML-KEM encapsulation with the library's own randomness: it takes none from outside, which
+    is why an endpoint is given this function as it is given ``random``.
+
+    Raises InvalidSyntaxError for a key of another length, or one that fails the modulus check.
+    """
+    kind = mlkem.MLKEM768PublicKey if method == METHOD["mlkem768"] else mlkem.MLKEM1024PublicKey
+    try:
+        secret, ciphertext = kind.from_public_bytes(public).encapsulate()
+    except ValueError as error:
+        raise InvalidSyntaxError(f"an {METHOD_NAMES[method]} key that is none") from error
+    return ciphertext, secret
+
+
 def generate(group: int, random: Callable[[int], bytes]) -> PrivateKey:
-    """A fresh private key of a group that we know, from the caller's randomness."""
+    """A fresh private key of a method that we know, from the caller's randomness."""
+    if group in _CIPHERTEXT_OCTETS:
+        return _MlKem(group, random)
     return _X25519(random) if NAMES[group] == "x25519" else _Ecp256(random)
+
+
+def respond(
+    method: int, public: bytes, random: Callable[[int], bytes], seal: Encapsulate
+) -> tuple[bytes, bytes]:
+    """The responder's side: what goes back, and the shared secret. Raises InvalidSyntaxError."""
+    if method in _CIPHERTEXT_OCTETS:
+        return seal(method, public)
+    key = generate(method, random)
+    return key.public, key.shared(public)

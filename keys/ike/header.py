@@ -25,12 +25,14 @@ INITIATOR = 0x08  # set by the original initiator of the IKE SA, in both directi
 
 
 class Exchange(IntEnum):
-    """Exchange types (RFC 7296 §3.1)."""
+    """Exchange types (RFC 7296 §3.1, and where another RFC is named)."""
 
     IKE_SA_INIT = 34
     IKE_AUTH = 35
     CREATE_CHILD_SA = 36
     INFORMATIONAL = 37
+    IKE_INTERMEDIATE = 43  # RFC 9242
+    IKE_FOLLOWUP_KE = 44  # RFC 9370
 
 
 class HeaderError(ValueError):

@@ -6,7 +6,9 @@
     SKEYSEED  = prf(Ni|Nr, g^ir)                              first exchange
     SKEYSEED  = prf(SK_d(old), g^ir|Ni|Nr)                    rekey, with the old SA's prf
     {SK_d|SK_ei|SK_er|SK_pi|SK_pr} = prf+(SKEYSEED, Ni|Nr|SPIi|SPIr)
+    SKEYSEED(n) = prf(SK_d(n-1), SK(n)|Ni|Nr)                 additional key exchange n
     KEYMAT    = prf+(SK_d, [g^ir]|Ni|Nr)                      a CHILD_SA
+    …of a rekey with additional key exchanges: g^ir|Ni|Nr|SK(1)|…|SK(n) (RFC 9370 §2.2.4)
 
 SK_ai and SK_ar are absent because all our ciphers are AEADs; each SK_e is a cipher key followed
 by its 4-octet salt (RFC 5282 §7.1).
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 SALT_OCTETS = 4
 
@@ -92,9 +94,23 @@ def skeyseed(prf: Prf, nonces: Nonces, shared: bytes) -> bytes:
     return prf(nonces.both, shared)
 
 
-def skeyseed_rekey(old: IkeKeys, nonces: Nonces, shared: bytes) -> bytes:
-    """SKEYSEED of an IKE SA rekey: the prf is the old SA's (RFC 7296 §2.18)."""
-    return old.prf(old.d, shared + nonces.both)
+def skeyseed_rekey(old: IkeKeys, nonces: Nonces, shared: bytes, more: bytes = b"") -> bytes:
+    """SKEYSEED of an IKE SA rekey: the prf is the old SA's (RFC 7296 §2.18). ``more`` are the
+    secrets of additional key exchanges."""
+    return old.prf(old.d, shared + nonces.both + more)
+
+
+def updated(keys: IkeKeys, nonces: Nonces, shared: bytes, spi_i: bytes, spi_r: bytes) -> IkeKeys:
+    """All keys after one more key exchange in IKE_INTERMEDIATE (RFC 9370 §2.2.2)."""
+    seed = skeyseed_rekey(keys, nonces, shared)
+    return ike_keys(keys.prf, keys.suite, seed, nonces, spi_i, spi_r)
+
+
+def mixed_with_ppk(keys: IkeKeys, ppk: bytes) -> IkeKeys:
+    """The keys with a post-quantum pre-shared key in them (RFC 8784 §3)."""
+    octets = keys.prf.octets
+    d, pi, pr = (keys.prf.plus(ppk, key, octets) for key in (keys.d, keys.pi, keys.pr))
+    return replace(keys, d=d, pi=pi, pr=pr)
 
 
 def ike_keys(
@@ -120,8 +136,10 @@ class ChildKeys:
     responder: bytes = field(repr=False)
 
 
-def child_keys(keys: IkeKeys, suite: str, nonces: Nonces, shared: bytes = b"") -> ChildKeys:
+def child_keys(
+    keys: IkeKeys, suite: str, nonces: Nonces, shared: bytes = b"", more: bytes = b""
+) -> ChildKeys:
     """KEYMAT of a CHILD_SA: first what the initiator of its exchange sends with (§2.17)."""
     octets = cipher_key_octets(suite)
-    stream = keys.prf.plus(keys.d, shared + nonces.both, 2 * octets)
+    stream = keys.prf.plus(keys.d, shared + nonces.both + more, 2 * octets)
     return ChildKeys(stream[:octets], stream[octets:])

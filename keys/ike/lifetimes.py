@@ -21,6 +21,9 @@ def timers(sa: IkeSa) -> Iterator[float]:
         yield sa.window.outstanding.due
     if sa.expires_at is not None:
         yield sa.expires_at
+    for pieces in (sa.asked, sa.told):
+        if pieces.until is not None:
+            yield pieces.until
     if not sa.is_established:
         return
     if sa.rekey_at is not None:
@@ -45,6 +48,8 @@ def _child_timers(sa: IkeSa, child: Child) -> Iterator[float]:
 def advance(sa: IkeSa, now: float) -> None:
     """Does on ``sa`` what is due at ``now``."""
     _retransmit(sa, now)
+    sa.asked.forget(now)
+    sa.told.forget(now)
     if sa.expires_at is not None and now >= sa.expires_at:
         _expire(sa, now)
     if not sa.is_established:

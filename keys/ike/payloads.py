@@ -57,6 +57,7 @@ class PayloadType(IntEnum):
     SK = 46
     CP = 47
     EAP = 48
+    SKF = 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def encode_chain(payloads: Sequence[Payload]) -> tuple[int, bytes]:
 
 
 def decode_chain(first: int, data: bytes) -> list[Payload]:
-    """Walks a chain to its end; raises InvalidSyntaxError. An SK payload ends the chain (§3.14)."""
+    """Walks a chain to its end; raises InvalidSyntaxError. SK and SKF end it (§3.14)."""
     payloads: list[Payload] = []
     kind = first
     while kind != PayloadType.NONE:
@@ -164,7 +165,7 @@ def decode_chain(first: int, data: bytes) -> list[Payload]:
         if len(payloads) > MAX_PAYLOADS:
             raise InvalidSyntaxError(f"a message holds more than {MAX_PAYLOADS} payloads")
         data = data[length:]
-        kind = PayloadType.NONE if kind == PayloadType.SK else following
+        kind = PayloadType.NONE if kind in (PayloadType.SK, PayloadType.SKF) else following
     if data:
         raise InvalidSyntaxError("octets follow the last payload")
     return payloads
@@ -239,6 +240,7 @@ _PASSED_OVER = frozenset(
     {
         PayloadType.VENDOR,
         PayloadType.SK,
+        PayloadType.SKF,
         PayloadType.CP,
         PayloadType.EAP,
     }

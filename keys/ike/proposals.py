@@ -37,6 +37,16 @@ class TransformType(IntEnum):
     INTEG = 3
     KE = 4
     ESN = 5
+    ADDKE1 = 6  # additional key exchanges (RFC 9370 §2.2.1), in this order
+    ADDKE2 = 7
+    ADDKE3 = 8
+    ADDKE4 = 9
+    ADDKE5 = 10
+    ADDKE6 = 11
+    ADDKE7 = 12
+
+
+ADDITIONAL_TYPES = tuple(TransformType(kind) for kind in range(6, 13))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +119,14 @@ ESN: dict[bool, Transform] = {
 NO_INTEGRITY = Transform(TransformType.INTEG, 0)
 NO_KE = Transform(TransformType.KE, 0)
 
+# Methods that may be an additional key exchange: those of GROUP, and ML-KEM, whose messages are
+# too long for IKE_SA_INIT (RFC 9370 §2.2, draft-ietf-ipsecme-ikev2-mlkem §2.3).
+METHOD: dict[str, int] = {name: transform.id for name, transform in GROUP.items()} | {
+    "mlkem768": 36,
+    "mlkem1024": 37,
+}
+METHOD_NAMES: dict[int, str] = {ident: name for name, ident in METHOD.items()}
+
 _NAMES: dict[Transform, str] = {
     transform: name for table in (ENCRYPTION, PRF, GROUP) for name, transform in table.items()
 } | {ESN[True]: "esn", ESN[False]: "noesn"}
@@ -118,6 +136,9 @@ def name_of(transform: Transform) -> str:
     """The strongSwan name of a transform, or its numbers."""
     if transform in _NAMES:
         return _NAMES[transform]
+    if transform.type in ADDITIONAL_TYPES:
+        method = METHOD_NAMES.get(transform.id, str(transform.id)) if transform.id else "none"
+        return f"ke{transform.type - TransformType.ADDKE1 + 1}_{method}"
     bits = "" if transform.key_bits is None else f"-{transform.key_bits}"
     return f"transform {transform.type}/{transform.id}{bits}"
 
@@ -212,8 +233,49 @@ def offer(protocol: int, spi: bytes, wanted: Wanted, number: int = 1) -> Proposa
     return Proposal(number, protocol, spi, transforms)
 
 
+@dataclass(frozen=True, slots=True)
+class Additional:
+    """The additional key exchanges that we accept, best first (RFC 9370); with ``required``, a
+    proposal without any is refused, which is what stops a downgrade."""
+
+    methods: tuple[int, ...] = ()
+    required: bool = False
+
+    def pick(self, kind: int, offered: Sequence[Transform], used: set[int]) -> Transform | None:
+        """What we take of one type: each method once (RFC 9370 §2.2.1), else NONE if offered."""
+        for method in (*(m for m in self.methods if m not in used), 0):
+            transform = Transform(kind, method)
+            if transform in offered:
+                return transform
+        return None
+
+
+NO_ADDITIONAL = Additional()
+
+
+def offers(
+    protocol: int, spi: bytes, wanted: Wanted, additional: Additional
+) -> tuple[Proposal, ...]:
+    """All that we accept: with an additional key exchange first, and for peers that know of none
+    without, unless it is required."""
+    kinds = {TransformType.ADDKE1: [Transform(TransformType.ADDKE1, m) for m in additional.methods]}
+    made: list[Wanted] = [{**wanted, **kinds}] if additional.methods else []
+    made += [] if additional.required else [wanted]
+    return tuple(offer(protocol, spi, one, number) for number, one in enumerate(made, 1))
+
+
+def additional_methods(chosen: Proposal) -> tuple[int, ...]:
+    """The additional key exchanges of a chosen proposal, in the order in which they are done."""
+    found = sorted((t.type, t.id) for t in chosen.transforms if t.type in ADDITIONAL_TYPES and t.id)
+    return tuple(method for _, method in found)
+
+
 def choose(
-    offered: Iterable[Proposal], protocol: int, spi_octets: int, wanted: Wanted
+    offered: Iterable[Proposal],
+    protocol: int,
+    spi_octets: int,
+    wanted: Wanted,
+    additional: Additional = NO_ADDITIONAL,
 ) -> Proposal | None:
     """Picks the peer's first acceptable proposal, and in it what we like best of each type.
 
@@ -224,22 +286,30 @@ def choose(
     for proposal in offered:
         if proposal.protocol != protocol or len(proposal.spi) != spi_octets:
             continue
-        chosen = _choose_transforms(proposal, wanted)
+        chosen = _choose_transforms(proposal, wanted, additional)
         if chosen is not None:
             return replace(proposal, transforms=chosen)
     return None
 
 
-def _choose_transforms(proposal: Proposal, wanted: Wanted) -> tuple[Transform, ...] | None:
+def _choose_transforms(
+    proposal: Proposal, wanted: Wanted, additional: Additional
+) -> tuple[Transform, ...] | None:
     chosen: list[Transform] = []
+    used: set[int] = set()  # key exchange methods
     for kind in sorted({t.type for t in proposal.transforms} | set(wanted)):
         theirs = [t for t in proposal.transforms if t.type == kind and t.known]
-        ours = next((ours for w, ours in wanted.items() if w == kind), (NO_INTEGRITY, NO_KE))
-        pick = next((t for t in ours if t in theirs), None)
+        if kind in ADDITIONAL_TYPES:
+            pick = additional.pick(kind, theirs, used)
+        else:
+            ours = next((ours for w, ours in wanted.items() if w == kind), (NO_INTEGRITY, NO_KE))
+            pick = next((t for t in ours if t in theirs), None)
         if pick is None:
             return None
         chosen.append(pick)
-    return tuple(chosen)
+        used |= {pick.id} if kind >= TransformType.KE and kind != TransformType.ESN else set()
+    has_more = any(t.type in ADDITIONAL_TYPES and t.id for t in chosen)
+    return tuple(chosen) if has_more or not additional.required else None
 
 
 def answers(chosen: Proposal, offered: Sequence[Proposal]) -> bool:

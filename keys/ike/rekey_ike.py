@@ -176,6 +176,7 @@ def _equip(
     new.rtt, new.last_heard = old.rtt, now
     new.behind_nat, new.peer_behind_nat = old.behind_nat, old.peer_behind_nat
     new.redundant = old.redundant
+    new.fragmentation = old.fragmentation
     new.state = SaState.ESTABLISHED
     new.established_at = now
     new.established_order = old.established_order

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
+from keys.ike import fragments
 from keys.ike.child import Child, ChildState, rekey_after
-from keys.ike.cipher import MessageCipher
+from keys.ike.cipher import MessageCipher, Opened
 from keys.ike.context import Context
 from keys.ike.header import HEADER_OCTETS, NO_SPI, Exchange, Header
 from keys.ike.keymat import IkeKeys, Nonces
@@ -34,7 +35,7 @@ from keys.ike.types import (
     PeerPolicy,
     RemoveChild,
 )
-from keys.ike.window import Window
+from keys.ike.window import Datagrams, Window
 
 
 class SaState(Enum):
@@ -115,6 +116,9 @@ class IkeSa:
         self.peer_certificates: tuple[bytes, ...] = ()
         self._seal: MessageCipher | None = None
         self._open: MessageCipher | None = None
+        self.fragmentation = False
+        self.asked = fragments.Assembly(ctx.settings)  # the peer's request, in pieces
+        self.told = fragments.Assembly(ctx.settings)  # the peer's answer, in pieces
         self.pending: Pending | None = None
         self.children: dict[int, Child] = {}
         self.sending: Child | None = None
@@ -193,18 +197,25 @@ class IkeSa:
 
     def encode(
         self, exchange: Exchange, message_id: int, contents: Contents, *, response: bool
-    ) -> bytes:
-        """A whole message: protected, unless it belongs to IKE_SA_INIT."""
+    ) -> Datagrams:
+        """A whole message: protected, unless it belongs to IKE_SA_INIT; cut if it must be."""
         header = self.header(exchange, message_id, response=response)
         if exchange is Exchange.IKE_SA_INIT:
-            return plain_message(header, contents.encode())
+            return (plain_message(header, contents.encode()),)
         assert self._seal is not None
-        return self._seal.seal(header, contents.encode())
+        first, chain = encode_chain(contents.encode())
+        limit = fragments.room(self.ctx.settings, self.remote) if self.fragmentation else None
+        return fragments.seal(self._seal, header, first, chain, limit)
 
-    def open(self, data: bytes) -> bytes:
-        """The plaintext of a protected message; raises IntegrityError."""
+    def open(self, data: bytes) -> Opened:
+        """What a protected message holds; raises IntegrityError."""
         assert self._open is not None
         return self._open.open(data)
+
+    def open_fragment(self, data: bytes) -> Opened:
+        """What one fragment of a protected message holds; raises IntegrityError."""
+        assert self._open is not None
+        return self._open.open_fragment(data)
 
     def enqueue(self, task: Task, now: float) -> None:
         """Runs a task as soon as the window allows."""
@@ -327,6 +338,8 @@ class IkeSa:
 
     def _forget(self) -> None:
         self.keys = self._seal = self._open = None
+        self.asked.forget()
+        self.told.forget()
         self.task = None
         self.queue.clear()
         self.window.outstanding = None

@@ -45,6 +45,7 @@ from keys.ike.types import Endpoint, PeerPolicy
 from keys.ike.window import digest
 
 NONCE_OCTETS = 32  # at least half the key of the longest prf that we offer (RFC 7296 §2.10)
+FRAGMENTATION = Notify(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)
 MAX_RETRIES = 6  # COOKIE and INVALID_KE_PAYLOAD together; an honest peer needs three
 
 
@@ -85,6 +86,7 @@ class Init:
             notifies=[
                 *([self._cookie] if self._cookie else []),
                 *nat,
+                FRAGMENTATION,
                 *proof.offered_hashes(self._ctx, sa.name),
             ],
         )
@@ -138,7 +140,7 @@ class Init:
             return
         self._retries += 1
         self.request(sa, now)
-        sa.window.again(sa.init.request, now)
+        sa.window.again((sa.init.request,), now)
         sa.ctx.send(sa.init.request, sa.remote)
 
     def _remember_refusal(self, sa: IkeSa, answer: Contents, now: float) -> None:
@@ -171,6 +173,7 @@ class Init:
         sa.init.response = data
         _settle(sa, chosen, Nonces(self._nonce, answer.nonce), shared)
         _learn_nat(sa, answer, sa.remote)
+        sa.fragmentation = _joins_fragments(answer)
         proof.learn_hashes(sa, answer)
         sa.heard(now)
         sa.state = SaState.AUTHENTICATING
@@ -273,15 +276,18 @@ def _answer(
         nonce=nonces.r,
         notifies=[
             *natd.notifies(sa.spi_i, sa.spi_r, remote, ctx.random),
+            *([FRAGMENTATION] if _joins_fragments(contents) else []),
             *proof.offered_hashes(ctx, None),
         ],
         certreq=ctx.certification.authorities() if ctx.certification else None,
     )
     sa.init.request = data
-    sa.init.response = sa.encode(Exchange.IKE_SA_INIT, 0, answer, response=True)
+    answered = sa.header(Exchange.IKE_SA_INIT, 0, response=True)
+    sa.init.response = plain_message(answered, answer.encode())
     sa.window.expected = 1
     _settle(sa, chosen, nonces, shared)
     _learn_nat(sa, contents, remote)
+    sa.fragmentation = _joins_fragments(contents)
     proof.learn_hashes(sa, contents)
     ctx.send(sa.init.response, remote)
 
@@ -322,6 +328,11 @@ def _settle(sa: IkeSa, chosen: Proposal, nonces: Nonces, shared: bytes) -> None:
     sa.nonces = nonces
     sa.group = name_of(method)
     sa.use_keys(ike_keys(function, name_of(encryption), seed, nonces, sa.spi_i, sa.spi_r))
+
+
+def _joins_fragments(contents: Contents) -> bool:
+    """Whether the peer joins fragments (RFC 7383 §2.3)."""
+    return contents.notify(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED) is not None
 
 
 def _learn_nat(sa: IkeSa, contents: Contents, remote: Endpoint) -> None:

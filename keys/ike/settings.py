@@ -48,6 +48,15 @@ class IkeSettings:
     ask_limit: int = 64  # peers that wait for the owner's answer at once
     answers_per_second: int = 20  # unprotected error answers and log lines about strangers
 
+    # Fragments (RFC 7383 §2.5.1): the IP datagram that a message must fit into, else it is cut;
+    # of the peer's, so many are joined to a message of so many octets within so long.
+    fragment_ipv4: int = 576
+    fragment_ipv6: int = 1280
+    fragments_limit: int = 128
+    reassembly_timeout: float = 30.0
+    reassembly_octets: int = 65535
+    reassembly_octets_half_open: int = 20_000  # before a peer is proven
+
     # Authenticated peers are bounded too.
     sas_per_peer: int = 8
     children_per_sa: int = 4

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 
 from keys.ike.settings import IkeSettings
 
+Datagrams = tuple[bytes, ...]
+"""One message as it is sent: one datagram, or its fragments (RFC 7383)."""
+
 
 def digest(data: bytes) -> bytes:
     """By this a message is known again."""
@@ -26,7 +29,7 @@ class Outstanding:
     """A request of ours that waits for its answer."""
 
     message_id: int
-    data: bytes
+    data: Datagrams
     first_sent: float
     due: float
     interval: float
@@ -46,11 +49,11 @@ class Window:
         self.expected = 0  # of the peer's next request
         self.outstanding: Outstanding | None = None
         self._asked: bytes | None = None
-        self._answer: bytes | None = None
+        self._answer: Datagrams | None = None
 
     # --- our requests ---
 
-    def sent(self, data: bytes, now: float, tries: int) -> None:
+    def sent(self, data: Datagrams, now: float, tries: int) -> None:
         """Our request ``next_id`` goes out for the first time."""
         assert self.outstanding is None
         first = self._settings.retransmit_first
@@ -58,7 +61,7 @@ class Window:
         self.outstanding = Outstanding(self.next_id, data, now, due, first, tries - 1)
         self.next_id += 1
 
-    def again(self, data: bytes, now: float) -> None:
+    def again(self, data: Datagrams, now: float) -> None:
         """The outstanding request is replaced under the same id (COOKIE, INVALID_KE_PAYLOAD)."""
         assert self.outstanding is not None
         self.outstanding.data = data
@@ -72,7 +75,7 @@ class Window:
         done, self.outstanding = self.outstanding, None
         return done
 
-    def due(self, now: float) -> bytes | None:
+    def due(self, now: float) -> Datagrams | None:
         """The request to send again at ``now``, if it is time and there are tries left."""
         out = self.outstanding
         if out is None or now < out.due or out.tries_left <= 0:
@@ -97,26 +100,27 @@ class Window:
     # --- the peer's requests ---
 
     def is_repeat(self, data: bytes) -> bool:
-        """Whether this is, bit for bit, the request that we took last."""
+        """Whether this is, bit for bit, the request that we took last, or its first fragment:
+        so the others of a repeated request are not answered (RFC 7383 §2.6.1)."""
         return self._asked is not None and digest(data) == self._asked
 
     @property
-    def answer(self) -> bytes | None:
+    def answer(self) -> Datagrams | None:
         """Our answer to the last request; None while it is being found."""
         return self._answer
 
     def accept(self, data: bytes) -> None:
-        """The peer's request ``expected`` has come."""
+        """The peer's request ``expected`` has come; ``data`` is its first fragment, if cut."""
         self._asked = digest(data)
         self._answer = None
         self.expected += 1
 
-    def responded(self, data: bytes) -> None:
+    def responded(self, data: Datagrams) -> None:
         """Our answer to the request that was accepted last."""
         self._answer = data
 
     @property
-    def last(self) -> tuple[bytes, bytes] | None:
+    def last(self) -> tuple[bytes, Datagrams] | None:
         """Digest and answer of the last request, for :class:`Echoes`."""
         if self._asked is None or self._answer is None:
             return None
@@ -133,9 +137,9 @@ class Echoes:
     SECONDS = 20.0
 
     def __init__(self) -> None:
-        self._answers: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
+        self._answers: OrderedDict[bytes, tuple[Datagrams, float]] = OrderedDict()
 
-    def keep(self, last: tuple[bytes, bytes] | None, now: float) -> None:
+    def keep(self, last: tuple[bytes, Datagrams] | None, now: float) -> None:
         """Remembers digest and answer."""
         if last is None:
             return
@@ -143,7 +147,7 @@ class Echoes:
         while len(self._answers) > self.LIMIT:
             self._answers.popitem(last=False)
 
-    def find(self, data: bytes, now: float) -> bytes | None:
+    def find(self, data: bytes, now: float) -> Datagrams | None:
         """The answer that this very request got, if that was not long ago."""
         while self._answers:
             oldest = next(iter(self._answers))

@@ -103,7 +103,7 @@ def test_two_hosts_prove_themselves_with_certificates(ours: str, theirs: str) ->
     net, desk, lap = both(ours, theirs)
     net.connect(desk, lap)
     net.play(2)
-    assert [d.kind for d in net.sent][-4:] == ["34q", "34r", "35q", "35r"]
+    assert list(dict.fromkeys(d.kind for d in net.sent)) == ["34q", "34r", "35q", "35r"]
     assert net.pair_is_up()
     assert {view.authentication for side in (desk, lap) for view in side.ike.views()} == {"cert"}
 

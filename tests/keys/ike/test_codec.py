@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keys.ike.cipher import IntegrityError, MessageCipher, inner_payloads
+from keys.ike.cipher import IntegrityError, MessageCipher, Opened
 from keys.ike.cookie import CookieJar
 from keys.ike.errors import IkeError, InvalidSyntaxError, UnsupportedCriticalError
 from keys.ike.header import Exchange, Header, HeaderError, decode_header
@@ -130,7 +130,7 @@ def test_sealed_messages(whole: Contents, header: Header, suite: str) -> None:
     sealed = MessageCipher(suite, key).seal(header, whole.encode())
     assert decode_header(sealed).length == len(sealed)
     opened = MessageCipher(suite, key).open(sealed)
-    assert decode_contents(inner_payloads(sealed, opened)) == whole
+    assert decode_contents(opened.payloads()) == whole
     with pytest.raises(IntegrityError):
         MessageCipher(suite, key[::-1]).open(sealed)
 
@@ -152,8 +152,8 @@ def test_the_iv_never_repeats_under_one_key() -> None:
 
 def test_padding_longer_than_the_message_is_refused() -> None:
     with pytest.raises(InvalidSyntaxError):
-        inner_payloads(bytes(40), b"\x00\x05")
-    assert inner_payloads(bytes(40), b"\xaa\xbb\x02") == []
+        Opened(0, 0, b"\x00\x05").payloads()
+    assert Opened(0, 0, b"\xaa\xbb\x02").payloads() == []
 
 
 @pytest.mark.parametrize(

@@ -183,10 +183,9 @@ def ask(net: Net, side: Side, peer: Side, payloads: list[Payload], exchange: Exc
     commands = peer.ike.receive(data, side.address, net.now)
     net.run(peer, [c for c in commands if not isinstance(c, SendIke)])
     answer = next(c for c in commands if isinstance(c, SendIke))
-    plain = sa.open(answer.data)
-    chain, padding = plain[:-1], plain[-1]
-    assert padding == 0
-    return decode_contents(decode_chain(answer.data[28], chain))
+    opened = sa.open(answer.data)
+    assert opened.plain[-1] == 0
+    return decode_contents(opened.payloads())
 
 
 def test_an_unknown_critical_payload_is_refused_by_its_type() -> None:

@@ -8,7 +8,7 @@ from ipaddress import IPv6Address
 import pytest
 
 from keys.ike import auth, natd
-from keys.ike.cipher import MessageCipher, inner_payloads
+from keys.ike.cipher import MessageCipher
 from keys.ike.errors import InvalidSyntaxError
 from keys.ike.groups import generate
 from keys.ike.header import Exchange, Header
@@ -103,7 +103,7 @@ def test_chacha20_poly1305_message_of_rfc_7634() -> None:
         "1011121314151617610394701f8d017f7c129248896b71bfe25236efd7cdc67066906315b2"
     )
     opened = MessageCipher("chacha20poly1305", key).open(sealed)
-    assert inner_payloads(sealed, opened) == [Payload(PayloadType.NOTIFY, H("000040010000000a"))]
+    assert opened.payloads() == [Payload(PayloadType.NOTIFY, H("000040010000000a"))]
 
 
 def fixed(*parts: bytes):  # type: ignore[no-untyped-def] # a `random` that says what we want
