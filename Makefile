@@ -5,10 +5,12 @@
 
 PYTHON := .venv/bin/python
 ARGS ?=
+# Tests of one file stay together, so that they share what is costly to set up.
+WORKERS ?= -n 2 --dist loadfile
 
 help:
 	@echo "make demo    two hosts in network namespaces find each other by name and move a file (as root)"
-	@echo "make test    all tests, real peers included (as root); ARGS='-k name' picks some"
+	@echo "make test    all tests, real peers included (as root); ARGS='-k name' picks some, WORKERS= runs them one by one"
 	@echo "make check   lint, format, types, layering"
 	@echo "make bench   how fast, as ratios"
 	@echo "make build   the native modules, after an edit of a .pyx"
@@ -24,7 +26,7 @@ demo:
 
 test:
 	@scripts/setup test
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest $(WORKERS) $(ARGS)
 
 check:
 	@scripts/setup check

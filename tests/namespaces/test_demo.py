@@ -19,6 +19,8 @@ from tunnel.io.lab.leftovers import ETC_FOLDER, FOLDER_PREFIX, NETNS_FOLDER
 
 pytestmark = pytest.mark.root
 
+# A shell that starts the tests in the background has them ignore Ctrl-C, which is inherited.
+DEFAULT_SIGINT = ("env", "--default-signal=INT")
 STEPS = [
     *("network", "account", "invitation", "up", "discovery", "file", "rekey", "ping"),
     *("recovery", "shutdown", "secrecy", "eavesdropper"),
@@ -54,7 +56,9 @@ class Demo:
         self._out, self._err = folder / "out", folder / "err"
         with self._out.open("w") as out, self._err.open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tunnel", "demo", "--json"], stdout=out, stderr=err
+                [*DEFAULT_SIGINT, sys.executable, "-m", "tunnel", "demo", "--json"],
+                stdout=out,
+                stderr=err,
             )
 
     def said(self) -> str:

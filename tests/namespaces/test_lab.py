@@ -40,7 +40,10 @@ class Held:
 
     def __init__(self) -> None:
         self.popen = subprocess.Popen(
-            [sys.executable, "-c", HOLDING], stdout=subprocess.PIPE, text=True
+            # Ctrl-C works, also where the tests themselves run in the background.
+            ["env", "--default-signal=INT", sys.executable, "-c", HOLDING],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self.popen.stdout is not None
         name, folder, sleeper = self.popen.stdout.readline().split()
