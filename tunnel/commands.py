@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import TypeAlias
 
-from fastpath.types import Endpoint, SaParams
+from fastpath.types import NO_LIMIT, Endpoint, SaParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,8 @@ class SetFlow:
     host_id: IPv6Address
     spi: int
     endpoint: Endpoint
+    mtu: int = NO_LIMIT  # octets of an inner packet that fit the path
+    largest: int = NO_LIMIT  # above it, the sender is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,15 @@ class ClearFlow:
 
 @dataclass(frozen=True, slots=True)
 class SendDummy:
-    """Send an ESP dummy packet on outbound ``spi`` (RFC 4303 §2.6)."""
+    """Send an ESP dummy packet around ``body`` on outbound ``spi`` (RFC 4303 §2.6).
+
+    ``whole``: a path MTU probe, never fragmented.
+    """
 
     spi: int
     endpoint: Endpoint
+    body: bytes = b""
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ in the middle of its work.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,6 +19,7 @@ from tunnel.commands import ClearFlow, Command, Deliver, Log, SetFlow
 from tunnel.icmpv6 import destination_unreachable
 from tunnel.peers import Identity, Peer, PeerTable
 from tunnel.pending import Bucket, PacketQueues
+from tunnel.pmtu import PathMtu
 from tunnel.settings import NodeSettings
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Core:
         self.unix = 0
         self.ending = False
         self.endpoints: tuple[Endpoint, ...] = ()
+        self._probes = itertools.count(1)
         self._errors = Bucket(settings.errors_per_second)
         self._answers: deque[Answer] = deque()
         self._commands: list[Command] = []
@@ -84,14 +87,24 @@ class Core:
     def point(self, peer: Peer, endpoint: Endpoint) -> None:
         """Sends what goes to ``peer`` to ``endpoint`` from now on."""
         assert peer.current is not None
-        peer.endpoint, peer.endpoint_at = endpoint, self.now
-        self.emit(SetFlow(peer.current.peer_id, peer.current.spi_out, endpoint))
+        if peer.pmtu is None:
+            peer.pmtu = PathMtu(self.settings.mtu, self.settings.pmtu, self._probes)
+        if endpoint != peer.endpoint:
+            peer.pmtu.restart(self.now)
+            peer.endpoint, peer.endpoint_at = endpoint, self.now
+        self.set_flow(peer)
+
+    def set_flow(self, peer: Peer) -> None:
+        """Tells the engine how data goes to ``peer`` now."""
+        if peer.current is not None and peer.endpoint is not None and peer.pmtu is not None:
+            way = peer.current.peer_id, peer.current.spi_out, peer.endpoint
+            self.emit(SetFlow(*way, peer.pmtu.mtu, peer.pmtu.largest))
 
     def unpoint(self, peer: Peer) -> None:
         """Nothing goes to ``peer`` any more until there is a new SA."""
         if peer.current is not None:
             self.emit(ClearFlow(peer.current.peer_id))
-        peer.current = peer.endpoint = peer.candidate = peer.hint = None
+        peer.current = peer.endpoint = peer.candidate = peer.hint = peer.pmtu = None
 
     def refuse_packets(self, packets: list[bytes]) -> None:
         """Tells the application of each packet that its destination is unreachable."""

@@ -1,10 +1,12 @@
-"""ICMPv6 Destination Unreachable towards our own applications (RFC 4443 §3.1)."""
+"""ICMPv6 errors towards our own applications: Destination Unreachable, Packet Too Big."""
 
 from __future__ import annotations
 
 from typing import Final
 
+DESTINATION_UNREACHABLE: Final = 1  # RFC 4443 §3.1
 ADDRESS_UNREACHABLE: Final = 3
+PACKET_TOO_BIG: Final = 2  # RFC 4443 §3.2
 NEXT_HEADER: Final = 58
 _IPV6_HEADER = 40
 _MINIMUM_MTU = 1280  # an error never exceeds it (RFC 4443 §2.4(c))
@@ -18,17 +20,30 @@ _MAX_EXTENSIONS = 8
 def destination_unreachable(packet: bytes, code: int = ADDRESS_UNREACHABLE) -> bytes | None:
     """The IPv6 packet that tells the sender of ``packet`` that its destination is unreachable.
 
-    Its source is the unreachable host id, not our own, because Linux ignores ICMPv6 errors whose
-    source is the receiver itself. ``None`` where RFC 4443 §2.4(e) forbids an answer, or where
-    ``packet`` is no IPv6 packet.
+    ``None`` where RFC 4443 §2.4(e) forbids an answer, or where ``packet`` is no IPv6 packet.
     """
+    return _error(packet, DESTINATION_UNREACHABLE, code, 0)
+
+
+def packet_too_big(packet: bytes, mtu: int) -> bytes | None:
+    """The IPv6 packet that tells the sender of ``packet`` that only ``mtu`` octets go.
+
+    ``packet`` may be cut short, yet 512 octets of it are wanted: Linux looks for its socket in
+    them. ``None`` as for :func:`destination_unreachable`.
+    """
+    return _error(packet, PACKET_TOO_BIG, 0, mtu)
+
+
+def _error(packet: bytes, kind: int, code: int, word: int) -> bytes | None:
+    """Its source is the destination's host id, not our own, because Linux ignores ICMPv6 errors
+    whose source is the receiver itself."""
     if len(packet) < _IPV6_HEADER or packet[0] >> 4 != 6 or _is_error(packet):
         return None
     sender, destination = packet[8:24], packet[24:40]
     if sender[0] == 0xFF or destination[0] == 0xFF or not any(sender):
         return None
     quoted = packet[: _MINIMUM_MTU - _IPV6_HEADER - _ICMP_HEADER]
-    body = bytes((1, code, 0, 0)) + bytes(4) + quoted
+    body = bytes((kind, code, 0, 0)) + word.to_bytes(4) + quoted
     length = len(body).to_bytes(4)
     check = checksum(destination + sender + length + bytes((0, 0, 0, NEXT_HEADER)) + body)
     body = body[:2] + check.to_bytes(2) + body[4:]

@@ -5,7 +5,8 @@ peer table, and speaks in the commands of :mod:`tunnel.commands`. Every method t
 (seconds, monotonic and suspend-aware) and ``unix`` (wall clock, for TSIG only) and returns the
 commands to carry out, in order. The parts: :mod:`tunnel.attempts` makes tunnels on demand,
 :mod:`tunnel.asks` checks who wants one with us, :mod:`tunnel.directory` keeps the table true to
-the zone, :mod:`tunnel.flows` the engine true to IKE, :mod:`tunnel.following` follows peers.
+the zone, :mod:`tunnel.flows` the engine true to IKE, :mod:`tunnel.following` follows peers,
+:mod:`tunnel.path_mtus` finds how large packets to them may be.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tunnel.core import Answer, Core
 from tunnel.directory import Directory
 from tunnel.flows import Flows
 from tunnel.following import Following
+from tunnel.path_mtus import PathMtus
 from tunnel.peers import Identity, PeerTable, StaticPeer
 from tunnel.pings import Pings
 from tunnel.settings import NodeSettings
@@ -63,7 +65,11 @@ class Node:
         self._following = Following(core)
         self._flows = Flows(core)
         self._directory = Directory(core, self._attempts, self._asks, self._following)
-        self._parts = (self._attempts, self._asks, self._following, self._flows, self._directory)
+        self._path_mtus = PathMtus(core)
+        self._parts = (
+            *(self._attempts, self._asks, self._following, self._flows, self._directory),
+            self._path_mtus,
+        )
         self._farewell: float | None = None
         self._to_tell: set[str] = set()  # peers that have not confirmed our DELETE
         self._finished = False
@@ -143,6 +149,18 @@ class Node:
             self._attempts.begin(peer)
         return self._done()
 
+    def dummy(self, spi: int, octets: int, head: bytes, now: float, unix: int) -> list[Command]:
+        """An authenticated dummy packet of inbound ``spi`` carried ``octets``, ``head`` first."""
+        self._turn(now, unix)
+        self._path_mtus.dummy(spi, octets, head)
+        return self._done()
+
+    def too_big(self, quote: bytes, largest: int, now: float, unix: int) -> list[Command]:
+        """The pump refused an inner packet, whose first octets are ``quote``, for its size."""
+        self._turn(now, unix)
+        self._path_mtus.too_big(quote, largest)
+        return self._done()
+
     def set_endpoints(
         self, endpoints: tuple[Endpoint, ...], now: float, unix: int
     ) -> list[Command]:
@@ -154,6 +172,7 @@ class Node:
             self._core.ike_said(self._core.ike.set_local(endpoints))
             self._directory.publish()
             self._flows.announce()
+            self._path_mtus.restart()
             for peer in self._core.peers:
                 self._attempts.forgive(peer)
         return self._done()
@@ -169,6 +188,7 @@ class Node:
         :meth:`status`. It feeds liveness checks (RFC 7296 §2.4) and keepalives."""
         self._turn(now, unix)
         self._flows.activity(inbound, outbound)
+        self._path_mtus.activity()
         return self._done()
 
     def removed(self, spi: int, inbound: bool, counters: SaCounters | None) -> None:

@@ -9,6 +9,7 @@ from ipaddress import IPv6Address
 
 from fastpath.types import Endpoint, SaCounters
 from keys.ike.types import ChildSa, PeerPolicy
+from tunnel.pmtu import PathMtu
 
 DEFAULT_SUITES = ("aes128gcm16", "aes256gcm16", "chacha20poly1305")
 _ULA_FIRST = 0xFC  # fc00::/7, RFC 4193 §3.1
@@ -136,6 +137,7 @@ class Peer:
     behind_nat: bool = False  # a NAT stands before us, on the way to it
     kept_alive_at: float = float("-inf")
     rtt: float | None = None
+    pmtu: PathMtu | None = None  # while there is a flow
 
     @property
     def static(self) -> bool:

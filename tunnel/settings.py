@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from keys.ike.endpoint import IkeSettings
+from tunnel.pmtu import PmtuSettings
 
 CONNECT_TIMEOUT = 15.0  # seconds from the first IKE message to the SA
 
@@ -41,6 +42,11 @@ class NodeSettings:
     # A packet that comes although its flow is set left the pump just before; more of them than
     # this a second would mean a loop.
     late_per_second: int = 1024
+
+    # Path MTU: of the device, and the numbers of the search.
+    mtu: int = 1400
+    pmtu: PmtuSettings = field(default_factory=PmtuSettings)
+    too_bigs_per_second: int = 100  # ICMPv6 Packet Too Big; Linux itself has a bucket like it
 
     # Peers and those who wait for them.
     peers: int = 1024

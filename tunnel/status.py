@@ -36,6 +36,8 @@ def peer_status(peer: Peer, view: SaView | None, now: float) -> dict[str, Any]:
         "tx_bytes": sent.octets,
         "rx_packets": received.packets,
         "tx_packets": sent.packets,
+        "mtu": None if peer.pmtu is None else peer.pmtu.mtu,
+        "mtu_state": None if peer.pmtu is None else str(peer.pmtu.state),
         "rtt_ms": None if rtt is None else round(rtt * 1000, 3),
         "last_handshake_s": None if view is None else round(max(0.0, now - view.established_at), 3),
         "drops": dict(sorted((received.drops | _more(received.drops, sent.drops)).items())),

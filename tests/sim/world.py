@@ -45,6 +45,8 @@ class Weather:
     jitter: float = 0.0  # as large as the gap between packets, it overtakes
     loss: float = 0.0
     duplication: float = 0.0
+    mtu: int = 65_535  # octets of a UDP payload that no link needs to fragment
+    fragments: bool = True  # whether those of a larger one arrive
 
 
 class World:
@@ -95,11 +97,13 @@ class World:
 
     # --- The network ------------------------------------------------------------------------
 
-    def send(self, data: bytes, source: Endpoint, target: Endpoint) -> None:
+    def send(self, data: bytes, source: Endpoint, target: Endpoint, *, whole: bool = False) -> None:
         for secret in self.secrets:
             assert secret not in data, f"seed {self.seed}: plaintext on the wire at {self.now}"
         self.wire.append((self.now, data))
         weather = self.weather
+        if len(data) > weather.mtu and (whole or not weather.fragments):
+            return  # a black hole: nobody says so
         copies = 2 if self.random.random() < weather.duplication else 1
         for _ in range(copies):
             if self.random.random() >= weather.loss:
@@ -300,8 +304,9 @@ class SimHost:
         node = self.node
         for output in outputs:
             match output:
-                case SendDatagram(data, endpoint):
-                    self.world.send(data, self.endpoint, endpoint)
+                case SendDatagram(data, endpoint, fragments):
+                    whole = fragments is pump.Fragments.FORBIDDEN
+                    self.world.send(data, self.endpoint, endpoint, whole=whole)
                 case WritePacket(packet):
                     self.received.append(packet)
                     self.arrived.append(self.world.now)
@@ -316,6 +321,10 @@ class SimHost:
                     self.tell(node.lifetime, spi)
                 case pump.UnknownSpiEvent(spi, source):
                     self.tell(node.unknown_spi, spi, source)
+                case pump.DummyEvent(spi, octets, head):
+                    self.tell(node.dummy, spi, octets, head)
+                case pump.TooBigEvent(quote, largest):
+                    self.tell(node.too_big, quote, largest)
 
     # --- What the node does -----------------------------------------------------------------
 
@@ -367,8 +376,8 @@ class SimHost:
                 world.send(b"\xff", self.endpoint, remote)
             case do.SendZone(wire):
                 world.ask_zone(self, wire)
-            case do.SendDummy(spi, endpoint):
-                self._outputs(path.dummy(spi, endpoint, now=world.now))
+            case do.SendDummy(spi, endpoint, body, whole):
+                self._outputs(path.dummy(spi, endpoint, body, whole, world.now))
             case do.Inject(packet):
                 self._outputs(path.outbound(packet, world.now))
             case do.Deliver(packet):
@@ -393,8 +402,8 @@ class SimHost:
             case do.RemoveOutbound(spi):
                 self.node.removed(spi, False, path.outbound_counters(spi))
                 path.remove_outbound(spi)
-            case do.SetFlow(host_id, spi, endpoint):
-                path.set_flow(host_id.packed, spi, endpoint)
+            case do.SetFlow(host_id, spi, endpoint, mtu, largest):
+                path.set_flow(host_id.packed, spi, endpoint, mtu, largest)
             case do.ClearFlow(host_id):
                 path.clear_flow(host_id.packed)
             case do.AddRoute(host_id):

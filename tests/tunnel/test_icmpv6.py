@@ -1,4 +1,4 @@
-"""ICMPv6 Destination Unreachable (RFC 4443 §3.1, §2.4), judged by scapy."""
+"""ICMPv6 Destination Unreachable and Packet Too Big (RFC 4443 §3.1, §3.2, §2.4), judged by scapy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from scapy.layers.inet import UDP
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6EchoRequest,
+    ICMPv6PacketTooBig,
     ICMPv6TimeExceeded,
     IPv6,
     IPv6ExtHdrFragment,
@@ -14,7 +15,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Raw
 
-from tunnel.icmpv6 import checksum, destination_unreachable
+from tunnel.icmpv6 import checksum, destination_unreachable, packet_too_big
 
 US, PEER = "fd01::1", "fd02::2"
 
@@ -64,3 +65,14 @@ def test_what_is_too_short_is_no_packet(size: int) -> None:
 
 def test_rfc_1071_checksum_of_its_own_example() -> None:
     assert checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0xFFFF ^ 0xDDF2
+
+
+def test_packet_too_big_names_the_mtu_and_quotes_enough_for_linux() -> None:
+    """RFC 4443 §3.2; from the peer, since Linux believes no error from the receiver itself."""
+    error = packet_too_big(packet(UDP() / Raw(bytes(1400))), 1338)
+    assert error is not None and len(error) == 1280
+    read = IPv6(error)
+    assert (read.src, read.dst) == (PEER, US)
+    assert (read[ICMPv6PacketTooBig].code, read[ICMPv6PacketTooBig].mtu) == (0, 1338)
+    assert len(error) - 48 >= 512
+    assert packet_too_big(packet(ICMPv6TimeExceeded()), 1338) is None

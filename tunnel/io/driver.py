@@ -151,6 +151,10 @@ class Driver:
                     self.tell(node.lifetime, spi)
                 case pump_types.UnknownSpiEvent(spi, source):
                     self.tell(node.unknown_spi, spi, source)
+                case pump_types.DummyEvent(spi, octets, head):
+                    self.tell(node.dummy, spi, octets, head)
+                case pump_types.TooBigEvent(quote, largest):
+                    self.tell(node.too_big, quote, largest)
 
     def _ike_sockets(self) -> list[Any]:
         return [] if self._ike_pair is None else list(self._ike_pair.sockets.values())
@@ -199,8 +203,8 @@ class Driver:
             case do.RemoveOutbound(spi):
                 self._node.removed(spi, False, pump.outbound_counters(spi))
                 pump.remove_outbound(spi)
-            case do.SetFlow(host_id, spi, endpoint):
-                pump.set_flow(host_id.packed, spi, endpoint)
+            case do.SetFlow(host_id, spi, endpoint, mtu, largest):
+                pump.set_flow(host_id.packed, spi, endpoint, mtu, largest)
             case do.ClearFlow(host_id):
                 pump.clear_flow(host_id.packed)
             case do.AddRoute(host_id):
@@ -218,8 +222,8 @@ class Driver:
                 self._send_ike(data, remote)
             case do.SendKeepalive(remote):
                 pump.send(KEEPALIVE, remote)
-            case do.SendDummy(spi, endpoint):
-                pump.send_dummy(spi, endpoint)
+            case do.SendDummy(spi, endpoint, body, whole):
+                pump.send_dummy(spi, endpoint, body, whole)
             case do.Inject(packet):
                 pump.inject(packet)
             case do.Deliver(packet):
