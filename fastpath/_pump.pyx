@@ -24,7 +24,7 @@ from fastpath._esp cimport OVERHEAD_OCTETS, SLACK_OCTETS
 from fastpath._events cimport events_drain
 from fastpath._inbound cimport InboundWorker, inbound_free, inbound_new, inbound_run
 from fastpath._linux cimport (
-    IPPROTO_UDP, UDP_GRO, UDP_SEGMENT, atomic_add, atomic_set, getsockopt, setsockopt, write,
+    IPPROTO_UDP, UDP_GRO, UDP_SEGMENT, atomic_add, atomic_get, atomic_set, getsockopt, setsockopt, write,
 )
 from fastpath._outbound cimport (
     OutboundWorker, outbound_dummy, outbound_free, outbound_new, outbound_packet, outbound_run,
@@ -62,6 +62,7 @@ cdef class NativePump:
     cdef OutboundWorker *outbound
     cdef list _threads
     cdef bint _stopped
+    cdef bint _gro
 
     def __cinit__(
         self, int tun_fd, udp4_fd, udp6_fd, bytes host_id, bint vnet_hdr=False, *, str aead="auto"
@@ -76,7 +77,8 @@ cdef class NativePump:
         self.core.vnet_hdr = vnet_hdr
         self.core.uso = vnet_hdr
         self.core.mtu = DEFAULT_MTU
-        self.core.gso = _offloads(self.core.udp4) and _offloads(self.core.udp6)
+        self.core.gso = _knows_gso(self.core.udp4) and _knows_gso(self.core.udp6)
+        self._gro = _set_gro(self.core.udp4) and _set_gro(self.core.udp6)
         self.caller = sender_new(CALL_OCTETS)
         self.inbound = inbound_new(self.core)
         self.outbound = outbound_new(self.core)
@@ -208,6 +210,17 @@ cdef class NativePump:
             gate_leave_call(&self.core.outbound_gate)
             free(room)
 
+    def offloads(self):
+        """What of the kernel's help is in use: ``vnet_hdr`` (TUN gives and takes large frames),
+        ``uso`` (of datagrams, too), ``gso`` (UDP cuts a send into datagrams), ``gro`` (UDP hands
+        over datagrams merged)."""
+        return {
+            "vnet_hdr": bool(self.core.vnet_hdr),
+            "uso": atomic_get(&self.core.uso) != 0,
+            "gso": atomic_get(&self.core.gso) != 0,
+            "gro": bool(self._gro),
+        }
+
     # --- What the control thread reads ----------------------------------------------------------------
 
     def event_fd(self):
@@ -256,12 +269,14 @@ cdef uint8_t *_writable(const uint8_t *data, size_t octets) except NULL:
     return room
 
 
-cdef bint _offloads(int fd):
-    """Switches UDP_GRO on; whether the kernel knows UDP_SEGMENT, too."""
-    cdef int on = 1
+cdef bint _knows_gso(int fd):
+    """Whether the kernel knows UDP_SEGMENT (since 4.18); true of a socket that is not there."""
     cdef int value = 0
     cdef uint32_t octets = sizeof(value)
-    if fd < 0:
-        return True
-    setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on))  # a kernel without it merges nothing
-    return getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &value, &octets) == 0
+    return fd < 0 or getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &value, &octets) == 0
+
+
+cdef bint _set_gro(int fd):
+    """Switches UDP_GRO on (since 5.0); whether the kernel knows it."""
+    cdef int on = 1
+    return fd < 0 or setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) == 0

@@ -79,6 +79,8 @@ def test_a_file_and_pings_of_all_sizes_pass(
     family: int,
 ) -> None:
     (left, right), pumps = hosts(offload, link, family)
+    features = left.run("ethtool", "-k", "at0").stdout
+    assert ("tcp-segmentation-offload: on" in features) is offload
     file = tmp_path / "file"
     file.write_bytes(random.Random(family).randbytes(OCTETS))
     target = str(IDS["right"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
 from functools import partial
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -20,7 +21,8 @@ from tunnel.io import netlink, privilege
 from tunnel.io.routes import RouteHelper
 
 _TUN = Path("/dev/net/tun")
-_TUNSETOFFLOAD = 0x400454D0
+_TUNSETOFFLOAD, _TUNSETVNETHDRSZ = 0x400454D0, 0x400454D8
+_VNET_OCTETS = 10  # struct virtio_net_hdr
 _CSUM, _TSO4, _TSO6, _TSO_ECN, _USO4, _USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40  # TUN_F_*
 _TSO = _CSUM | _TSO4 | _TSO6 | _TSO_ECN
 _OFFLOADS = (_TSO | _USO4 | _USO6, _TSO)  # the kernel knows USO since 6.2
@@ -168,6 +170,8 @@ def _attach(name: str, before: netlink.Link | None, offload: bool) -> pytun.TunT
 def _set_offload(fd: int, offload: bool) -> None:
     """As much as the kernel knows. Without ``offload``, what the last user of a persistent
     device asked for is taken back: his large frames would come to us without their header."""
+    if offload:  # a persistent device keeps the size that somebody else may have set
+        fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("=i", _VNET_OCTETS))
     for features in _OFFLOADS if offload else (0,):
         try:
             fcntl.ioctl(fd, _TUNSETOFFLOAD, features)
