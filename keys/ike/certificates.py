@@ -59,11 +59,12 @@ _PURPOSES: Final = frozenset(
     }
 )
 # All that reading a stranger's certificate can raise.
-_UNREADABLE: Final = (
+UNREADABLE: Final = (
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
+    x509.ExtensionNotFound,
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
@@ -146,7 +147,7 @@ def check(payloads: Sequence[bytes], name: str, trust: Trust, unix: int) -> Veri
         with warnings.catch_warnings(action="ignore"):  # of oddities that we refuse or do not mind
             chain = [x509.load_der_x509_certificate(one) for one in payloads]
             return _check(chain, name, trust, unix)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise CertificateError(
             f"a certificate that {name} sent cannot be read ({type(error).__name__})"
         ) from None

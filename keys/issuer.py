@@ -1,0 +1,184 @@
+"""The issuer: which signing requests are granted, and what has been issued and revoked.
+
+A join is granted if the request is sealed with the join key of an invitation of this CA that has
+not expired and was not used for another key, and if nobody else holds a valid certificate for the
+name that it asks for: an invitation lets a host in, not into another host's place. A renewal is
+granted to the holder of the key of a valid certificate of ours, for the same name. The *ledger* is
+the issuer's memory; its owner keeps it beside the CA key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from keys import ca, signing
+from keys.ca import Authority, AuthorityError, Wanted
+from keys.ike.certificates import UNREADABLE
+from keys.signing import Granted, JoinRequest, Refused, RenewRequest, SigningError
+
+KEEP: Final = 86400  # seconds for which an entry outlives its certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One certificate: serial number and key (SHA-256) in hex, ``expires`` in unix seconds."""
+
+    serial: str
+    name: str
+    key: str
+    expires: int
+    invitation: str = ""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What has been issued; which serial numbers were revoked when; the number of the list."""
+
+    issued: list[Entry] = field(default_factory=list)
+    revoked: dict[str, int] = field(default_factory=dict)
+    number: int = 0
+
+    def to_json(self) -> str:
+        """As it stands in its file."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Ledger:
+        """Reads its file. Raises ValueError."""
+        try:
+            found: dict[str, Any] = json.loads(text)
+            issued = [Entry(**entry) for entry in found["issued"]]
+            revoked = {str(serial): int(when) for serial, when in found["revoked"].items()}
+            return cls(issued, revoked, int(found["number"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a ledger ({error})") from None
+
+    def forget(self, unix: int) -> None:
+        """Drops what has expired by itself."""
+        self.issued = [entry for entry in self.issued if entry.expires + KEEP > unix]
+        known = {entry.serial for entry in self.issued}
+        self.revoked = {one: when for one, when in self.revoked.items() if one in known}
+
+
+class Issuer:
+    """Answers signing requests with ``authority``; ``lifetime`` is that of certificates, in s."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        ledger: Ledger,
+        random: Callable[[int], bytes],
+        lifetime: int = ca.HOST_LIFETIME,
+    ) -> None:
+        self.authority = authority
+        self.ledger = ledger
+        self._random = random
+        self._lifetime = lifetime
+
+    def answer(self, octets: bytes, unix: int) -> bytes:
+        """The answer to a request. Raises :exc:`SigningError` if it deserves none."""
+        asked = signing.request_id(octets)
+        parsed = signing.read_request(octets)
+        if isinstance(parsed, RenewRequest):
+            return signing.write_answer(self._renew(parsed, unix), None, asked, self._random)
+        key = self.authority.join_key(parsed.identity, parsed.expires)
+        inside = signing.open_join(parsed, key)
+        return signing.write_answer(self._join(parsed, inside, unix), key, asked, self._random)
+
+    def enroll(self, wanted: Wanted, unix: int, invitation: str = "") -> x509.Certificate:
+        """Issues and remembers. Raises :exc:`AuthorityError`."""
+        self.ledger.forget(unix)
+        made = self.authority.issue(wanted, unix, self._random, self._lifetime)
+        serial = f"{made.serial_number:x}"
+        entry = Entry(serial, wanted.name, _hash(wanted.key), ca.expires(made), invitation)
+        self.ledger.issued.append(entry)
+        return made
+
+    def revoke(self, name: str, unix: int) -> list[str]:
+        """Revokes all certificates of a host, or the one of that serial number (hex).
+
+        Returns their serial numbers; none if nothing of that name is valid and known here.
+        """
+        lowered = name.lower()
+        found = [
+            entry.serial
+            for entry in self.ledger.issued
+            if lowered in (entry.name, entry.serial) and entry.serial not in self.ledger.revoked
+        ]
+        if found:
+            self.ledger.revoked |= dict.fromkeys(found, unix)
+            self.ledger.number += 1
+        return found
+
+    def revocations(self, unix: int) -> bytes | None:
+        """The present list, or None while nothing was ever revoked."""
+        if not self.ledger.number:
+            return None
+        serials = {int(serial, 16): when for serial, when in self.ledger.revoked.items()}
+        return self.authority.revocations(serials, self.ledger.number, unix)
+
+    # --- Inside -----------------------------------------------------------------------------------
+
+    def _join(self, asked: JoinRequest, inside: bytes, unix: int) -> Granted | Refused:
+        if unix > asked.expires:
+            return Refused("the invitation has expired; make a new one with `autotunnel invite`")
+        try:
+            wanted = ca.read_request(inside)
+        except AuthorityError as error:
+            return Refused(str(error))
+        invitation, key = asked.identity.hex(), _hash(wanted.key)
+        for entry in self.ledger.issued:
+            if entry.invitation == invitation and (entry.key, entry.name) != (key, wanted.name):
+                return Refused("this invitation was used already; make a new one")
+            if entry.name == wanted.name and entry.key != key and self._is_valid(entry, unix):
+                label = wanted.name.partition(".")[0]
+                return Refused(
+                    f"{wanted.name} is another host already; choose another --name, or revoke it "
+                    f"first: autotunnel revoke {label}"
+                )
+        return self._grant(wanted, unix, invitation)
+
+    def _renew(self, asked: RenewRequest, unix: int) -> Granted | Refused:
+        try:
+            wanted = ca.read_request(asked.request)
+            present = x509.load_der_x509_certificate(asked.certificate)
+            key = present.public_key()
+        except (AuthorityError, *UNREADABLE):
+            return Refused("the renewal request cannot be read")
+        if not ca.issued_by(present, self.authority.certificate):
+            return Refused("the present certificate was not issued by this CA")
+        if f"{present.serial_number:x}" in self.ledger.revoked:
+            return Refused("the present certificate was revoked; join again with a new invitation")
+        if unix > ca.expires(present):
+            return Refused("the present certificate has expired; join again with a new invitation")
+        same_key = isinstance(key, Ed25519PublicKey) and _hash(key) == _hash(wanted.key)
+        names = present.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        if not same_key or wanted.name not in names.get_values_for_type(x509.DNSName):
+            return Refused("the renewal is for another name or key than the present certificate")
+        return self._grant(wanted, unix)
+
+    def _grant(self, wanted: Wanted, unix: int, invitation: str = "") -> Granted | Refused:
+        try:
+            made = self.enroll(wanted, unix, invitation)
+        except AuthorityError as error:
+            return Refused(str(error))
+        own = self.authority.certificate.public_bytes(Encoding.DER)
+        return Granted(made.public_bytes(Encoding.DER), own)
+
+    def _is_valid(self, entry: Entry, unix: int) -> bool:
+        return entry.expires > unix and entry.serial not in self.ledger.revoked
+
+
+def _hash(key: Ed25519PublicKey) -> str:
+    return sha256(key.public_bytes_raw()).hexdigest()
+
+
+__all__ = ["Entry", "Issuer", "Ledger", "SigningError"]
