@@ -21,6 +21,7 @@ from discovery import exchange
 from discovery.exchange import Rejection, Request, Response
 from discovery.lookup import HostList, Lookup, Question
 from discovery.registration import Registration, RegistrationSettings
+from discovery.texts import Change, ChangeTexts, ReadTexts, change_message
 from discovery.types import (
     ClientCommand,
     HostNotFound,
@@ -52,7 +53,8 @@ class ClientSettings:
     registration: RegistrationSettings = field(default_factory=RegistrationSettings)
 
 
-_Job: TypeAlias = Lookup | HostList | Registration
+_Search: TypeAlias = Lookup | HostList | ReadTexts
+_Job: TypeAlias = _Search | ChangeTexts | Registration
 
 
 @dataclass(slots=True)
@@ -86,7 +88,7 @@ class ZoneClient:
         self._random = random
         self._settings = settings
         self._registration = Registration(domain, label, random, settings.registration)
-        self._jobs: dict[str, Lookup | HostList] = {}
+        self._jobs: dict[str, _Search] = {}
         self._pending: dict[int, _Pending] = {}
         self._up = False
         self._down_reason = "there is no connection yet"
@@ -131,9 +133,25 @@ class ZoneClient:
             return []
         return self._start("list", HostList(self._domain), now, unix)
 
-    def _start(
-        self, name: str, job: Lookup | HostList, now: float, unix: int
+    def read_texts(self, prefix: str, now: float, unix: int) -> list[ClientCommand]:
+        """Read the messages at ``<prefix>.<domain>``. :class:`TextsFound` follows."""
+        if f"texts {prefix}" in self._jobs:
+            return []
+        job = ReadTexts(prefix, self._domain)
+        return self._start(f"texts {prefix}", job, now, unix)
+
+    def change_texts(
+        self, ticket: str, changes: tuple[Change, ...], now: float, unix: int
     ) -> list[ClientCommand]:
+        """Leave and remove messages, all of these changes or none. :class:`TextsChanged` follows.
+
+        Raises :exc:`~discovery.records.RecordsError` for a message that is too long.
+        """
+        unsigned = change_message(changes, self._domain, self._identity())
+        deadline = now + self._settings.timeout
+        return self._send(ChangeTexts(ticket), None, unsigned, deadline, now, unix)
+
+    def _start(self, name: str, job: _Search, now: float, unix: int) -> list[ClientCommand]:
         self._jobs[name] = job
         return self._ask(job, job.first(), now + self._settings.timeout, now, unix)
 
@@ -259,6 +277,8 @@ class ZoneClient:
     ) -> list[ClientCommand]:
         if isinstance(pending.job, Registration):
             return self._registered(pending, response, now)
+        if isinstance(pending.job, ChangeTexts):
+            return [*self._fine(by_update=False), pending.job.updated(response)]
         assert pending.question is not None
         fine = self._fine(by_update=False)
         step = pending.job.take(pending.question, response)
@@ -310,10 +330,11 @@ class ZoneClient:
         if isinstance(pending.job, Registration):
             self._registration.failed(now)
             return commands
-        self._finish(pending.job)
+        if not isinstance(pending.job, ChangeTexts):
+            self._finish(pending.job)
         return [*commands, pending.job.failed(reason)]
 
-    def _finish(self, job: Lookup | HostList) -> None:
+    def _finish(self, job: _Search) -> None:
         self._forget(job)
         self._jobs = {name: other for name, other in self._jobs.items() if other is not job}
 

@@ -140,7 +140,7 @@ def update_message(
     given; ``stale_targets`` are target labels of earlier boots to be removed. ``identity`` is the
     message ID. Raises :exc:`RecordsError`.
     """
-    update = _update(domain, identity, lease)
+    update = empty_update(domain, identity, lease)
     for target in stale_targets:
         _remove_target(update, target, domain)
     _remove_target(update, records.target, domain)
@@ -154,7 +154,7 @@ def update_message(
 
 def withdrawal_message(records: HostRecords, domain: str, identity: int) -> bytes:
     """Return the UPDATE (unsigned) that removes all of the host's records."""
-    update = _update(domain, identity, None)
+    update = empty_update(domain, identity, None)
     host = host_name(records.label, domain)
     update.delete(host, "AAAA")
     update.delete(service_name(records.label, domain), "SRV")
@@ -163,7 +163,8 @@ def withdrawal_message(records: HostRecords, domain: str, identity: int) -> byte
     return update.to_wire()
 
 
-def _update(domain: str, identity: int, lease: int | None) -> dns.update.UpdateMessage:
+def empty_update(domain: str, identity: int, lease: int | None) -> dns.update.UpdateMessage:
+    """Return an UPDATE of the zone that changes nothing yet, asking for ``lease`` if given."""
     update = dns.update.UpdateMessage(_name(domain.rstrip(".") + "."), id=identity)
     options: list[dns.edns.Option] = []
     if lease is not None:

@@ -89,6 +89,23 @@ class HostsListed:
 
 
 @dataclass(frozen=True, slots=True)
+class TextsFound:
+    """The messages at a name below the domain; ``reason`` says why they could not be read."""
+
+    prefix: str
+    messages: tuple[bytes, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TextsChanged:
+    """A change of messages was made, or not: then ``reason`` says why."""
+
+    ticket: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ZoneProblem:
     """Something is wrong between us and the zone (wrong secret, clock skew, refused, no answer);
     ``reason`` says cause and fix. Given once per change, not per packet. ``kind`` is ``secret`` or
@@ -110,6 +127,8 @@ ClientCommand: TypeAlias = (
     | HostFound
     | HostNotFound
     | HostsListed
+    | TextsFound
+    | TextsChanged
     | ZoneProblem
     | ZoneFine
 )
