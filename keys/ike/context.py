@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from keys.ike import groups
 from keys.ike.certificates import Certification, Certified
 from keys.ike.cookie import CookieJar
+from keys.ike.groups import Encapsulate
 from keys.ike.payloads import Identity
 from keys.ike.settings import IkeSettings
 from keys.ike.types import Command, Endpoint, IkeLog, SendIke
@@ -49,6 +51,7 @@ class Context:
         random: Callable[[int], bytes],
         settings: IkeSettings,
         certification: Certification | None = None,
+        encapsulate: Encapsulate = groups.encapsulate,
     ) -> None:
         self.local_name = local_name.lower()
         self.identity = Identity.fqdn(self.local_name)
@@ -56,6 +59,7 @@ class Context:
         self.certification = certification
         self.unix = 0
         self.random = random
+        self.encapsulate = encapsulate
         self.settings = settings
         self.locals: tuple[Endpoint, ...] = ()
         self.counters: Counter[str] = Counter()

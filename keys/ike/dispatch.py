@@ -7,7 +7,7 @@ Fragments (RFC 7383) are verified one by one and joined; only the whole message 
 
 from __future__ import annotations
 
-from keys.ike import create_child, ike_auth, informational, rekey_ike
+from keys.ike import create_child, ike_auth, informational, intermediate, rekey_ike
 from keys.ike.cipher import IntegrityError, place_of
 from keys.ike.errors import IkeError, InvalidSyntaxError, RefusedError, UnsupportedCriticalError
 from keys.ike.fragments import Assembly, Joined
@@ -19,6 +19,7 @@ from keys.ike.proposals import PROTOCOL_IKE
 from keys.ike.sa import ATTEMPTS, IkeSa, SaState
 from keys.ike.types import Endpoint
 
+_BEFORE_PROOF = (Exchange.IKE_INTERMEDIATE, Exchange.IKE_AUTH)
 _OPEN_FOR_REQUESTS = (SaState.ESTABLISHED, SaState.REKEYED, SaState.CLOSING)
 
 
@@ -97,6 +98,8 @@ def _take_request(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now:
     sa.heard(now, remote)
     exchange = Exchange(header.exchange)
     try:
+        if exchange is Exchange.IKE_INTERMEDIATE:
+            sa.vouch(message.head, message.opened, ours=False)
         answer = _respond(sa, exchange, decode_contents(message.opened.payloads()), now)
     except IkeError as error:
         answer = _answer_error(sa, exchange, error, now)
@@ -126,7 +129,7 @@ def _is_cut_anew(sa: IkeSa, header: Header, data: bytes) -> bool:
 def _may_ask(sa: IkeSa, header: Header) -> bool:
     """Which requests a state allows; anything else is dropped before its tag is looked at."""
     if sa.state is SaState.HALF_OPEN:
-        return header.exchange == Exchange.IKE_AUTH
+        return header.exchange == _BEFORE_PROOF[0 if sa.rounds else 1]
     return sa.state in _OPEN_FOR_REQUESTS and header.exchange in (
         Exchange.CREATE_CHILD_SA,
         Exchange.INFORMATIONAL,
@@ -134,6 +137,8 @@ def _may_ask(sa: IkeSa, header: Header) -> bool:
 
 
 def _respond(sa: IkeSa, exchange: Exchange, request: Contents, now: float) -> Answer | None:
+    if exchange is Exchange.IKE_INTERMEDIATE:
+        return intermediate.respond(sa, request)
     if exchange is Exchange.IKE_AUTH:
         return ike_auth.respond(sa, request)
     if exchange is Exchange.INFORMATIONAL:
@@ -148,16 +153,17 @@ def _respond(sa: IkeSa, exchange: Exchange, request: Contents, now: float) -> An
 
 
 def _answer_error(sa: IkeSa, exchange: Exchange, error: IkeError, now: float) -> Answer:
-    """Errors of syntax end the SA (RFC 7296 §2.21.3), and so does any error of IKE_AUTH."""
+    """Errors of syntax end the SA (RFC 7296 §2.21.3), and so does any error before
+    the peer is proven."""
     quiet = isinstance(error, RefusedError) and (
         error.notify().kind == NotifyType.TEMPORARY_FAILURE
     )
-    if exchange is Exchange.IKE_AUTH:
-        text = f"refused IKE_AUTH from {sa.remote[0]}: {error}"
+    if exchange in _BEFORE_PROOF:
+        text = f"refused {exchange.name} from {sa.remote[0]}: {error}"
         sa.ctx.complain("authentication", text, now, level="warning")
     else:
         sa.ctx.log("debug" if quiet else "warning", f"refused a request of {sa.peer}: {error}")
-    fatal = exchange is Exchange.IKE_AUTH or isinstance(error, InvalidSyntaxError)
+    fatal = exchange in _BEFORE_PROOF or isinstance(error, InvalidSyntaxError)
     then = (lambda: sa.drop(f"{sa.peer} sent a wrong message: {error}", now)) if fatal else None
     return Answer(Contents(notifies=[error.notify()]), then)
 
@@ -195,6 +201,8 @@ def _take_answer(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now: 
     if not outstanding.repeated:
         sa.rtt = now - outstanding.first_sent
     try:
+        if task.exchange is Exchange.IKE_INTERMEDIATE:
+            sa.vouch(message.head, message.opened, ours=False)
         task.answered(sa, decode_contents(message.opened.payloads()), now)
     except (InvalidSyntaxError, UnsupportedCriticalError, RefusedError) as error:
         _answer_is_wrong(sa, error, now)

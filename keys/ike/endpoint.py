@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from keys.ike import create_child, dispatch, ike_auth, lifetimes, proof, sa_init
+from keys.ike import create_child, dispatch, groups, ike_auth, lifetimes, proof, sa_init
 from keys.ike.certificates import Certification
 from keys.ike.context import Context
 from keys.ike.errors import IkeError
+from keys.ike.export import WiresharkTables, wireshark_tables
+from keys.ike.groups import Encapsulate
 from keys.ike.header import NO_SPI, Exchange, Header, HeaderError, decode_header
 from keys.ike.informational import Liveness, close
 from keys.ike.notify import Notify, NotifyType
@@ -38,7 +40,8 @@ class IkeEndpoint:
 
     ``local_name`` is our ID_FQDN. ``secret_for(name)`` gives the pre-shared key for a peer, or
     None if we know no such peer. ``certification`` says which peers prove themselves with a
-    certificate instead. ``random(n)`` gives n unpredictable octets. ``now`` is monotonic seconds
+    certificate instead. ``random(n)`` gives n unpredictable octets, ``encapsulate`` seals a
+    secret to an ML-KEM key. ``now`` is monotonic seconds
     everywhere. Peer names are compared in lower case.
     """
 
@@ -50,9 +53,15 @@ class IkeEndpoint:
         random: Callable[[int], bytes],
         settings: IkeSettings | None = None,
         certification: Certification | None = None,
+        encapsulate: Encapsulate = groups.encapsulate,
     ) -> None:
         self._ctx = Context(
-            local_name, secret_for, random, settings or IkeSettings(), certification
+            local_name,
+            secret_for,
+            random,
+            settings or IkeSettings(),
+            certification,
+            encapsulate,
         )
 
     # --- what the owner wants ---
@@ -315,6 +324,10 @@ class IkeEndpoint:
         """What ``status`` shows: one entry for each IKE SA that stands."""
         return [_view(sa) for sa in self._ctx if sa.is_established and sa.keys is not None]
 
+    def export_keys(self, name: str) -> WiresharkTables:
+        """The keys of all SAs with ``name``, for one who is to see what is in their packets."""
+        return wireshark_tables(self._ctx.named(name.lower()))
+
     def counters(self) -> Counter[str]:
         """How many messages were dropped, by reason."""
         return Counter(self._ctx.counters)
@@ -329,7 +342,7 @@ def _view(sa: IkeSa) -> SaView:
         established_at=sa.established_at,
         encryption=sa.keys.suite,
         prf=sa.keys.prf.name,
-        key_exchange=sa.group,
+        key_exchange="+".join((sa.group, *sa.additional)),
         authentication=sa.authentication,
         children=tuple(child.sa for child in sa.children.values()),
         rtt=sa.rtt,

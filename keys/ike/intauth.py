@@ -12,9 +12,7 @@ message is taken as if it had been whole.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from keys.ike.header import HEADER_OCTETS, Header
+from keys.ike.header import HEADER_OCTETS
 from keys.ike.keymat import IkeKeys
 from keys.ike.payloads import GENERIC, PayloadType
 
@@ -28,12 +26,16 @@ class IntAuth:
         self._initiator = self._responder = b""
         self._rounds = 0
 
-    def add(self, keys: IkeKeys, header: Header, first: int, flags: int, chain: bytes) -> None:
-        """Takes in a message of IKE_INTERMEDIATE, of either side."""
+    def add(
+        self, keys: IkeKeys, head: bytes, first: int, flags: int, chain: bytes, *, initiator: bool
+    ) -> None:
+        """Takes in a message of IKE_INTERMEDIATE of either side; ``head`` begins with its IKE
+        header, or with that of its first fragment."""
         size = GENERIC.size + len(chain)
-        whole = replace(header, next_payload=PayloadType.SK, length=HEADER_OCTETS + size)
-        octets = whole.encode() + GENERIC.pack(first, flags, size) + chain
-        if header.initiator:
+        length = (HEADER_OCTETS + size).to_bytes(4, "big")
+        header = head[:16] + bytes([PayloadType.SK]) + head[17:24] + length
+        octets = header + GENERIC.pack(first, flags, size) + chain
+        if initiator:
             self._initiator = keys.prf(keys.pi, self._initiator + octets)
             self._rounds += 1
         else:

@@ -160,4 +160,5 @@ def _octets(sa: IkeSa, identity: Identity, *, of_initiator: bool) -> bytes:
         message, nonce, sk_p = sa.init.request, sa.nonces.r, sa.keys.pi
     else:
         message, nonce, sk_p = sa.init.response, sa.nonces.i, sa.keys.pr
-    return auth.signed_octets(sa.keys.prf, message, nonce, sk_p, identity)
+    signed = auth.signed_octets(sa.keys.prf, message, nonce, sk_p, identity)
+    return signed + sa.init.intermediate.octets

@@ -13,15 +13,17 @@ drops its keys at once.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
 from keys.ike import fragments
+from keys.ike.additional import Rounds
 from keys.ike.child import Child, ChildState, rekey_after
 from keys.ike.cipher import MessageCipher, Opened
 from keys.ike.context import Context
 from keys.ike.header import HEADER_OCTETS, NO_SPI, Exchange, Header
+from keys.ike.intauth import IntAuth
 from keys.ike.keymat import IkeKeys, Nonces
 from keys.ike.payloads import Contents, Payload, encode_chain
 from keys.ike.proposals import Proposal
@@ -78,6 +80,7 @@ class Init:
 
     request: bytes = b""
     response: bytes = b""
+    intermediate: IntAuth = field(default_factory=IntAuth)
     hashes: frozenset[HashId] = frozenset()  # that the peer takes in signatures (RFC 7427 §4)
 
 
@@ -112,6 +115,8 @@ class IkeSa:
         self.keys: IkeKeys | None = None
         self.nonces = Nonces(b"", b"")
         self.group = ""
+        self.additional: tuple[str, ...] = ()  # additional key exchanges, by name
+        self.rounds = Rounds()  # those of them that are still to be done before IKE_AUTH
         self.authentication = ""
         self.peer_certificates: tuple[bytes, ...] = ()
         self._seal: MessageCipher | None = None
@@ -204,8 +209,18 @@ class IkeSa:
             return (plain_message(header, contents.encode()),)
         assert self._seal is not None
         first, chain = encode_chain(contents.encode())
+        if exchange is Exchange.IKE_INTERMEDIATE:
+            self.vouch(header.encode(), Opened(first, 0, chain + b"\0"), ours=True)
         limit = fragments.room(self.ctx.settings, self.remote) if self.fragmentation else None
         return fragments.seal(self._seal, header, first, chain, limit)
+
+    def vouch(self, head: bytes, opened: Opened, *, ours: bool) -> None:
+        """A message of IKE_INTERMEDIATE went or came: AUTH will cover it."""
+        assert self.keys is not None
+        initiator = self.initiator is ours
+        self.init.intermediate.add(
+            self.keys, head, opened.first, opened.flags, opened.chain, initiator=initiator
+        )
 
     def open(self, data: bytes) -> Opened:
         """What a protected message holds; raises IntegrityError."""

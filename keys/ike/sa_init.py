@@ -17,11 +17,13 @@ where it claims, as soon as there are more than a few of them.
 from __future__ import annotations
 
 from keys.ike import natd, proof
+from keys.ike.additional import Rounds, accepted, names
 from keys.ike.context import Context
 from keys.ike.errors import IkeError, InvalidSyntaxError, RefusedError
 from keys.ike.groups import NAMES, PrivateKey, generate
 from keys.ike.header import NO_SPI, Exchange, Header
 from keys.ike.ike_auth import Authenticate
+from keys.ike.intermediate import Intermediate
 from keys.ike.keymat import Nonces, Prf, ike_keys, skeyseed
 from keys.ike.notify import Notify, NotifyType
 from keys.ike.payloads import Contents, KeyExchange, decode_chain, decode_contents
@@ -30,14 +32,16 @@ from keys.ike.proposals import (
     GROUP,
     PRF,
     PROTOCOL_IKE,
+    Additional,
     Proposal,
     Transform,
     TransformType,
+    additional_methods,
     answers,
     choose,
     describe,
     name_of,
-    offer,
+    offers,
 )
 from keys.ike.sa import IkeSa, SaState, plain_message
 from keys.ike.settings import IkeSettings
@@ -45,6 +49,7 @@ from keys.ike.types import Endpoint, PeerPolicy
 from keys.ike.window import digest
 
 NONCE_OCTETS = 32  # at least half the key of the longest prf that we offer (RFC 7296 §2.10)
+INTERMEDIATE = Notify(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED)
 FRAGMENTATION = Notify(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)
 MAX_RETRIES = 6  # COOKIE and INVALID_KE_PAYLOAD together; an honest peer needs three
 
@@ -71,7 +76,7 @@ class Init:
         self._ctx = ctx
         self._nonce = ctx.random(NONCE_OCTETS)
         self._key: PrivateKey = generate(GROUP[ctx.settings.groups[0]].id, ctx.random)
-        self._offered = (offer(PROTOCOL_IKE, b"", wanted(ctx.settings)),)
+        self._offered = offers(PROTOCOL_IKE, b"", wanted(ctx.settings), accepted(ctx.settings))
         self._cookie: Notify | None = None
         self._retries = 0
         self.refusal: str | None = None
@@ -87,6 +92,7 @@ class Init:
                 *([self._cookie] if self._cookie else []),
                 *nat,
                 FRAGMENTATION,
+                *([INTERMEDIATE] if self._ctx.settings.additional else []),
                 *proof.offered_hashes(self._ctx, sa.name),
             ],
         )
@@ -167,6 +173,8 @@ class Init:
         method = chosen.of(TransformType.KE)
         if method is None or not method.id == answer.ke.group == self._key.group:
             raise InvalidSyntaxError("the peer's key is of another group than the one it chose")
+        if additional_methods(chosen) and not _does_intermediate(answer):
+            raise InvalidSyntaxError("the peer chose more key exchanges but cannot do them")
         shared = self._key.shared(answer.ke.data)
         sa.window.answered(0)
         sa.remote_spi = header.spi_r
@@ -178,6 +186,8 @@ class Init:
         sa.heard(now)
         sa.state = SaState.AUTHENTICATING
         sa.task = None
+        for _ in range(len(sa.rounds)):
+            sa.enqueue(Intermediate(), now)
         sa.enqueue(Authenticate(), now)
 
 
@@ -255,7 +265,10 @@ def _answer(
     ctx: Context, header: Header, contents: Contents, data: bytes, remote: Endpoint, now: float
 ) -> None:
     assert contents.sa and contents.ke and contents.nonce
-    chosen = _choose(ctx, contents.sa, contents.ke)
+    additional = accepted(ctx.settings)
+    if not _does_intermediate(contents):
+        additional = Additional(required=additional.required)
+    chosen = _choose(ctx, contents.sa, contents.ke, additional)
     method = chosen.of(TransformType.KE)
     assert method is not None
     if method.id != contents.ke.group:
@@ -277,6 +290,7 @@ def _answer(
         notifies=[
             *natd.notifies(sa.spi_i, sa.spi_r, remote, ctx.random),
             *([FRAGMENTATION] if _joins_fragments(contents) else []),
+            *([INTERMEDIATE] if additional.methods else []),
             *proof.offered_hashes(ctx, None),
         ],
         certreq=ctx.certification.authorities() if ctx.certification else None,
@@ -292,15 +306,18 @@ def _answer(
     ctx.send(sa.init.response, remote)
 
 
-def _choose(ctx: Context, offered: tuple[Proposal, ...], ke: KeyExchange) -> Proposal:
+def _choose(
+    ctx: Context, offered: tuple[Proposal, ...], ke: KeyExchange, additional: Additional
+) -> Proposal:
     table = wanted(ctx.settings)
     guessed = [t for t in table[TransformType.KE] if t.id == ke.group]
     # A group of ours that the peer has already made a key for saves a round trip.
     for groups in (guessed, table[TransformType.KE]):
-        chosen = choose(offered, PROTOCOL_IKE, 0, table | {TransformType.KE: groups})
+        kind = {TransformType.KE: groups}
+        chosen = choose(offered, PROTOCOL_IKE, 0, table | kind, additional)
         if chosen is not None:
             return chosen
-    ours = describe([offer(PROTOCOL_IKE, b"", table)])
+    ours = describe(offers(PROTOCOL_IKE, b"", table, accepted(ctx.settings)))
     raise RefusedError(
         NotifyType.NO_PROPOSAL_CHOSEN, f"the peer offers {describe(offered)}; we accept {ours}"
     )
@@ -327,7 +344,14 @@ def _settle(sa: IkeSa, chosen: Proposal, nonces: Nonces, shared: bytes) -> None:
     seed = skeyseed(function, nonces, shared)
     sa.nonces = nonces
     sa.group = name_of(method)
+    methods = additional_methods(chosen)
+    sa.additional, sa.rounds = names(methods), Rounds(methods)
     sa.use_keys(ike_keys(function, name_of(encryption), seed, nonces, sa.spi_i, sa.spi_r))
+
+
+def _does_intermediate(contents: Contents) -> bool:
+    """Whether the peer knows IKE_INTERMEDIATE (RFC 9242 §3.1)."""
+    return contents.notify(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED) is not None
 
 
 def _joins_fragments(contents: Contents) -> bool:

@@ -66,4 +66,9 @@ class IkeSettings:
     encryption: tuple[str, ...] = ("aes256gcm16", "aes128gcm16", "chacha20poly1305")
     prf: tuple[str, ...] = ("prfsha256", "prfsha384")
     groups: tuple[str, ...] = ("x25519", "ecp256")
+    # Additional key exchanges (RFC 9370), so that who records today reads nothing tomorrow; peers
+    # that know of none get none, unless they are required.
+    additional: tuple[str, ...] = ("mlkem768",)
+    additional_required: bool = False
+    followup_timeout: float = 20.0  # between the exchanges of a rekey (§2.2.4: 5 to 20 s)
     pfs: bool = True  # a fresh key exchange when a CHILD_SA is rekeyed (RFC 7296 §2.17)
