@@ -1,0 +1,67 @@
+"""A crowd of idle peers takes no more than it may, and a packet costs no more than it must."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import bare, microcost, native_calls
+from bench.scale import ENGINE_BOUND, TOTAL_BOUND
+from fastpath.types import Suite
+from tests.fastpath.support import native_module
+
+ROOT = Path(__file__).parents[2]
+
+
+def crowd(module: str, peers: int, *options: str) -> dict[str, float]:
+    command = [sys.executable, "-m", module, "--peers", str(peers), *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("engine", ["native", "reference"])
+def test_an_idle_peer_takes_less_than_16_kib_in_the_engine(engine: str) -> None:
+    if engine == "native":
+        native_module("_pump")
+    found = crowd("bench.crowd", 2000, "--engine", engine)
+    assert 500 < found["octets_per_peer"] < ENGINE_BOUND
+
+
+def test_an_idle_peer_takes_less_than_64_kib_in_all() -> None:
+    found = crowd("bench.crowd_node", 200)
+    assert 1000 < found["octets_per_peer"] < TOTAL_BOUND - ENGINE_BOUND
+
+
+def test_sealing_1400_octets_costs_at_most_half_more_than_the_bare_call(tmp_path: Path) -> None:
+    """The issue's bound; both in one run, in turns, the best turn of each."""
+    native_module("_esp")
+    found = bare.compare(native_calls.build(tmp_path), 2, [Suite.AES128GCM16], [1400])
+    print(found)
+    assert found
+    assert all(one["ratio"] <= microcost.BOUND for one in found), found
+
+
+def test_instructions_are_counted_for_every_backend_and_grow_with_the_packet(
+    tmp_path: Path,
+) -> None:
+    native_module("_esp")
+    if shutil.which("valgrind") is None:
+        pytest.skip("valgrind is not installed; on Debian: apt install valgrind")
+    steps = microcost.instructions(native_calls.build(tmp_path))
+    assert {step["suite"] for step in steps} == {str(suite) for suite in Suite}
+    assert any("OpenSSL" in step["backend"] for step in steps)
+    found = {
+        (step["backend"], step["suite"], step["what"], step["octets"]): step["instructions"]
+        for step in steps
+    }
+    assert len(found) == len(steps)
+    for (backend, suite, what, octets), count in found.items():
+        if octets == 64:
+            assert 100 < count < found[backend, suite, what, 1400] < 50_000
