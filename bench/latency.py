@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Sequence
 
-from bench import report, turns
 from bench.pair import IPERF_PORT, Pair, iperf_server
-from bench.peers.types import Peer, Tunnel
+from bench.peers.types import Tunnel
+from bench.turns import Column
 from tunnel.io.lab import LabError
 
-INTERVAL = 0.005  # seconds between two pings
+INTERVAL = 0.004  # seconds between two pings
 _TIME = re.compile(r"time=([0-9.]+) ms")
+
+COLUMNS = tuple(
+    Column(f"{state} {part} µs", f"{state}_{part}_us", "{:.0f}", ratio=True)
+    for state in ("idle", "loaded")
+    for part in ("p50", "p99")
+)
 
 
 def measure(ends: Pair, tunnel: Tunnel, seconds: int) -> dict[str, float]:
@@ -49,24 +54,3 @@ def _ping(ends: Pair, tunnel: Tunnel, seconds: int, name: str) -> dict[str, floa
         f"{name}_p99_us": statistics.quantiles(times, n=100, method="inclusive")[98],
         f"{name}_lost_percent": 100 * (1 - len(times) / int(count)),
     }
-
-
-def run(
-    *,
-    peers: Sequence[Peer],
-    links: Sequence[str],
-    rounds: int,
-    seconds: int,
-    as_json: bool,
-    save: bool,
-) -> None:
-    """Every contender in turns, on each kind of link."""
-    series = turns.run(peers, links, rounds, seconds, measure)
-    names = [f"{state}_{p}_us" for state in ("idle", "loaded") for p in ("p50", "p99")]
-    columns = [
-        turns.Column(name.replace("_us", " µs").replace("_", " "), name, "{:.0f}", ratio=True)
-        for name in names
-    ]
-    body = turns.body(series, rounds, seconds, names)
-    table = turns.table("Round trip", series, columns)
-    report.finish("latency", body, table, as_json=as_json, save=save)

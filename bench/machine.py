@@ -12,6 +12,8 @@ from cryptography.hazmat.backends.openssl import backend
 # What decides how fast AES and ChaCha20 run.
 CRYPTO_FLAGS = ("aes", "pclmulqdq", "avx2", "vaes", "vpclmulqdq", "avx512f", "sha_ni")
 
+_LOAD_BEFORE = os.getloadavg()  # of what we did not start
+
 
 def describe() -> dict[str, object]:
     """Processor, kernel and libraries; nothing that names this machine among others."""
@@ -25,7 +27,7 @@ def describe() -> dict[str, object]:
         "python": platform.python_version(),
         "cryptography": cryptography.__version__,
         "openssl": backend.openssl_version_text(),
-        "load_before": [round(load, 2) for load in os.getloadavg()],
+        "load_before": [round(load, 2) for load in _LOAD_BEFORE],
     }
 
 

@@ -1,15 +1,13 @@
-"""Two namespaces with one veth link between them, and what the programs in them cost."""
+"""Two namespaces with one veth link between them, and iperf3 from one to the other."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tunnel.io.lab import Lab, LabError, Namespace, connect, wait_until
@@ -89,18 +87,3 @@ def iperf(ends: Pair, address: str, seconds: int, *options: str) -> dict[str, An
     if "error" in report:
         raise LabError(f"iperf3 to {address}: {report['error']}")
     return report
-
-
-def cpu_seconds(pids: tuple[int, ...]) -> float:
-    """User and system time that these processes have taken so far, all their threads."""
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def resident_mib(pids: tuple[int, ...]) -> float:
-    """Largest resident memory of any of these processes, in MiB."""
-    sizes = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids]
-    return max(sizes, default=0) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from bench.peers import autotunnel, fastd, openvpn, raw, strongswan, wireguard
+from bench.peers import autotunnel, fastd, hosts, openvpn, raw, strongswan, wireguard
 from bench.peers.types import Peer, Tunnel
 
 PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
         raw.Raw(),
+        *hosts.VARIANTS,
         *autotunnel.VARIANTS,
         strongswan.StrongSwan(),
         openvpn.OpenVpn(),
@@ -16,5 +17,7 @@ PEERS: dict[str, Peer] = {
         *wireguard.VARIANTS,
     )
 }
+OURS = tuple(peer.name for peer in (*hosts.VARIANTS[1:], *autotunnel.VARIANTS))
+"""Our variants, beside ``autotunnel`` as it comes."""
 
-__all__ = ["PEERS", "Peer", "Tunnel"]
+__all__ = ["OURS", "PEERS", "Peer", "Tunnel"]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from bench.pair import Pair, wait_for_ping
 from bench.peers.types import Tunnel
-from tunnel.io.lab.charon import Charon, charon_missing
+from tunnel.io.lab.charon import Charon, charon_missing, psk_connection
 
 INNER = ("fd00:c::1", "fd00:c::2")
 SUITE = "aes128gcm16"
@@ -28,14 +28,17 @@ class StrongSwan:
         daemons = [
             Charon(
                 end,
-                local=ours,
-                remote=theirs,
-                local_id=end.role,
-                remote_id=other.role,
-                local_inner=inner,
-                remote_inner=other_inner,
-                psk=bytes(32),  # never leaves the namespaces of a measurement
-                esp=SUITE,
+                psk_connection(
+                    local=ours,
+                    remote=theirs,
+                    local_id=end.role,
+                    remote_id=other.role,
+                    local_inner=inner,
+                    remote_inner=other_inner,
+                    psk=bytes(32),  # never leaves the namespaces of a measurement
+                    esp=SUITE,
+                ),
+                inner=inner,
             )
             for (end, ours, theirs), other, inner, other_inner in zip(
                 pair.ends, (pair.right, pair.left), INNER, INNER[::-1], strict=True

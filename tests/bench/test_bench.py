@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from bench import report, turns
+from bench import report, turns, udp
 from bench.peers import PEERS
+from bench.verdict import BEST, Bound, judge, table
 from tests.fastpath.support import native_module
-from tunnel.io.lab import missing
+from tunnel.io.lab import Lab, missing
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,25 +47,27 @@ def test_crypto_measures_every_engine_beside_the_bare_call() -> None:
 
 
 @pytest.mark.root
-def test_tcp_names_engine_and_aead_and_gives_ratios() -> None:
+def test_a_run_names_engine_and_aead_and_gives_ratios_and_verdicts() -> None:
     reason = missing(("iperf3", "ethtool"))
     if reason is not None:
         pytest.skip(reason)
     native_module("_pump")
-    peers = "raw,autotunnel,autotunnel-transport,autotunnel-reference"
+    peers = "raw,autotunnel,autotunnel-reference,autotunnel-transport"
     found = results("tcp", "--peers", peers, "--rounds", "1", "--seconds", "1", "--link", "plain")
-    assert found["schema"] == "autotunnel/bench-tcp/v1"
+    assert found["schema"] == "autotunnel/bench-network/v1"
     by_peer = {one["peer"]: one for one in found["results"]}
     assert list(by_peer) == peers.split(",")
     for one in by_peer.values():
-        assert one["median"]["forward_gbit_s"] > 0
-        assert one["median"]["reverse_gbit_s"] > 0
-        assert one["ratio_to_raw"]["forward_gbit_s"] > 0
-    assert by_peer["raw"]["ratio_to_raw"] == {"forward_gbit_s": 1.0, "reverse_gbit_s": 1.0}
+        assert one["failures"] == []
+        for name in ("forward_gbit_s", "reverse_gbit_s", "four_gbit_s"):
+            assert one["median"][name] > 0
+            assert one["ratio_to_raw"][name][0] > 0
+    assert by_peer["raw"]["ratio_to_raw"]["forward_gbit_s"] == [1.0, 1.0, 1.0]
     assert by_peer["autotunnel"]["engine"] == "native"
     assert by_peer["autotunnel-reference"]["engine"] == "reference"
     assert "cryptography" in by_peer["autotunnel-reference"]["aead"]
     assert by_peer["autotunnel-reference"]["median"]["cpu_s_per_gb"] > 0
+    assert {one["verdict"] for one in found["verdict"]} <= {"met", "NOT MET", "not measured"}
 
 
 @pytest.mark.root
@@ -73,12 +76,27 @@ def test_pps_and_latency_measure_a_link() -> None:
     if reason is not None:
         pytest.skip(reason)
     options = ("--peers", "raw", "--rounds", "1", "--seconds", "1", "--link", "offloading")
-    [pps] = results("pps", *options)["results"]
-    assert pps["median"]["overload_delivered_pps"] > 0
-    assert 0 <= pps["median"]["paced_50k_lost_percent"] <= 100
-    [latency] = results("latency", *options)["results"]
-    assert 0 < latency["median"]["idle_p50_us"] <= latency["median"]["idle_p99_us"]
-    assert latency["median"]["loaded_p50_us"] > 0
+    done = bench("pps", "latency", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    [one] = json.loads(done.stdout)["results"]
+    median = one["median"]
+    assert median["overload_delivered_pps"] > 0
+    assert 0 <= median["paced_50k_lost_percent"] <= median["paced_50k_missing_percent"] <= 100
+    assert 0 < median["idle_p50_us"] <= median["idle_p99_us"]
+    assert median["loaded_p50_us"] > 0
+
+
+@pytest.mark.root
+def test_the_udp_tool_counts_what_it_sends(lab: Lab) -> None:
+    machine = lab.namespace("alone")
+    target = ("::1", "5300")
+    receiver = machine.start(*udp.command("receive", *target), name="udp", env=udp.ENVIRONMENT)
+    receiver.wait_for("ready", 10)
+    done = machine.run(*udp.command("send", *target, "0.3", "2000"), env=udp.ENVIRONMENT)
+    receiver.stop()
+    sent, found = json.loads(done.stdout), json.loads(receiver.output().splitlines()[-1])
+    assert found["received"] == sent["sent"]
+    assert 1 <= sent["sent"] <= 2000 * sent["seconds"] + udp.BATCH
 
 
 def test_an_unknown_contender_is_a_usage_error_that_names_the_known() -> None:
@@ -97,24 +115,42 @@ def test_a_peer_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -
         assert "not installed" in (PEERS[name].missing() or ""), name
 
 
-def series(peer: str, link: str, *values: float) -> turns.Series:
+def series(peer: str, link: str, *values: float, figure: str = "figure") -> turns.Series:
     made = turns.Series(peer, link)
-    for value in values:
-        made.add({"figure": value})
+    for number, value in enumerate(values):
+        made.add(number, {figure: value})
     return made
 
 
-def test_ratios_divide_medians_of_the_same_link() -> None:
-    all_series = [
-        series("raw", "plain", 10, 12, 50),
-        series("us", "plain", 3, 6, 9),
-        series("us", "offloading", 1),
+def test_ratios_are_taken_within_a_round_of_the_same_link() -> None:
+    raw, us = series("raw", "plain", 10, 12, 50), series("us", "plain", 3, 6, 10)
+    del raw.rounds[1]  # it failed there
+    ratio = us.ratio(raw, "figure")
+    assert ratio == turns.Ratio(median=0.25, low=0.2, high=0.3)
+    [_, ours, elsewhere] = turns.body([raw, us, series("us", "offloading", 1)], ["figure"])
+    assert ours["ratio_to_raw"] == {"figure": [0.25, 0.2, 0.3]}
+    assert ours["range"] == {"figure": [3, 10]}
+    assert elsewhere["ratio_to_raw"] == {}
+
+
+def test_bounds_are_judged_by_the_median_of_the_rounds() -> None:
+    fast = Bound("speed", "figure", 2, "them", aim=4)
+    small = Bound("size", "figure", 5, at_most=True)
+    best = Bound("speed", "figure", 2, BEST)
+    absent = Bound("speed", "figure", 2, "nobody")
+    other = Bound("speed", "another figure", 2)
+    run = [
+        series("autotunnel", "offloading", 6, 9, 60),
+        series("them", "offloading", 3, 3, 3),
+        series("slower", "offloading", 1, 1, 1),
+        series("raw", "offloading", 90, 90, 90),
     ]
-    assert turns.ratios(all_series, "figure") == {("plain", "raw"): 1.0, ("plain", "us"): 0.5}
-    body = turns.body(all_series, 3, 1.0, ["figure"])
-    assert body["results"][1]["ratio_to_raw"] == {"figure": 0.5}
-    assert body["results"][1]["range"] == {"figure": [3, 9]}
-    assert body["results"][2]["ratio_to_raw"] == {}
+    lines = judge(run, [fast, small, best, absent, other])
+    assert [line.verdict for line in lines] == ["met", "NOT MET", "met", "not measured"]
+    assert lines[0].aim == "4: not yet"
+    assert lines[2].bound.against == "them"
+    assert lines[0].summary()["range"] == [2, 20]
+    assert "NOT MET" in table(lines)
 
 
 def test_tables_line_up() -> None:

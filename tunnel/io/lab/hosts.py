@@ -106,7 +106,17 @@ class HostMachine(_Machine):
 
     def up(self) -> None:
         """Start ``up`` and wait until it says that it is up: its records stand in the zone."""
-        self._start("up").wait_for(" is up", READY_SECONDS)
+        self.begin_up()
+        self.wait_until_up()
+
+    def begin_up(self) -> None:
+        """Start ``up``, and do not wait."""
+        self._start("up")
+
+    def wait_until_up(self) -> None:
+        """Wait until the ``up`` that was begun says that it is up."""
+        assert self.process is not None
+        self.process.wait_for(" is up", READY_SECONDS)
 
     def down(self, timeout: float = 20.0) -> int:
         """Run ``down`` and wait for the daemon's end; its exit code."""
