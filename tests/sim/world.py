@@ -8,6 +8,7 @@ asserts on every single datagram that nothing of the inside shows outside.
 from __future__ import annotations
 
 import heapq
+import itertools
 import random
 from collections import deque
 from collections.abc import Callable
@@ -66,6 +67,7 @@ class World:
         self.secrets: set[bytes] = {PLAINTEXT}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
+        self._order = itertools.count()  # of events that are due at the same time
 
     def _zone(self, account: Account) -> ZoneServer:
         serve = ZoneAccount(
@@ -82,7 +84,7 @@ class World:
     def at(self, when: float, action: Callable[[], None]) -> None:
         self._count += 1
         assert self._count < EVENTS_AT_MOST, f"seed {self.seed}: the world does not come to rest"
-        heapq.heappush(self._events, (max(when, self.now), self._count, action))
+        heapq.heappush(self._events, (max(when, self.now), next(self._order), action))
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Lets time pass; true as soon as ``until`` holds."""
