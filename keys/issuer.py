@@ -61,6 +61,12 @@ class Ledger:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a ledger ({error})") from None
 
+    def merge(self, other: Ledger) -> None:
+        """Takes over what ``other`` knows besides: two processes may write the same file."""
+        self.issued += [entry for entry in other.issued if entry not in self.issued]
+        self.revoked = {**other.revoked, **self.revoked}
+        self.number = max(self.number, other.number)
+
     def forget(self, unix: int) -> None:
         """Drops what has expired by itself."""
         self.issued = [entry for entry in self.issued if entry.expires + KEEP > unix]

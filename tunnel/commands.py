@@ -7,7 +7,7 @@ them out in memory on a virtual clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import TypeAlias
 
@@ -161,6 +161,15 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """Write this to its file, so that it outlives the process: ``certificate`` is this host's next
+    one (PEM), ``revocations`` the newest list (DER), ``ledger`` the issuer's (JSON, merged)."""
+
+    what: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """A line for the log: ``level`` is debug, info, warning or error; ``fields`` are key, value."""
 
@@ -189,5 +198,6 @@ Command: TypeAlias = (
     | Found
     | Pong
     | Finished
+    | Keep
     | Log
 )

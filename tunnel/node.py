@@ -18,10 +18,12 @@ from discovery import types as zone_types
 from fastpath.types import Endpoint, SaCounters
 from keys.ike import types as ike_types
 from keys.ike.endpoint import IkeEndpoint
+from keys.issuer import Issuer, Ledger
 from tunnel.asks import Asks
 from tunnel.attempts import Attempts
 from tunnel.commands import Command, Finished, SendIke, SendZone
 from tunnel.core import Answer, Core
+from tunnel.credentials import Credentials
 from tunnel.directory import Directory
 from tunnel.flows import Flows
 from tunnel.following import Following
@@ -29,6 +31,7 @@ from tunnel.path_mtus import PathMtus
 from tunnel.peers import Identity, PeerTable, StaticPeer
 from tunnel.pings import Pings
 from tunnel.settings import NodeSettings
+from tunnel.signing import Signing
 from tunnel.status import endpoint_text, peer_status
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ class Node:
         static: tuple[StaticPeer, ...] = (),
         random: Callable[[int], bytes],
         settings: NodeSettings | None = None,
+        credentials: Credentials | None = None,
+        issuer: Issuer | None = None,
     ) -> None:
         settings = settings or NodeSettings()
         peers = PeerTable(identity, static, settings.peers)
@@ -57,6 +62,7 @@ class Node:
             secret_for=self._secret_for,
             random=random,
             settings=settings.ike,
+            certification=credentials,
         )
         self._core = core = Core(identity, peers, ike, zone, settings)
         self._pings = Pings(core)
@@ -70,6 +76,7 @@ class Node:
             *(self._attempts, self._asks, self._following, self._flows, self._directory),
             self._path_mtus,
         )
+        self._signing = Signing(core, credentials, issuer, random)
         self._farewell: float | None = None
         self._to_tell: set[str] = set()  # peers that have not confirmed our DELETE
         self._finished = False
@@ -217,6 +224,20 @@ class Node:
         self._directory.transport_down(reason)
         return self._done()
 
+    # --- Certificates -----------------------------------------------------------------------
+
+    def invited(self, until: int, now: float, unix: int) -> list[Command]:
+        """``autotunnel invite`` made an invitation of this issuer, open until ``until`` (unix)."""
+        self._turn(now, unix)
+        self._signing.invited(until)
+        return self._done()
+
+    def ledger_changed(self, ledger: Ledger, now: float, unix: int) -> list[Command]:
+        """Another process wrote this issuer's ledger."""
+        self._turn(now, unix)
+        self._signing.ledger_changed(ledger)
+        return self._done()
+
     # --- Requests ---------------------------------------------------------------------------
 
     def reach(self, ticket: int, name: str, now: float, unix: int) -> list[Command]:
@@ -247,7 +268,7 @@ class Node:
         if core.zone is not None:
             core.zone_said(core.zone.advance(now, unix))
         self._settle()
-        for part in (*self._parts, self._pings):
+        for part in (*self._parts, self._signing, self._pings):
             part.advance()
             self._settle()
         return self._done()
@@ -259,18 +280,19 @@ class Node:
         core = self._core
         due = [core.ike.next_timer(), core.zone.next_timer() if core.zone else None]
         due.append(self._farewell)
-        for part in (*self._parts, self._pings):
+        for part in (*self._parts, self._signing, self._pings):
             due.extend(part.timers())
         return min((at for at in due if at is not None), default=None)
 
     # --- What it shows ----------------------------------------------------------------------
 
     def status(self, now: float) -> dict[str, Any]:
-        """The ``zone`` and ``peers`` parts of ``status --json``; ``server`` and ``transport`` of
-        the zone are the driver's to fill in."""
+        """The ``certificate``, ``zone`` and ``peers`` parts of ``status --json``; ``server`` and
+        ``transport`` of the zone are the driver's to fill in."""
         views = {view.name: view for view in self._core.ike.views()}
         peers = sorted(self._core.peers, key=lambda peer: peer.name)
         return {
+            "certificate": self._signing.status(),
             "zone": self._directory.status(),
             "peers": [peer_status(peer, views.get(peer.name), now) for peer in peers],
         }
@@ -297,6 +319,7 @@ class Node:
 
     def _turn(self, now: float, unix: int) -> None:
         self._core.now, self._core.unix = max(now, self._core.now), unix
+        self._core.ike.wall_clock(unix)
 
     def _done(self) -> list[Command]:
         self._settle()
@@ -351,6 +374,8 @@ class Node:
                     self._attempts.ike_failed(peer, reason)
             case ike_types.ProbeAnswered(name, rtt):
                 self._probe_answered(name, rtt)
+            case zone_types.TextsFound() | zone_types.TextsChanged():
+                self._signing.handle(answer)
             case _:
                 self._directory.handle(answer)
 

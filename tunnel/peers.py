@@ -40,7 +40,7 @@ class StaticPeer:
     name: str
     host_id: IPv6Address
     endpoint: Endpoint
-    psk: bytes = field(repr=False)
+    psk: bytes | None = field(default=None, repr=False)  # None: it shows a certificate
     suites: tuple[str, ...] = DEFAULT_SUITES
     mode: str = "tunnel"
 

@@ -65,6 +65,13 @@ class NodeSettings:
     follow_interval: float = 1.0
     quiet: float = 10.0  # so long without a packet of the peer, the zone's word is tried
 
+    # Certificates. Between two looks into the zone's inbox: while an invitation is open, else.
+    inbox_open: float = 1.0
+    inbox: float = 30.0
+    renewal_poll: float = 60.0  # a third of a certificate's life is left: there is time
+    answer_kept: float = 3600.0  # for its asker to fetch it
+    recheck: float = 3600.0  # standing SAs: has a peer's certificate expired?
+
     keepalive: float = 20.0  # RFC 3948 §4
     ping_wait: float = 5.0
     farewell: float = 3.0  # for DELETEs and the withdrawal, at the end

@@ -30,6 +30,7 @@ def peer_status(peer: Peer, view: SaView | None, now: float) -> dict[str, Any]:
         "endpoint": endpoint_text(peer.endpoint),
         "suite": None if child is None else child.suite,
         "mode": None if child is None else child.mode,
+        "auth": None if view is None else view.authentication,
         "spi_in": None if child is None else f"{child.spi_in:08x}",
         "spi_out": None if child is None else f"{child.spi_out:08x}",
         "rx_bytes": received.octets,

@@ -26,7 +26,9 @@ from fastpath.reference.datapath import Datapath, Output, SendDatagram, WritePac
 from fastpath.types import Endpoint
 from keys import hostid
 from keys.account import Account
+from keys.issuer import Issuer
 from tunnel import commands as do
+from tunnel.credentials import Credentials
 from tunnel.node import Node
 from tunnel.peers import Identity, StaticPeer
 from tunnel.settings import NodeSettings
@@ -171,6 +173,8 @@ class Config:
     settings: NodeSettings = field(default_factory=NodeSettings)
     account: bool = True
     host_id: IPv6Address | None = None
+    credentials: Credentials | None = None
+    issuer: Issuer | None = None
 
 
 class SimHost:
@@ -191,7 +195,7 @@ class SimHost:
             target=hostid.target_label(eui),
             label=config.label if config.account else None,
             domain=DOMAIN if config.account else None,
-            psk=account.psk if config.account else None,
+            psk=account.psk if config.account and not config.credentials else None,
         )
         self.zone = self._client(account) if config.account else None
         self.node = Node(
@@ -200,7 +204,10 @@ class SimHost:
             static=config.static,
             random=world.random.randbytes,
             settings=config.settings,
+            credentials=config.credentials,
+            issuer=config.issuer,
         )
+        self.kept: dict[str, bytes] = {}
         self.datapath = Datapath(self.host_id.packed)
         self.alive = True
         self.finished = False
@@ -386,6 +393,8 @@ class SimHost:
                 self.received.append(packet)
             case do.Reached() | do.NotReached() | do.Pong() | do.Found():
                 self.answers[command.ticket] = command
+            case do.Keep(what, content):
+                self.kept[what] = content
             case do.Finished():
                 self.finished = True
             case do.Log(level, text):
