@@ -1,7 +1,7 @@
 # Two commands (docs/architecture.md): `make demo` and `make test`. Both set up what they need, say what
 # they install, ask nothing, and start at once when there is nothing to set up.
 .NOTPARALLEL:
-.PHONY: help setup demo test check bench build clean
+.PHONY: help setup demo test check bench bench-plot build clean
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -12,7 +12,8 @@ help:
 	@echo "make demo    two hosts in network namespaces find each other by name and move a file (as root)"
 	@echo "make test    all tests, real peers included (as root); ARGS='-k name' picks some, WORKERS= runs them one by one"
 	@echo "make check   lint, format, types, layering"
-	@echo "make bench   how fast, as ratios"
+	@echo "make bench   how fast, as ratios to every other VPN that can be installed (as root; a quarter of an hour)"
+	@echo "make bench-plot  draws what it saved"
 	@echo "make build   the native modules, after an edit of a .pyx"
 	@echo "make setup   all that the above need, nothing else"
 	@echo "make clean   removes all that was built, the virtual environment too"
@@ -35,9 +36,14 @@ check:
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 
+# The others are installed where the distribution has them. WIREGUARD_GO=/path names one more wireguard-go.
 bench:
-	@scripts/setup demo
-	@$(PYTHON) -m bench $(ARGS)
+	@scripts/setup bench
+	@$(PYTHON) -m bench --save $(ARGS)
+
+bench-plot:
+	@scripts/setup bench
+	@$(PYTHON) -m bench plot
 
 build:
 	@scripts/setup build

@@ -1,68 +1,116 @@
-"""Draws the saved results: ``bench/results/*.json`` to ``bench/results/*.svg``."""
+"""Draws what was saved: ``bench/results/network.json`` as small pictures for the README."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import report
 
-FIGURES = {
-    "tcp": [("forward_gbit_s", "one TCP stream, Gbit/s"), ("cpu_s_per_gb", "CPU-seconds per GB")],
-    "pps": [("overload_delivered_pps", "64-octet packets delivered a second, at overload")],
-    "latency": [("idle_p50_us", "ping p50 idle, µs"), ("loaded_p50_us", "ping p50 loaded, µs")],
+OURS, OTHERS = "#1f6fb4", "#9a9a9a"
+INCHES_PER_BAR, DPI = 0.3, 80
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One diagram: bars of one figure on one link."""
+
+    link: str
+    figure: str
+    title: str
+
+
+PICTURES = {
+    "tcp": (
+        Panel("offloading", "forward_gbit_s", "one TCP stream, Gbit/s, offloading link"),
+        Panel("plain", "forward_gbit_s", "one TCP stream, Gbit/s, plain link"),
+        Panel("offloading", "four_gbit_s", "four TCP streams, Gbit/s, offloading link"),
+        Panel("offloading", "cpu_s_per_gb", "CPU-seconds per GB, both ends (less is better)"),
+    ),
+    "packets": (
+        Panel("offloading", "overload_delivered_pps", "64-octet UDP delivered a second, overload"),
+        Panel(
+            "offloading", "paced_150k_delivered_pps", "64-octet UDP delivered of 150,000 a second"
+        ),
+        Panel("offloading", "idle_p50_us", "ping p50 when idle, µs (less is better)"),
+        Panel("offloading", "loaded_p50_us", "ping p50 beside a TCP stream, µs (less is better)"),
+    ),
 }
 
 
 def run() -> int:
-    """Exit code: 1 when matplotlib or every result is missing."""
+    """Exit code: 1 when matplotlib or the results are missing."""
     try:
         import matplotlib as mpl
     except ImportError:
-        report.say(
-            "bench: plots need matplotlib; install it with `pip install 'autotunnel[bench]'`"
-        )
+        report.say("bench: plots need matplotlib; `make bench-plot` installs it")
+        return 1
+    path = report.RESULTS / "network.json"
+    if not path.exists():
+        report.say("bench: no results; `make bench` makes some")
         return 1
     mpl.use("Agg")
-    drawn = [draw(path) for path in sorted(report.RESULTS.glob("*.json")) if path.stem in FIGURES]
-    if not drawn:
-        report.say("bench: no results; `python -m bench tcp --save` makes some")
-        return 1
-    for path in drawn:
-        report.say(f"drew {path}")
+    found = json.loads(path.read_text())
+    for name, panels in PICTURES.items():
+        report.say(f"drew {draw(found, panels, path.with_name(f'{name}.png'))}")
     return 0
 
 
-def draw(path: Path) -> Path:
-    """One picture for each kind of measurement: bars by contender, one panel a figure and link."""
+def draw(found: dict[str, Any], panels: Sequence[Panel], target: Path) -> Path:
+    """The panels, two in a row; medians as bars, with their range."""
     from matplotlib import pyplot as plt
 
-    result = json.loads(path.read_text())
-    links = list(dict.fromkeys(one["link"] for one in result["results"]))
-    figures = FIGURES[path.stem]
-    panels = [(link, *figure) for figure in figures for link in links]
-    canvas, axes = plt.subplots(
-        len(figures), len(links), squeeze=False, figsize=(6 * len(links), 3.2 * len(figures))
+    known = [(panel, chosen) for panel in panels if (chosen := series(found, panel))]
+    rows = max(1, (len(known) + 1) // 2)
+    tallest = max((len(chosen) for _, chosen in known), default=1)
+    height = rows * (tallest * INCHES_PER_BAR + 0.7) + 0.4
+    canvas, axes = plt.subplots(rows, 2, squeeze=False, figsize=(11, height))
+    for axis in axes.flat[len(known) :]:
+        axis.set_visible(False)
+    for axis, (panel, chosen) in zip(axes.flat, known, strict=False):
+        bars(axis, chosen, panel.figure)
+        axis.set_title(panel.title, fontsize=9)
+    about = found["machine"]
+    canvas.suptitle(
+        f"{about['processor']}, {about['cores']} cores, {about['kernel']}; {found['date'][:10]}; "
+        f"medians and ranges of {found['rounds']} rounds",
+        fontsize=9,
     )
-    for axis, (link, name, title) in zip(axes.flat, panels, strict=True):
-        bars(axis, [one for one in result["results"] if one["link"] == link], name)
-        axis.set_title(f"{title}: {link} link", fontsize=9)
-    about = result["machine"]
-    canvas.suptitle(f"{about['processor']}, {about['cores']} cores, {result['date'][:10]}", size=9)
     canvas.tight_layout()
-    target = path.with_suffix(".svg")
-    canvas.savefig(target)
+    canvas.savefig(target, dpi=DPI)
     plt.close(canvas)
     return target
 
 
-def bars(axis: Any, series: list[dict[str, Any]], name: str) -> None:
-    """Medians with their range, best on top as given."""
-    known = [one for one in series if name in one["median"]][::-1]
+def series(found: dict[str, Any], panel: Panel) -> list[dict[str, Any]]:
+    """Who has this figure on this link."""
+    return [
+        one
+        for one in found["results"]
+        if one["link"] == panel.link and panel.figure in one["median"]
+    ]
+
+
+def bars(axis: Any, chosen: Sequence[dict[str, Any]], name: str) -> None:
+    """One bar for each contender, in the order of the run, with its value."""
+    known = list(reversed(chosen))
     values = [one["median"][name] for one in known]
     low = [value - one["range"][name][0] for value, one in zip(values, known, strict=True)]
     high = [one["range"][name][1] - value for value, one in zip(values, known, strict=True)]
-    colours = ["#1f77b4" if one["peer"].startswith("autotunnel") else "#999999" for one in known]
-    axis.barh([one["peer"] for one in known], values, xerr=[low, high], color=colours, height=0.7)
+    colours = [OURS if one["peer"].startswith("autotunnel") else OTHERS for one in known]
+    drawn = axis.barh(
+        [one["peer"] for one in known], values, xerr=[low, high], color=colours, height=0.7
+    )
+    axis.bar_label(
+        drawn,
+        [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values],
+        padding=3,
+        fontsize=7,
+    )
     axis.tick_params(labelsize=8)
+    axis.margins(x=0.12)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
