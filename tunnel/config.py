@@ -249,10 +249,16 @@ class EngineSection(_Section, frozen=True, kw_only=True):
 
 
 class IkeSection(_Section, frozen=True, kw_only=True):
-    """``[ike]``: times in seconds, and the suites offered to the account's hosts."""
+    """``[ike]``: times in seconds, and the suites offered to the account's hosts.
+
+    ``cookie_threshold``: with so many half-open exchanges a stranger must show that it is where
+    it claims, before any state is made for it (RFC 7296 §2.6).
+    """
 
     child_lifetime: Seconds = 3600.0
+    ike_lifetime: Seconds = 4 * 3600.0
     liveness: Seconds = 30.0
+    cookie_threshold: Annotated[int, msgspec.Meta(ge=0, le=256)] = 16
     suites: tuple[Literal["aes128gcm16", "aes256gcm16", "chacha20poly1305"], ...] = (
         "aes128gcm16",
         "aes256gcm16",

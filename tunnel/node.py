@@ -18,6 +18,7 @@ from discovery import types as zone_types
 from fastpath.types import Endpoint, SaCounters
 from keys.ike import types as ike_types
 from keys.ike.endpoint import IkeEndpoint
+from keys.ike.export import WiresharkTables
 from keys.issuer import Issuer, Ledger
 from tunnel.asks import Asks
 from tunnel.attempts import Attempts
@@ -296,6 +297,10 @@ class Node:
             "zone": self._directory.status(),
             "peers": [peer_status(peer, views.get(peer.name), now) for peer in peers],
         }
+
+    def export_keys(self, name: str) -> WiresharkTables:
+        """The keys of the SAs with ``name`` (label or full name) that stand now."""
+        return self._core.ike.export_keys(self._core.peers.full_name(name))
 
     def spis(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Inbound and outbound SPIs of all SAs, whose counters :meth:`activity` wants."""

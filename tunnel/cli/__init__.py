@@ -2,8 +2,9 @@
 
 ``talk.py`` is the voice: what goes to stdout, what to stderr, how an error sounds, which exit
 code. ``files.py`` writes configuration. The rest are commands: ``account.py`` (init, invite, join,
-tsig), ``run.py`` (serve, up, demo), ``observe.py`` (status, ping, lookup, down), ``doctor.py`` with
-its ``checks.py``, ``service.py``, ``device.py``, ``completion.py``, and ``demo/``.
+tsig), ``run.py`` (serve, up, demo), ``observe.py`` (status, ping, lookup, down), ``keys.py`` (keys
+export), ``doctor.py`` with its ``checks.py``, ``service.py``, ``device.py``, ``completion.py``,
+and ``demo/``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 
 import typer
 
-from tunnel.cli import account, completion, device, doctor, observe, run, service
+from tunnel.cli import account, completion, device, doctor, keys, observe, run, service
 
 
 def application() -> typer.Typer:
@@ -25,7 +26,7 @@ def application() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for family in (run, account, observe, doctor, device, service, completion):
+    for family in (run, account, observe, keys, doctor, device, service, completion):
         family.register(app)
     return app
 

@@ -2,7 +2,7 @@
 
 A Unix socket ``<state_dir>/control.sock`` of mode 0600; one JSON object a line in both
 directions. A request is ``{"command": …, …}`` with command ``status``, ``reach`` (name), ``ping``
-(name, count), ``lookup`` (name), ``down`` or ``watch`` (interval_s); the answer
+(name, count), ``lookup`` (name), ``keys`` (name), ``down`` or ``watch`` (interval_s); the answer
 ``{"ok": true, "result": …}`` or ``{"ok": false, "error": …}``. ``watch`` answers with one status
 after the other until the client goes.
 """
@@ -29,8 +29,8 @@ _MIN_INTERVAL, _MAX_INTERVAL = 0.1, 3600.0
 
 
 class Controlled(Protocol):
-    """What the control server asks of a running host. ``reach``, ``ping`` and ``lookup`` fail with
-    an exception whose text is the reason (``tunnel.io.host.Unreachable``)."""
+    """What the control server asks of a running host. All but ``status`` and
+    ``stop`` fail with an exception whose text is the reason (``tunnel.io.host.Unreachable``)."""
 
     def status(self) -> dict[str, Any]:
         """All that ``status --json`` shows (DESIGN §5)."""
@@ -43,6 +43,9 @@ class Controlled(Protocol):
 
     async def lookup(self, name: str) -> dict[str, Any]:
         """``name``, ``id``, ``target``, ``endpoints``, ``info`` as the zone says now."""
+
+    async def export_keys(self, name: str) -> dict[str, Any]:
+        """``esp_sa``, ``ikev2_decryption_table`` (lines for Wireshark) and ``notes``."""
 
     async def stop(self) -> None:
         """Withdraws and ends."""
@@ -155,6 +158,8 @@ class ControlServer:
                     return {"ok": True, "result": await host.ping(name, request["count"])}
                 case "lookup":
                     return {"ok": True, "result": await host.lookup(name)}
+                case "keys":
+                    return {"ok": True, "result": await host.export_keys(name)}
                 case _:  # "down": answered first, since the end takes this connection with it
                     self._down = asyncio.ensure_future(host.stop())
                     return {"ok": True, "result": {"pid": os.getpid()}}
@@ -176,7 +181,7 @@ def parse_request(line: bytes) -> dict[str, Any]:
     match request["command"]:
         case "status" | "down":
             return {"command": request["command"]}
-        case "reach" | "lookup" as command:
+        case "reach" | "lookup" | "keys" as command:
             return {"command": command, "name": _name(request)}
         case "ping":
             count = _number(request, "count", 1, 1, _MAX_PINGS)

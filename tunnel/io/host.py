@@ -305,6 +305,21 @@ class Host:
             "info": list(found.info),
         }
 
+    async def export_keys(self, name: str) -> dict[str, Any]:
+        """``esp_sa``, ``ikev2_decryption_table`` and ``notes``: what Wireshark needs to open the
+        packets between us and ``name``. It is logged. Raises :class:`Unreachable`."""
+        if self._node is None:
+            raise Unreachable("this host is not running; try again when it is up")
+        tables = self._node.export_keys(name)
+        if not (tables.esp_sa or tables.ikev2_decryption_table or tables.notes):
+            raise Unreachable(f"there is no SA with {name}; try again when it is up")
+        self._log.warning("the keys of SAs were handed out for Wireshark", peer=name)
+        return {
+            "esp_sa": tables.esp_sa,
+            "ikev2_decryption_table": tables.ikev2_decryption_table,
+            "notes": tables.notes,
+        }
+
     async def _ask(self, request: str, name: str) -> do.Command:
         if self._driver is None or self._node is None or self._stopping.is_set():
             raise Unreachable("this host is not running; try again when it is up")

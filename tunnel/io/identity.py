@@ -63,7 +63,9 @@ def settings_of(config: HostConfig) -> NodeSettings:
     """The node's numbers, with those that the file changes."""
     ike = IkeSettings(
         child_lifetime=config.ike.child_lifetime,
+        ike_lifetime=config.ike.ike_lifetime,
         liveness=config.ike.liveness,
+        cookie_threshold=config.ike.cookie_threshold,
         connect_timeout=CONNECT_TIMEOUT,
     )
     return NodeSettings(ike=ike)
