@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from tunnel.io.lab.namespace import Namespace
-from tunnel.io.lab.process import LabError, wait_until
+from tunnel.io.lab.process import LabError, Process, wait_until
 
 CHARON = Path("/usr/lib/ipsec/charon")
 PACKAGES = (
@@ -31,6 +32,7 @@ charon {{
   load_modular = no
   load = {plugins}
   retransmit_tries = 3
+{settings}
   filelog {{
     main {{
       path = {folder}/charon.log
@@ -57,7 +59,6 @@ connections {{
     version = 2
     local_addrs = {local}
     remote_addrs = {remote}
-    remote_port = {remote_port}
     proposals = {ike}
     encap = yes
     rekey_time = 4h
@@ -74,7 +75,7 @@ connections {{
         local_ts = {local_inner}/128
         remote_ts = {remote_inner}/128
         esp_proposals = {esp}
-        rekey_time = {child_rekey}
+        rekey_time = 1h
         start_action = none
       }}
     }}
@@ -97,61 +98,90 @@ def charon_missing() -> str | None:
     return f"not installed (Debian: {PACKAGES})"
 
 
+def psk_connection(
+    *,
+    local: str,
+    remote: str,
+    local_id: str,
+    remote_id: str,
+    local_inner: str,
+    remote_inner: str,
+    psk: bytes,
+    ike: str = "aes128gcm16-prfsha256-x25519",
+    esp: str = "aes128gcm16",
+) -> str:
+    """A ``swanctl.conf`` with one connection ``peer`` by pre-shared key and its child ``inner``."""
+    return _SWANCTL_CONF.format(
+        local=local,
+        remote=remote,
+        local_id=local_id,
+        remote_id=remote_id,
+        local_inner=local_inner,
+        remote_inner=remote_inner,
+        psk=psk.hex(),
+        ike=ike,
+        esp=esp,
+    )
+
+
 class Charon:
-    """One charon with one connection ``peer`` that has one child ``inner``."""
+    """One charon on ``machine`` with the connections of ``connections`` (a ``swanctl.conf``, whose
+    first one is ``peer`` with a child ``inner``), its host id ``inner`` on the loopback device.
+
+    ``settings`` are more lines for the section ``charon`` of its ``strongswan.conf``; what must
+    be there before it starts (certificates, keys) are ``files``, by their names below ``folder``.
+    """
 
     def __init__(
         self,
         machine: Namespace,
+        connections: str,
         *,
-        local: str,
-        remote: str,
-        local_id: str,
-        remote_id: str,
-        local_inner: str,
-        remote_inner: str,
-        psk: bytes,
-        ike: str = "aes128gcm16-prfsha256-x25519",
-        esp: str = "aes128gcm16",
-        child_rekey: str = "1h",
-        remote_port: int = 4500,
+        inner: str,
+        settings: str = "",
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         self.machine = machine
         self.folder = machine.folder / "charon"
-        (self.folder / "run").mkdir(parents=True)
+        (self.folder / "run").mkdir(parents=True, exist_ok=True)
         (self.folder / "strongswan.conf").write_text(
-            _STRONGSWAN_CONF.format(plugins=PLUGINS, folder=self.folder)
+            _STRONGSWAN_CONF.format(plugins=PLUGINS, folder=self.folder, settings=settings)
         )
-        (self.folder / "swanctl.conf").write_text(
-            _SWANCTL_CONF.format(
-                local=local,
-                remote=remote,
-                local_id=local_id,
-                remote_id=remote_id,
-                local_inner=local_inner,
-                remote_inner=remote_inner,
-                psk=psk.hex(),
-                ike=ike,
-                esp=esp,
-                child_rekey=child_rekey,
-                remote_port=remote_port,
-            )
-        )
-        machine.address("lo", f"{local_inner}/128")
+        (self.folder / "charon.log").unlink(missing_ok=True)
+        for name, content in (files or {}).items():
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            (self.folder / name).write_bytes(content)
+        machine.ip("address", "replace", f"{inner}/128", "dev", "lo", "nodad")
         self._env = {
             "STRONGSWAN_CONF": str(self.folder / "strongswan.conf"),
             "SWANCTL_DIR": str(self.folder),
         }
-        self.process = machine.start(
+        self.process = self._start()
+        self.load(connections)
+
+    def _start(self) -> Process:
+        (self.folder / "vici").unlink(missing_ok=True)
+        self.process = self.machine.start(
             *("unshare", "-m", "--propagation", "private", "sh", "-c"),
             f'mount --bind "{self.folder}/run" /run && exec {CHARON}',
             name="charon",
             env=self._env,
         )
         self._wait_for_vici()
-        said = self.swanctl("--load-all", "--file", str(self.folder / "swanctl.conf"))
-        if "successfully loaded 1 connections" not in said:
-            raise LabError(f"charon did not take its connection: {said}")
+        return self.process
+
+    def load(self, connections: str) -> None:
+        """Replace its connections and secrets by those of a ``swanctl.conf``."""
+        file = self.folder / "swanctl.conf"
+        file.write_text(connections)
+        said = self.swanctl("--load-all", "--clear", "--file", str(file))
+        if "successfully loaded" not in said:
+            raise LabError(f"charon did not take its connections: {said}")
+
+    def restart(self) -> None:
+        """Start it again after its end, with what it knew."""
+        self._start()
+        self.load((self.folder / "swanctl.conf").read_text())
 
     def swanctl(self, *arguments: str, check: bool = True) -> str:
         """Run ``swanctl`` against this charon; what it printed."""
@@ -169,9 +199,21 @@ class Charon:
         """Make the tunnel from charon's side."""
         self.swanctl("--initiate", "--child", "inner", "--timeout", "20")
 
+    def try_initiate(self) -> str:
+        """Try to make the tunnel, which may fail; what charon says."""
+        return self.swanctl("--initiate", "--child", "inner", "--timeout", "20", check=False)
+
     def rekey_child(self) -> None:
         """Have charon rekey the CHILD_SA now (RFC 7296 §1.3.3)."""
         self.swanctl("--rekey", "--child", "inner")
+
+    def rekey_ike(self) -> None:
+        """Have charon rekey the IKE SA now (RFC 7296 §1.3.2)."""
+        self.swanctl("--rekey", "--ike", "peer")
+
+    def terminate_child(self) -> None:
+        """Have charon delete the CHILD_SA; the IKE SA stays (RFC 7296 §1.4.1)."""
+        self.swanctl("--terminate", "--child", "inner", "--timeout", "10")
 
     def terminate(self) -> None:
         """Have charon delete the IKE SA and all below it."""
@@ -180,6 +222,13 @@ class Charon:
     def sas(self) -> str:
         """What ``swanctl --list-sas`` says."""
         return self.swanctl("--list-sas")
+
+    def ike_spis(self) -> list[tuple[str, str]]:
+        """(SPIi, SPIr) of each IKE SA, in hexadecimal, the initiator's first."""
+        return [
+            (found[1], found[2])
+            for found in re.finditer(r"([0-9a-f]{16})_i\*? ([0-9a-f]{16})_r", self.sas())
+        ]
 
     def children(self) -> list[tuple[int, int]]:
         """(spi_in, spi_out) of each installed CHILD_SA, as charon sees them."""
