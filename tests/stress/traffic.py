@@ -1,0 +1,304 @@
+"""Two pumps over real UDP, full traffic both ways, and a control thread that never rests.
+
+::
+
+    sender ──> TUN stand-in ─> pump ══ UDP on loopback ══ pump ─> TUN stand-in ──> receiver
+    receiver <── TUN stand-in <─ pump ══ UDP on loopback ══ pump <─ TUN stand-in <── sender
+                                  ^ control thread: rekeys, ^
+                                    other peers' SAs and flows, counters
+
+Every packet says its number, and its other octets follow from that, so that a packet that is lost,
+doubled, overtaken or changed is seen. ``python -m tests.stress.traffic`` runs it by itself (under
+ThreadSanitizer: ``tests.stress.tsan``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fastpath.types import Pump, SaParams, Suite
+from tests.fastpath.support import OUR_ID, PEER_ID, ipv6, key_of, native_module
+
+WINDOW = 512  # packets of one direction on their way at once, so that no queue overflows
+BUFFER = 8 * 2**20  # octets of each socket
+PATIENCE = 30.0  # seconds until the last packets must be accounted for
+SO_MEMINFO, DROPS = 55, 8  # Linux: statistics of a socket, and where its dropped packets stand
+OTHERS = 512  # SPIs of peers that come and go meanwhile
+POOL = random.Random(1).randbytes(1 << 16)
+NUMBER = struct.Struct(">Q")
+
+
+def packet(source: bytes, target: bytes, number: int) -> bytes:
+    """The inner packet of this number: of any size, its content known."""
+    start = number * 7919 % (len(POOL) - 1500)
+    body = NUMBER.pack(number) + POOL[start : start + number * 131 % 1300]
+    return ipv6(source, target, body)
+
+
+class Side:
+    """One host: its pump, its end of UDP, and what its applications sent and got."""
+
+    def __init__(self, make: Callable[..., Pump], ours: bytes, theirs: bytes) -> None:
+        self.ours, self.theirs = ours, theirs
+        self.near, self.tun = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.udp.bind(("127.0.0.1", 0))
+        for one in (self.near, self.tun, self.udp):
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                one.setsockopt(socket.SOL_SOCKET, option, BUFFER)
+        self.near.setblocking(False)
+        self.udp.setblocking(False)
+        self.tun.settimeout(0.05)
+        self.pump = make(self.near.fileno(), self.udp.fileno(), None, ours)
+        self.sent = self.received = 0
+        self.next = 0  # the number that comes next if nothing was lost
+        self.wrong: list[str] = []
+
+    def take(self, data: bytes) -> None:
+        """One packet came out of the tunnel."""
+        number = NUMBER.unpack_from(data, 40)[0] if len(data) >= 48 else -1
+        if data != packet(self.theirs, self.ours, number):
+            self.wrong.append(f"a packet that nobody sent, of {len(data)} octets")
+        elif number < self.next:
+            self.wrong.append(f"number {number} came when {self.next} was due")
+        self.next = max(self.next, number + 1)
+        self.received += 1
+
+    def kernel_drops(self) -> int:
+        """Datagrams that found no room in the socket."""
+        info = self.udp.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36)
+        return int(struct.unpack("9I", info)[DROPS])
+
+    def close(self) -> None:
+        self.pump.stop()
+        for one in (self.near, self.tun, self.udp):
+            one.close()
+
+
+@dataclass
+class Result:
+    """What became of the packets; ``drops`` are those of both pumps by name."""
+
+    sent: int = 0
+    received: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    changes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def lost(self) -> int:
+        """Packets that came nowhere and that nobody counted."""
+        return self.sent - self.received - self.drops.total()
+
+
+class Stress:
+    """The whole rig. ``rough``: SAs and flows in use are taken away and replaced, too."""
+
+    def __init__(self, make: Callable[..., Pump], *, rough: bool, seed: int) -> None:
+        self._dice = random.Random(seed)
+        self._rough = rough
+        self._sides = (Side(make, OUR_ID, PEER_ID), Side(make, PEER_ID, OUR_ID))
+        self._spi = 0x1000
+        self._suites = list(Suite)
+        self._sending: dict[Side, SaParams] = {}
+        self._retired: list[tuple[Side, Side, int]] = []
+        self._changes: Counter[str] = Counter()
+        self._dropped = 0
+        self._stop_sending = self._stop_receiving = False
+
+    def run(self, seconds: float) -> Result:
+        """Traffic and changes for so long, then until every packet is accounted for."""
+        left, right = self._sides
+        for side, other in ((left, right), (right, left)):
+            side.pump.start()
+            self._rekey(side, other)
+        senders = [threading.Thread(target=self._send, args=pair) for pair in self._pairs()]
+        receivers = [threading.Thread(target=self._receive, args=(s,)) for s in self._sides]
+        for thread in (*senders, *receivers):
+            thread.start()
+        try:
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                self._change(*self._dice.choice(self._pairs()))
+            self._stop_sending = True
+            for thread in senders:
+                thread.join()
+            result = self._settle()
+        finally:
+            self._stop_sending = self._stop_receiving = True
+            for thread in (*senders, *receivers):
+                thread.join()
+            for side in self._sides:
+                side.close()
+        return result
+
+    def _pairs(self) -> list[tuple[Side, Side]]:
+        left, right = self._sides
+        return [(left, right), (right, left)]
+
+    # --- Applications -----------------------------------------------------------------------
+
+    def _send(self, side: Side, other: Side) -> None:
+        while not self._stop_sending:
+            if side.sent - other.received - self._dropped >= WINDOW:
+                select.select([], [], [], 0.0005)  # the tunnel is full
+                continue
+            side.tun.send(packet(side.ours, side.theirs, side.sent))
+            side.sent += 1
+
+    def _receive(self, side: Side) -> None:
+        while not self._stop_receiving:
+            try:
+                side.take(side.tun.recv(2048))
+            except TimeoutError:
+                continue
+
+    # --- The control thread -----------------------------------------------------------------
+
+    def _change(self, side: Side, other: Side) -> None:
+        """One change of the tables of ``side``, who sends to ``other``."""
+        changes = [self._rekey, self._others, self._others, self._look]
+        if self._rough:
+            changes += [self._replace, self._lose_flow, self._lose_inbound, self._wrong_flow]
+        change = self._dice.choice(changes)
+        self._changes[change.__name__.strip("_")] += 1
+        change(side, other)
+        self._retire()
+        self._count()
+
+    def _new_sa(self, side: Side, other: Side) -> SaParams:
+        self._spi += 1
+        suite = self._dice.choice(self._suites)
+        key = key_of(suite, self._dice.randrange(256))
+        return SaParams(self._spi, suite, key, side.ours, other.ours)
+
+    def _install(self, side: Side, other: Side, sa: SaParams) -> None:
+        other.pump.install_inbound(
+            SaParams(sa.spi, sa.suite, sa.key, other.ours, side.ours, sa.esn, sa.mode)
+        )
+        side.pump.install_outbound(sa)
+
+    def _rekey(self, side: Side, other: Side) -> None:
+        """As IKE does it: the receiver first, the old SA goes when nothing is under way on it."""
+        sa, old = self._new_sa(side, other), self._sending.get(side)
+        self._install(side, other, sa)
+        side.pump.set_flow(other.ours, sa.spi, other.udp.getsockname())
+        self._sending[side] = sa
+        if old is not None:
+            self._retired.append((side, other, old.spi))
+
+    def _retire(self) -> None:
+        """Takes away the SAs whose packets have all arrived (if some cannot, the oldest)."""
+        kept = []
+        for place, (side, other, spi) in enumerate(self._retired):
+            sealed, opened = side.pump.outbound_counters(spi), other.pump.inbound_counters(spi)
+            arrived = sealed and opened and sealed.packets == opened.packets
+            if arrived or sealed is None or opened is None:
+                side.pump.remove_outbound(spi)
+                other.pump.remove_inbound(spi)
+            elif not self._rough or len(self._retired) - place < 8:
+                kept.append((side, other, spi))
+            else:
+                other.pump.remove_inbound(spi)
+                side.pump.remove_outbound(spi)
+        self._retired = kept
+
+    def _others(self, side: Side, other: Side) -> None:
+        """SAs and flows of other peers come, change and go; the tables grow and shrink."""
+        for _ in range(20):
+            number = self._dice.randrange(OTHERS)
+            peer = PEER_ID[:8] + number.to_bytes(8, "big")
+            spi = 0x8000_0000 + number
+            if self._dice.random() < 0.5:
+                sa = SaParams(spi, Suite.AES128GCM16, key_of(Suite.AES128GCM16), side.ours, peer)
+                side.pump.install_inbound(sa)
+                side.pump.install_outbound(sa)
+                side.pump.set_flow(peer, spi, ("192.0.2.1", 4500))
+            else:
+                side.pump.clear_flow(peer)
+                side.pump.remove_outbound(spi)
+                side.pump.remove_inbound(spi)
+
+    def _look(self, side: Side, other: Side) -> None:
+        """What the control plane does all the time: events and counters."""
+        side.pump.drain()
+        side.pump.counters()
+        other.pump.inbound_counters(self._sending[side].spi)
+
+    def _replace(self, side: Side, other: Side) -> None:
+        """The same SPI with another key, while packets are under way: some fail their ICV."""
+        old = self._sending[side]
+        key = key_of(old.suite, self._dice.randrange(256))
+        sa = SaParams(old.spi, old.suite, key, old.local_id, old.peer_id)
+        self._install(side, other, sa)
+        self._sending[side] = sa
+
+    def _lose_flow(self, side: Side, other: Side) -> None:
+        side.pump.clear_flow(other.ours)
+        side.pump.drain()
+        sa = self._sending[side]
+        side.pump.set_flow(other.ours, sa.spi, other.udp.getsockname())
+
+    def _lose_inbound(self, side: Side, other: Side) -> None:
+        other.pump.remove_inbound(self._sending[side].spi)
+        self._rekey(side, other)
+
+    def _wrong_flow(self, side: Side, other: Side) -> None:
+        """A flow that names an SA which is not there."""
+        side.pump.set_flow(other.ours, 0x7777_7777, other.udp.getsockname())
+        side.pump.drain()
+        self._lose_flow(side, other)
+
+    # --- What became of it ------------------------------------------------------------------
+
+    def _count(self) -> Counter[str]:
+        drops: Counter[str] = Counter()
+        for side in self._sides:
+            for name, count in side.pump.counters().items():
+                # An acquire event without room is a packet that was counted as NO_FLOW before.
+                if name.startswith("drop_") and name != "drop_queue_full":
+                    drops[name.removeprefix("drop_")] += count
+            drops["kernel"] += side.kernel_drops()
+        self._dropped = drops.total()
+        return +drops
+
+    def _settle(self) -> Result:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            result = Result(
+                sent=sum(side.sent for side in self._sides),
+                drops=self._count(),
+                received=sum(side.received for side in self._sides),
+                wrong=[text for side in self._sides for text in side.wrong],
+                changes=self._changes,
+            )
+            if result.lost == 0 or time.monotonic() > deadline:
+                return result
+            select.select([], [], [], 0.01)
+
+
+def main() -> int:
+    """Exit code 0 when nothing was lost, doubled, overtaken or changed."""
+    parser = argparse.ArgumentParser(prog="tests.stress.traffic", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rough", action="store_true")
+    options = parser.parse_args()
+    pump = native_module("_pump").NativePump
+    result = Stress(pump, rough=options.rough, seed=options.seed).run(options.seconds)
+    print(f"seed {options.seed}: {result}", file=sys.stderr)
+    return int(bool(result.lost or result.wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
