@@ -98,30 +98,31 @@ def make_child(
     chosen: Proposal,
     *,
     spi_in: int,
-    spi_out: int,
+    mode: str,
     nonces: Nonces,
     shared: bytes,
+    more: bytes,
     initiator: bool,
     now: float,
 ) -> Child:
     """Derives the keys of a CHILD_SA from the chosen proposal.
 
     ``initiator`` is whether we began the exchange that makes it; ``shared`` is the secret of
-    its own key exchange, or empty.
+    its own key exchange, ``more`` those of additional ones, or empty.
     """
     encryption, esn = chosen.of(TransformType.ENCR), chosen.of(TransformType.ESN)
     assert encryption is not None
     suite = name_of(encryption)
-    material = child_keys(keys, suite, nonces, shared)
+    material = child_keys(keys, suite, nonces, shared, more)
     sa = ChildSa(
         peer=policy.name,
         spi_in=spi_in,
-        spi_out=spi_out,
+        spi_out=int.from_bytes(chosen.spi, "big"),
         suite=suite,
         key_in=material.responder if initiator else material.initiator,
         key_out=material.initiator if initiator else material.responder,
         esn=esn == ESN[True],
-        mode="tunnel",
+        mode=mode,
         local_id=policy.local_id,
         peer_id=policy.peer_id,
     )

@@ -17,52 +17,66 @@ the creator of the other one deletes the old (§2.8.1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from keys.ike.child import Child, ChildState, esp_spi, make_child, wanted
+from keys.ike import followup
+from keys.ike.additional import Rounds, accepted
+from keys.ike.agreement import Agreed, agree, check, install, mode_notifies
+from keys.ike.child import Child, ChildState, esp_spi, wanted
 from keys.ike.errors import InvalidSyntaxError, RefusedError
 from keys.ike.groups import NAMES, PrivateKey, generate
 from keys.ike.header import Exchange
-from keys.ike.ike_auth import accept_child, check_child_answer
 from keys.ike.informational import Answer, close, delete_child
 from keys.ike.keymat import Nonces
 from keys.ike.notify import Notify, NotifyType
 from keys.ike.payloads import Contents, KeyExchange
 from keys.ike.proposals import (
     GROUP,
+    NO_ADDITIONAL,
     PROTOCOL_ESP,
     Proposal,
     TransformType,
+    additional_methods,
     choose,
     name_of,
     offer,
+    offers,
 )
-from keys.ike.sa import IkeSa
+from keys.ike.sa import IkeSa, Series
 from keys.ike.selectors import host
-from keys.ike.types import IkeFailed, InstallInbound
+from keys.ike.types import IkeFailed
 
 NONCE_OCTETS = 32
 
 
 class CreateChild:
-    """Our CREATE_CHILD_SA: a new child, or one that replaces ``old``."""
+    """Our CREATE_CHILD_SA: a new child, or one that replaces ``old``; and the IKE_FOLLOWUP_KE
+    exchanges that belong to it."""
 
-    exchange = Exchange.CREATE_CHILD_SA
     about_child = True
 
     def __init__(self, old: Child | None = None, group: str | None = None) -> None:
         self.old = old
+        self.exchange = Exchange.CREATE_CHILD_SA
         self._group = group
         self._retried = group is not None
         self._offered: tuple[Proposal, ...] = ()
         self._spi_in = 0
         self._nonce = b""
         self._key: PrivateKey | None = None
+        self._agreed: Agreed | None = None
+        self._nonces = Nonces(b"", b"")
+        self._shared = b""
+        self._rounds = Rounds()
+        self._link: Notify | None = None
         if old is not None:
             old.rekeying = True
 
     def request(self, sa: IkeSa, now: float) -> Contents | None:
         """The child we want; nothing if the old one has been replaced or closed by now."""
+        if self._link is not None:
+            return followup.ask(sa, self._rounds, self._link)
         if not sa.is_established or sa.policy is None or not self._is_needed(sa):
             if self.old is not None:
                 self.old.rekeying = False
@@ -75,7 +89,7 @@ class CreateChild:
             spi = esp_spi(self.old.sa.spi_in)
             rekey = [Notify(NotifyType.REKEY_SA, protocol=PROTOCOL_ESP, spi=spi)]
         return Contents(
-            notifies=rekey,
+            notifies=rekey + mode_notifies(sa.policy.mode),
             sa=self._offered,
             nonce=self._nonce,
             ke=KeyExchange(self._key.group, self._key.public) if self._key else None,
@@ -83,9 +97,15 @@ class CreateChild:
             tsr=host(sa.policy.peer_id),
         )
 
+    def follows_up_on(self, old: Child) -> bool:
+        """Whether the exchange under way is a later one of a series that replaces ``old``."""
+        return self.old is old and self._link is not None
+
     def _is_needed(self, sa: IkeSa) -> bool:
         if self.old is None:
             return sa.active_child() is None
+        if sa.series is not None and sa.series.old is self.old:
+            return False  # the peer is about to replace it
         return self.old.sa.spi_in in sa.children and self.old.state is ChildState.ACTIVE
 
     def _offer(self, sa: IkeSa) -> None:
@@ -99,58 +119,81 @@ class CreateChild:
         group = self._group or sa.group
         self._key = generate(GROUP[group].id, sa.ctx.random)
         groups = (group, *(name for name in settings.groups if name != group))
-        self._offered = (
-            offer(PROTOCOL_ESP, spi, wanted(sa.policy, groups)),
-            offer(PROTOCOL_ESP, spi, plain, number=2),
-        )
+        fresh = offers(PROTOCOL_ESP, spi, wanted(sa.policy, groups), followup.wanted(sa))
+        self._offered = (*fresh, offer(PROTOCOL_ESP, spi, plain, number=len(fresh) + 1))
 
     def tries(self, sa: IkeSa) -> int:
         """As everywhere."""
         return sa.ctx.settings.retransmit_tries
 
     def answered(self, sa: IkeSa, answer: Contents, now: float) -> None:
-        """The new child stands, or the old one goes on."""
-        if self.old is not None:
-            self.old.rekeying = False
+        """The new child stands, or the old one goes on, or the next key exchange follows."""
         error = answer.error()
         if error is not None:
-            sa.ctx.free_spi(self._spi_in)
+            self._end(sa)
             self._failed(sa, error, now)
             return
         try:
-            child = self._make(sa, answer, now)
+            self._read(sa, answer)
         except (RefusedError, InvalidSyntaxError) as wrong:
-            sa.ctx.free_spi(self._spi_in)
+            self._end(sa)
             close(sa, str(wrong), now)
             return
-        if self.old is None:
-            sa.send_on(child)
+        if self._link is None:
+            self._complete(sa, now)
+        elif followup.loses(self._nonces, self._rival(sa)):
+            self._end(sa)
+            if self.old is not None and self.old.theirs is not None:
+                settle(sa, self.old, now)
         else:
-            self.old.mine = child
-            settle(sa, self.old, now)
+            sa.queue.appendleft(self)
 
-    def _make(self, sa: IkeSa, answer: Contents, now: float) -> Child:
-        assert sa.policy is not None and sa.keys is not None
-        chosen = check_child_answer(sa, answer, self._offered)
-        if answer.nonce is None:
-            raise InvalidSyntaxError(f"{sa.peer} answered CREATE_CHILD_SA without a nonce")
-        child = make_child(
-            sa.ctx,
-            sa.keys,
-            sa.policy,
-            chosen,
-            spi_in=self._spi_in,
-            spi_out=int.from_bytes(chosen.spi, "big"),
-            nonces=Nonces(self._nonce, answer.nonce),
-            shared=self._shared(sa, chosen, answer),
+    def _end(self, sa: IkeSa) -> None:
+        sa.ctx.free_spi(self._spi_in)
+        if self.old is not None:
+            self.old.rekeying = False
+
+    def _read(self, sa: IkeSa, answer: Contents) -> None:
+        if self._link is not None:
+            self._rounds.take(answer.ke)
+        else:
+            self._agreed = check(sa, answer, self._offered, self._spi_in)
+            if answer.nonce is None:
+                raise InvalidSyntaxError(f"{sa.peer} answered CREATE_CHILD_SA without a nonce")
+            self._nonces = Nonces(self._nonce, answer.nonce)
+            self._shared = self._secret(sa, self._agreed.chosen, answer)
+            self._rounds = Rounds(additional_methods(self._agreed.chosen))
+        self._link = followup.link_of(sa, answer, self._rounds)
+        self.exchange = Exchange.IKE_FOLLOWUP_KE
+
+    def _rival(self, sa: IkeSa) -> Nonces | None:
+        """The nonces of the peer's own rekey of the same child."""
+        if self.old is None:
+            return None
+        if self.old.theirs is not None:
+            return self.old.theirs.nonces
+        return sa.series.nonces if sa.series and sa.series.old is self.old else None
+
+    def _complete(self, sa: IkeSa, now: float) -> None:
+        assert self._agreed is not None
+        child = install(
+            sa,
+            self._agreed,
+            self._nonces,
             initiator=True,
             now=now,
+            shared=self._shared,
+            more=self._rounds.more,
         )
-        sa.add_child(child)
-        sa.ctx.emit(InstallInbound(child.sa))
-        return child
+        sa.lost_series = 0
+        if self.old is None:
+            sa.send_on(child)
+            return
+        self.old.rekeying = False
+        self.old.mine = child
+        settle(sa, self.old, now)
 
-    def _shared(self, sa: IkeSa, chosen: Proposal, answer: Contents) -> bytes:
+    def _secret(self, sa: IkeSa, chosen: Proposal, answer: Contents) -> bytes:
         method = chosen.of(TransformType.KE)
         if method is None:
             return b""
@@ -174,6 +217,9 @@ class CreateChild:
             # The peer has lost it: replace it rather than rekey it (RFC 7296 §2.25).
             sa.remove_child(old)
             sa.enqueue(CreateChild(), now)
+            return
+        if error.kind == NotifyType.STATE_NOT_FOUND and followup.lost(sa):
+            close(sa, f"{sa.peer} forgets every rekey before it is done", now)
             return
         if old is None:
             reason = f"{sa.peer} refused a new child with {error.name}"
@@ -210,28 +256,26 @@ def respond(sa: IkeSa, request: Contents, now: float) -> Answer:
     groups, key = _answer_key_exchange(sa, request.sa, request.ke)
     nonces = Nonces(request.nonce, sa.ctx.random(NONCE_OCTETS))
     shared = key.shared(request.ke.data) if key and request.ke else b""
-    child, chosen = accept_child(
-        sa,
-        request.sa,
-        request.tsi,
-        request.tsr,
-        nonces,
-        now=now,
-        groups=groups,
-        shared=shared,
-    )
+    additional = replace(accepted(sa.ctx.settings), required=False) if groups else NO_ADDITIONAL
+    agreed = agree(sa, request, groups, additional)
     assert sa.policy is not None
-    answer = Contents(
-        sa=(chosen,),
-        nonce=nonces.r,
-        ke=KeyExchange(key.group, key.public) if key else None,
-        tsi=host(sa.policy.peer_id),
-        tsr=host(sa.policy.local_id),
+    answer = Contents(nonce=nonces.r, ke=KeyExchange(key.group, key.public) if key else None)
+    agreed.tell(answer, sa.policy)
+
+    def finish(more: bytes, at: float) -> Callable[[], None]:
+        child = install(sa, agreed, nonces, initiator=False, now=at, shared=shared, more=more)
+        if old is None or old.sa.spi_in not in sa.children:
+            return lambda: sa.send_on(child)
+        old.theirs = child
+        return lambda: settle(sa, old, at)
+
+    rounds = Rounds(additional_methods(agreed.chosen))
+    if not rounds:
+        return Answer(answer, finish(b"", now))
+    series = Series(
+        b"", rounds, nonces, old, None, now, finish, lambda _: sa.ctx.free_spi(agreed.spi_in)
     )
-    if old is None:
-        return Answer(answer, lambda: sa.send_on(child))
-    old.theirs = child
-    return Answer(answer, lambda: settle(sa, old, now))
+    return followup.begin(sa, series, answer, now)
 
 
 def _old_child(sa: IkeSa, request: Contents) -> Child | None:
@@ -246,7 +290,8 @@ def _old_child(sa: IkeSa, request: Contents) -> Child | None:
     if old is None or notify.protocol != PROTOCOL_ESP:
         sentence = f"{sa.peer} wants to rekey a child that we do not have"
         raise RefusedError(NotifyType.CHILD_SA_NOT_FOUND, sentence, esp_spi=notify.spi)
-    if old.state is ChildState.DELETING or old.theirs is not None:
+    following = isinstance(sa.task, CreateChild) and sa.task.follows_up_on(old)
+    if old.state is ChildState.DELETING or old.theirs is not None or following:
         sentence = f"{sa.peer} wants to rekey a child that is being closed or replaced"
         raise RefusedError(NotifyType.TEMPORARY_FAILURE, sentence)
     return old
@@ -260,7 +305,9 @@ def _answer_key_exchange(
     guess = NAMES.get(ke.group) if ke else None
     guessed = (guess,) if guess in sa.ctx.settings.groups and guess else ()
     for groups in (guessed, sa.ctx.settings.groups):
-        chosen = choose(offered, PROTOCOL_ESP, 4, wanted(sa.policy, groups)) if groups else None
+        table, additional = wanted(sa.policy, groups), accepted(sa.ctx.settings)
+        additional = replace(additional, required=False)
+        chosen = choose(offered, PROTOCOL_ESP, 4, table, additional) if groups else None
         method = chosen.of(TransformType.KE) if chosen else None
         if method is None:
             continue

@@ -7,7 +7,14 @@ Fragments (RFC 7383) are verified one by one and joined; only the whole message 
 
 from __future__ import annotations
 
-from keys.ike import create_child, ike_auth, informational, intermediate, rekey_ike
+from keys.ike import (
+    create_child,
+    followup,
+    ike_auth,
+    informational,
+    intermediate,
+    rekey_ike,
+)
 from keys.ike.cipher import IntegrityError, place_of
 from keys.ike.errors import IkeError, InvalidSyntaxError, RefusedError, UnsupportedCriticalError
 from keys.ike.fragments import Assembly, Joined
@@ -132,6 +139,7 @@ def _may_ask(sa: IkeSa, header: Header) -> bool:
         return header.exchange == _BEFORE_PROOF[0 if sa.rounds else 1]
     return sa.state in _OPEN_FOR_REQUESTS and header.exchange in (
         Exchange.CREATE_CHILD_SA,
+        Exchange.IKE_FOLLOWUP_KE,
         Exchange.INFORMATIONAL,
     )
 
@@ -143,6 +151,8 @@ def _respond(sa: IkeSa, exchange: Exchange, request: Contents, now: float) -> An
         return ike_auth.respond(sa, request)
     if exchange is Exchange.INFORMATIONAL:
         return informational.respond(sa, request, now)
+    if exchange is Exchange.IKE_FOLLOWUP_KE:
+        return followup.respond(sa, request, now)
     about_ike = bool(request.sa) and all(p.protocol == PROTOCOL_IKE for p in request.sa or ())
     rekeying = isinstance(sa.task, rekey_ike.RekeyIke)
     if not sa.is_established or (rekeying and not about_ike):

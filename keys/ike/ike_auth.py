@@ -19,19 +19,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from keys.ike import convergence, proof
-from keys.ike.child import Child, esp_spi, make_child, valid_esp, wanted
+from keys.ike.agreement import agree, check, install, mode_notifies
+from keys.ike.child import Child, esp_spi, wanted
 from keys.ike.errors import InvalidSyntaxError, RefusedError
 from keys.ike.header import Exchange
 from keys.ike.informational import Answer, authentication_failed, close
-from keys.ike.keymat import Nonces
 from keys.ike.notify import CHILD_ERRORS, Notify, NotifyType
 from keys.ike.payloads import Contents, Identity
 from keys.ike.proof import ProofError
-from keys.ike.proposals import PROTOCOL_ESP, Proposal, answers, choose, describe, offer
+from keys.ike.proposals import PROTOCOL_ESP, Proposal, describe, offer
 from keys.ike.sa import IkeSa, Init, Pending, SaState
-from keys.ike.selectors import Selector, claimed_host, hold, host
-from keys.ike.selectors import describe as describe_selectors
-from keys.ike.types import AskPeer, IkeFailed, InstallInbound, PeerPolicy, PeerUp
+from keys.ike.selectors import claimed_host, host
+from keys.ike.types import AskPeer, IkeFailed, PeerPolicy, PeerUp
 
 # --- Initiator --------------------------------------------------------------------------------
 
@@ -59,6 +58,7 @@ class Authenticate:
         self._offered = (offer(PROTOCOL_ESP, esp_spi(self._spi_in), wanted(sa.policy)),)
         first = not sa.ctx.standing(sa.name)
         asks.notifies += [Notify(NotifyType.INITIAL_CONTACT)] if first else []
+        asks.notifies += mode_notifies(sa.policy.mode)
         asks.sa = self._offered
         asks.tsi, asks.tsr = host(sa.policy.local_id), host(sa.policy.peer_id)
         return asks
@@ -97,25 +97,10 @@ class Authenticate:
         return proof.verify(sa, answer.idr, answer)
 
     def _take_child(self, sa: IkeSa, answer: Contents, error: Notify | None, now: float) -> Child:
-        assert sa.policy is not None and sa.keys is not None
         if error is not None:
             raise RefusedError(error.kind, _why_no_child(sa, error, self._offered))
-        chosen = check_child_answer(sa, answer, self._offered)
-        child = make_child(
-            sa.ctx,
-            sa.keys,
-            sa.policy,
-            chosen,
-            spi_in=self._spi_in,
-            spi_out=int.from_bytes(chosen.spi, "big"),
-            nonces=sa.nonces,
-            shared=b"",
-            initiator=True,
-            now=now,
-        )
-        sa.add_child(child)
-        sa.ctx.emit(InstallInbound(child.sa))
-        return child
+        agreed = check(sa, answer, self._offered, self._spi_in)
+        return install(sa, agreed, sa.nonces, initiator=True, now=now)
 
     def _give_up(self, sa: IkeSa, reason: str, now: float) -> None:
         sa.ctx.free_spi(self._spi_in)
@@ -128,32 +113,6 @@ class Authenticate:
         )
         sa.ctx.send(data, sa.remote)
         self._give_up(sa, reason, now)
-
-
-def check_child_answer(sa: IkeSa, answer: Contents, offered: tuple[Proposal, ...]) -> Proposal:
-    """The proposal that the peer chose for a child, once it and the selectors are as they must be.
-
-    Raises:
-        RefusedError: the peer chose what we did not offer, or selectors other than ours.
-    """
-    assert sa.policy is not None
-    if not (answer.sa and answer.tsi and answer.tsr):
-        raise RefusedError(
-            NotifyType.INVALID_SYNTAX, f"{sa.peer} answered without SA, TSi or TSr for the child"
-        )
-    chosen = answer.sa[0]
-    if len(answer.sa) != 1 or not valid_esp(chosen) or not answers(chosen, offered):
-        sentence = f"{sa.peer} chose {describe(answer.sa)}; we offered {describe(offered)}"
-        raise RefusedError(NotifyType.NO_PROPOSAL_CHOSEN, sentence)
-    # We offer exactly one host id on each side, so that no true subset is of use to us.
-    if answer.tsi != host(sa.policy.local_id) or answer.tsr != host(sa.policy.peer_id):
-        sentence = (
-            f"{sa.peer} wants the selectors {describe_selectors(answer.tsi)} to "
-            f"{describe_selectors(answer.tsr)}; we offered {sa.policy.local_id} to "
-            f"{sa.policy.peer_id}"
-        )
-        raise RefusedError(NotifyType.TS_UNACCEPTABLE, sentence)
-    return chosen
 
 
 def _why_refused(sa: IkeSa, error: Notify) -> str:
@@ -194,7 +153,7 @@ def respond(sa: IkeSa, request: Contents) -> Answer | None:
     assert sa.name is not None
     sa.state = SaState.ASKING
     contact = request.notify(NotifyType.INITIAL_CONTACT) is not None
-    sa.pending = Pending(request.sa, request.tsi, request.tsr, contact)
+    sa.pending = Pending(request, contact)
     sa.ticket = sa.ctx.ticket()
     sa.ctx.asks[sa.ticket] = sa
     sa.ctx.emit(AskPeer(sa.ticket, sa.name, claimed_host(request.tsi), sa.remote))
@@ -224,64 +183,14 @@ def authorise(sa: IkeSa, policy: PeerPolicy, now: float) -> None:
         convergence.forget_older(sa, now)
     child = None
     try:
-        child, chosen = accept_child(
-            sa, pending.offered, pending.tsi, pending.tsr, sa.nonces, now=now
-        )
-        answer.sa = (chosen,)
-        answer.tsi, answer.tsr = host(sa.policy.peer_id), host(sa.policy.local_id)
+        agreed = agree(sa, pending.request)
+        child = install(sa, agreed, sa.nonces, initiator=False, now=now)
+        agreed.tell(answer, sa.policy)
     except RefusedError as refused:
         sa.ctx.log("warning", f"no child for {sa.name}: {refused.sentence}")
         answer.notifies.append(refused.notify())
     sa.reply(Exchange.IKE_AUTH, answer)
     _announce(sa, child, now)
-
-
-def accept_child(
-    sa: IkeSa,
-    offered: tuple[Proposal, ...],
-    tsi: tuple[Selector, ...],
-    tsr: tuple[Selector, ...],
-    nonces: Nonces,
-    *,
-    now: float,
-    groups: tuple[str, ...] = (),
-    shared: bytes = b"",
-) -> tuple[Child, Proposal]:
-    """Chooses, narrows and installs a child that the peer asks for; ready to receive (§2.8).
-
-    Raises:
-        RefusedError: nothing acceptable is offered, or the selectors do not hold both host ids.
-    """
-    policy, keys = sa.policy, sa.keys
-    assert policy is not None and keys is not None
-    table = wanted(policy, groups)
-    chosen = choose(offered, PROTOCOL_ESP, 4, table)
-    if chosen is None or not valid_esp(chosen):
-        ours = describe([offer(PROTOCOL_ESP, b"", table)])
-        sentence = f"{sa.peer} offers {describe(offered)}; we accept {ours}"
-        raise RefusedError(NotifyType.NO_PROPOSAL_CHOSEN, sentence)
-    if not hold(tsi, policy.peer_id) or not hold(tsr, policy.local_id):
-        sentence = (
-            f"{sa.peer} wants {describe_selectors(tsi)} to {describe_selectors(tsr)}; "
-            f"it may have {policy.peer_id} to {policy.local_id}"
-        )
-        raise RefusedError(NotifyType.TS_UNACCEPTABLE, sentence)
-    spi_in = sa.ctx.new_child_spi()
-    child = make_child(
-        sa.ctx,
-        keys,
-        policy,
-        chosen,
-        spi_in=spi_in,
-        spi_out=int.from_bytes(chosen.spi, "big"),
-        nonces=nonces,
-        shared=shared,
-        initiator=False,
-        now=now,
-    )
-    sa.add_child(child)
-    sa.ctx.emit(InstallInbound(child.sa))
-    return child, replace(chosen, spi=esp_spi(spi_in))
 
 
 def refuse(sa: IkeSa, reason: str, now: float) -> None:

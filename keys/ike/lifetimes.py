@@ -24,6 +24,8 @@ def timers(sa: IkeSa) -> Iterator[float]:
     for pieces in (sa.asked, sa.told):
         if pieces.until is not None:
             yield pieces.until
+    if sa.series is not None:
+        yield sa.series.until
     if not sa.is_established:
         return
     if sa.rekey_at is not None:
@@ -50,6 +52,8 @@ def advance(sa: IkeSa, now: float) -> None:
     _retransmit(sa, now)
     sa.asked.forget(now)
     sa.told.forget(now)
+    if sa.series is not None and now >= sa.series.until:
+        sa.cancel_series(now)
     if sa.expires_at is not None and now >= sa.expires_at:
         _expire(sa, now)
     if not sa.is_established:

@@ -13,6 +13,7 @@ drops its keys at once.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
@@ -26,8 +27,6 @@ from keys.ike.header import HEADER_OCTETS, NO_SPI, Exchange, Header
 from keys.ike.intauth import IntAuth
 from keys.ike.keymat import IkeKeys, Nonces
 from keys.ike.payloads import Contents, Payload, encode_chain
-from keys.ike.proposals import Proposal
-from keys.ike.selectors import Selector
 from keys.ike.signature import HashId
 from keys.ike.types import (
     Endpoint,
@@ -88,10 +87,22 @@ class Init:
 class Pending:
     """What a verified IKE_AUTH request wants, while the owner is asked."""
 
-    offered: tuple[Proposal, ...]
-    tsi: tuple[Selector, ...]
-    tsr: tuple[Selector, ...]
+    request: Contents
     initial_contact: bool
+
+
+@dataclass(slots=True, eq=False)
+class Series:
+    """A rekey of the peer that waits for its next IKE_FOLLOWUP_KE (RFC 9370 §2.2.4)."""
+
+    link: bytes
+    rounds: Rounds
+    nonces: Nonces
+    old: Child | None  # the child to be replaced
+    new: IkeSa | None  # the IKE SA that is being made
+    until: float
+    finish: Callable[[bytes, float], Callable[[], None]]  # from the secrets to what follows
+    cancel: Callable[[float], None]
 
 
 class IkeSa:
@@ -125,6 +136,8 @@ class IkeSa:
         self.asked = fragments.Assembly(ctx.settings)  # the peer's request, in pieces
         self.told = fragments.Assembly(ctx.settings)  # the peer's answer, in pieces
         self.pending: Pending | None = None
+        self.series: Series | None = None
+        self.lost_series = 0  # STATE_NOT_FOUND, one after the other
         self.children: dict[int, Child] = {}
         self.sending: Child | None = None
         self.request_digest: bytes | None = None
@@ -313,9 +326,16 @@ class IkeSa:
         while self.queue:
             new.enqueue(self.queue.popleft(), now)
 
+    def cancel_series(self, now: float) -> None:
+        """The peer's rekey comes to nothing."""
+        series, self.series = self.series, None
+        if series is not None:
+            series.cancel(now)
+
     def retire(self, now: float) -> None:
         """Waits for its creator's Delete, and is forgotten if that never comes."""
         self.state = SaState.REKEYED
+        self.cancel_series(now)
         self.rekey_at = None
         self.expires_at = now + self.ctx.settings.half_open_timeout
 
@@ -329,6 +349,7 @@ class IkeSa:
         if self.theirs is not None and self.children:
             self.bequeath(self.theirs, now)  # closed by the peer in the midst of crossing rekeys
         self.state = SaState.CLOSED
+        self.cancel_series(now)
         if self.reserved is not None:
             self.reserved.drop(reason, now)
         self._hand_over()
