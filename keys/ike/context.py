@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from keys.ike import groups
@@ -12,7 +12,7 @@ from keys.ike.cookie import CookieJar
 from keys.ike.groups import Encapsulate
 from keys.ike.payloads import Identity
 from keys.ike.settings import IkeSettings
-from keys.ike.types import Command, Endpoint, IkeLog, SendIke
+from keys.ike.types import Command, Endpoint, IkeLog, Ppk, SendIke
 from keys.ike.window import Datagrams, Echoes
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Context:
         settings: IkeSettings,
         certification: Certification | None = None,
         encapsulate: Encapsulate = groups.encapsulate,
+        ppks: Mapping[str, Ppk] | None = None,
     ) -> None:
         self.local_name = local_name.lower()
         self.identity = Identity.fqdn(self.local_name)
@@ -60,6 +61,7 @@ class Context:
         self.unix = 0
         self.random = random
         self.encapsulate = encapsulate
+        self.ppks = {name.lower(): ppk for name, ppk in (ppks or {}).items()}
         self.settings = settings
         self.locals: tuple[Endpoint, ...] = ()
         self.counters: Counter[str] = Counter()

@@ -7,7 +7,7 @@ the messages say is in the files of the exchanges.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from keys.ike import create_child, dispatch, groups, ike_auth, lifetimes, proof, sa_init
 from keys.ike.certificates import Certification
@@ -26,6 +26,7 @@ from keys.ike.types import (
     Endpoint,
     IkeFailed,
     PeerPolicy,
+    Ppk,
     SaView,
 )
 
@@ -39,10 +40,10 @@ class IkeEndpoint:
     """A pure IKEv2 endpoint, initiator and responder; every method returns commands.
 
     ``local_name`` is our ID_FQDN. ``secret_for(name)`` gives the pre-shared key for a peer, or
-    None if we know no such peer. ``certification`` says which peers prove themselves with a
-    certificate instead. ``random(n)`` gives n unpredictable octets, ``encapsulate`` seals a
-    secret to an ML-KEM key. ``now`` is monotonic seconds
-    everywhere. Peer names are compared in lower case.
+    None if we know no such peer; ``certification`` says which peers prove themselves with a
+    certificate instead; ``ppks`` are post-quantum keys that are mixed in, by peer. ``random(n)``
+    gives n unpredictable octets, and ``encapsulate`` seals a secret to an ML-KEM key. ``now`` is
+    monotonic seconds everywhere. Peer names are compared in lower case.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class IkeEndpoint:
         settings: IkeSettings | None = None,
         certification: Certification | None = None,
         encapsulate: Encapsulate = groups.encapsulate,
+        ppks: Mapping[str, Ppk] | None = None,
     ) -> None:
         self._ctx = Context(
             local_name,
@@ -62,6 +64,7 @@ class IkeEndpoint:
             settings or IkeSettings(),
             certification,
             encapsulate,
+            ppks,
         )
 
     # --- what the owner wants ---
@@ -348,4 +351,8 @@ def _view(sa: IkeSa) -> SaView:
         rtt=sa.rtt,
         behind_nat=sa.behind_nat,
         peer_behind_nat=sa.peer_behind_nat,
+        ppk=sa.ppk,
+        fragmentation=sa.fragmentation,
+        rekey_at=sa.rekey_at,
+        expires_at=sa.expires_at,
     )

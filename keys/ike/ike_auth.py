@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from keys.ike import convergence, proof
+from keys.ike import convergence, ppk, proof
 from keys.ike.agreement import agree, check, install, mode_notifies
 from keys.ike.child import Child, esp_spi, wanted
 from keys.ike.errors import InvalidSyntaxError, RefusedError
@@ -50,7 +50,7 @@ class Authenticate:
         assert sa.name is not None and sa.policy is not None
         asks = Contents(idi=sa.ctx.identity, idr=Identity.fqdn(sa.name))
         try:
-            proof.prove(sa, asks)
+            ppk.prove(sa, asks)
         except ProofError as error:
             sa.drop(str(error), now)
             return None
@@ -94,7 +94,7 @@ class Authenticate:
             raise InvalidSyntaxError("an IKE_AUTH answer without IDr or AUTH")
         if answer.idr.name != sa.name:
             return f"we wanted {sa.name}, but {answer.idr.describe()} answered there"
-        return proof.verify(sa, answer.idr, answer)
+        return ppk.verify_responder(sa, answer.idr, answer)
 
     def _take_child(self, sa: IkeSa, answer: Contents, error: Notify | None, now: float) -> Child:
         if error is not None:
@@ -164,14 +164,14 @@ def _check_initiator(sa: IkeSa, idi: Identity, request: Contents) -> str | None:
     idr = request.idr
     if idr is not None and idr.name != sa.ctx.local_name:
         return f"{idi.describe()} wants {idr.describe()}; we are {sa.ctx.local_name}"
-    return proof.verify(sa, idi, request)
+    return ppk.verify_initiator(sa, idi, request)
 
 
 def authorise(sa: IkeSa, policy: PeerPolicy, now: float) -> None:
     """The owner agrees: answers with our proof and the child, narrowed to the policy."""
     pending = sa.pending
     assert pending is not None and sa.name is not None
-    answer = Contents(idr=sa.ctx.identity)
+    answer = Contents(idr=sa.ctx.identity, notifies=ppk.told(sa))
     try:
         proof.prove(sa, answer)
     except ProofError as error:

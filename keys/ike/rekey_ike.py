@@ -251,7 +251,7 @@ def _equip(
     new.authentication, new.peer_certificates = old.authentication, old.peer_certificates
     new.rtt, new.last_heard = old.rtt, now
     new.behind_nat, new.peer_behind_nat = old.behind_nat, old.peer_behind_nat
-    new.redundant = old.redundant
+    new.redundant, new.ppk = old.redundant, old.ppk
     new.fragmentation = old.fragmentation
     new.state = SaState.ESTABLISHED
     new.established_at = now

@@ -79,6 +79,8 @@ class Init:
 
     request: bytes = b""
     response: bytes = b""
+    use_ppk: bool = False  # both sides said so
+    without_ppk: IkeKeys | None = field(default=None, repr=False)
     intermediate: IntAuth = field(default_factory=IntAuth)
     hashes: frozenset[HashId] = frozenset()  # that the peer takes in signatures (RFC 7427 §4)
 
@@ -126,6 +128,7 @@ class IkeSa:
         self.keys: IkeKeys | None = None
         self.nonces = Nonces(b"", b"")
         self.group = ""
+        self.ppk = False
         self.additional: tuple[str, ...] = ()  # additional key exchanges, by name
         self.rounds = Rounds()  # those of them that are still to be done before IKE_AUTH
         self.authentication = ""

@@ -16,7 +16,7 @@ where it claims, as soon as there are more than a few of them.
 
 from __future__ import annotations
 
-from keys.ike import natd, proof
+from keys.ike import natd, ppk, proof
 from keys.ike.additional import Rounds, accepted, names
 from keys.ike.context import Context
 from keys.ike.errors import IkeError, InvalidSyntaxError, RefusedError
@@ -94,6 +94,7 @@ class Init:
                 FRAGMENTATION,
                 *([INTERMEDIATE] if self._ctx.settings.additional else []),
                 *proof.offered_hashes(self._ctx, sa.name),
+                *ppk.offered(self._ctx, sa.name),
             ],
         )
         header = sa.header(Exchange.IKE_SA_INIT, 0, response=False)
@@ -158,15 +159,21 @@ class Init:
             why = "it does not speak IKEv2"
         else:
             why = "it did not say more"
-        self.refusal = f"{sa.peer} refused IKE_SA_INIT with {error.name}: {why}"
-        patience = now + self._ctx.settings.refusal_patience
-        if error.kind == NotifyType.INVALID_MAJOR_VERSION:
-            patience = now
+        told = f"{sa.peer} refused IKE_SA_INIT with {error.name}: {why}"
+        self._believe_later(sa, told, now, at_once=error.kind == NotifyType.INVALID_MAJOR_VERSION)
+
+    def _believe_later(self, sa: IkeSa, refusal: str, now: float, *, at_once: bool = False) -> None:
+        self.refusal = refusal
+        patience = now if at_once else now + self._ctx.settings.refusal_patience
         sa.expires_at = min(patience, sa.expires_at or patience)
 
     def _accept(self, sa: IkeSa, header: Header, answer: Contents, data: bytes, now: float) -> None:
         if header.spi_r == NO_SPI or not (answer.sa and answer.ke and answer.nonce):
             raise InvalidSyntaxError("an IKE_SA_INIT answer without SPI, SA, KE or nonce")
+        missing = ppk.missing(sa, answer)
+        if missing is not None:
+            self._believe_later(sa, missing, now)
+            return
         chosen = answer.sa[0]
         if len(answer.sa) != 1 or not answers(chosen, self._offered) or chosen.spi:
             raise InvalidSyntaxError("the peer chose what we did not offer")
@@ -182,6 +189,7 @@ class Init:
         _settle(sa, chosen, Nonces(self._nonce, answer.nonce), shared)
         _learn_nat(sa, answer, sa.remote)
         sa.fragmentation = _joins_fragments(answer)
+        ppk.learn(sa, answer, ppk.offered(self._ctx, sa.name))
         proof.learn_hashes(sa, answer)
         sa.heard(now)
         sa.state = SaState.AUTHENTICATING
@@ -283,6 +291,7 @@ def _answer(
     sa.request_digest = digest(data)
     ctx.remember_request(sa.request_digest, sa)
     nonces = Nonces(contents.nonce, ctx.random(NONCE_OCTETS))
+    use_ppk = ppk.accepted(ctx, contents)
     answer = Contents(
         sa=(chosen,),
         ke=KeyExchange(key.group, key.public),
@@ -292,6 +301,7 @@ def _answer(
             *([FRAGMENTATION] if _joins_fragments(contents) else []),
             *([INTERMEDIATE] if additional.methods else []),
             *proof.offered_hashes(ctx, None),
+            *use_ppk,
         ],
         certreq=ctx.certification.authorities() if ctx.certification else None,
     )
@@ -302,6 +312,7 @@ def _answer(
     _settle(sa, chosen, nonces, shared)
     _learn_nat(sa, contents, remote)
     sa.fragmentation = _joins_fragments(contents)
+    ppk.learn(sa, contents, use_ppk)
     proof.learn_hashes(sa, contents)
     ctx.send(sa.init.response, remote)
 

@@ -28,6 +28,16 @@ class PeerPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Ppk:
+    """A post-quantum pre-shared key for one peer (RFC 8784): at least 256 random bits, and the
+    name by which both sides call it. ``required``: no connection without it."""
+
+    identity: bytes
+    secret: bytes = field(repr=False)
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ChildSa:
     """A pair of ESP SAs ready for an engine. Keys are cipher key followed by salt."""
 
@@ -148,6 +158,18 @@ Command: TypeAlias = (
 
 
 @dataclass(frozen=True, slots=True)
+class ChildLifetime:
+    """When one child is rekeyed and ends (monotonic seconds), and what it may still carry in
+    each direction before its rekey; None: nothing has been counted yet."""
+
+    spi_in: int
+    rekey_at: float
+    expires_at: float
+    packets_left: int | None = None
+    octets_left: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SaView:
     """What ``status`` shows of one IKE SA and its children."""
 
@@ -165,3 +187,14 @@ class SaView:
     """Whether the peer sees us at another endpoint than our own; None: nobody can tell."""
     peer_behind_nat: bool | None = None
     """Whether the peer is behind a NAT, or says so to get encapsulation as we do."""
+    ppk: bool = False
+    """Whether a post-quantum pre-shared key is in the keys (RFC 8784)."""
+    fragmentation: bool = False
+    """Whether the peer joins IKE fragments (RFC 7383)."""
+    mobike: bool = False
+    """Whether either side may move by telling the other (RFC 4555)."""
+    rekey_at: float | None = None
+    expires_at: float | None = None
+    """When the IKE SA is rekeyed and when it ends, monotonic seconds."""
+    lifetimes: tuple[ChildLifetime, ...] = ()
+    """What is left of each child, in the order of ``children``."""

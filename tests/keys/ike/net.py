@@ -30,6 +30,7 @@ from keys.ike.types import (
     PeerDown,
     PeerPolicy,
     PeerUp,
+    Ppk,
     ProbeAnswered,
     RemoveChild,
     SendIke,
@@ -92,6 +93,7 @@ class Net:
         self.sides: dict[str, Side] = {}
         self.secrets: dict[tuple[str, str], bytes | None] = {}
         self.certifications: dict[str, Certification] = {}  # set before the side is added
+        self.ppks: dict[tuple[str, str], Ppk] = {}
         self.sent: list[Datagram] = []
         self.gaps: list[str] = []
         self.watch_gaps = False
@@ -115,6 +117,7 @@ class Net:
             local_name=name,
             secret_for=lambda peer: self.secrets.get((name, peer), PSK),
             random=rng.randbytes,
+            ppks={peer: ppk for (holder, peer), ppk in self.ppks.items() if holder == name},
             settings=IkeSettings(**settings) if settings else self.settings,  # type: ignore[arg-type]
             certification=self.certifications.get(name),
         )
