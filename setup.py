@@ -28,7 +28,7 @@ def links(library: str, header: str) -> bool:
 
 ipsec_mb = links("IPSec_MB", "intel-ipsec-mb.h")
 macros: list[tuple[str, str | None]] = [("AUTOTUNNEL_BUILD", f'"{build_id()}"')]
-macros += [("AUTOTUNNEL_IPSEC_MB", "1"), ("_GNU_SOURCE", "1")][0 if ipsec_mb else 1 :]
+macros += [("AUTOTUNNEL_IPSEC_MB", "1")] if ipsec_mb else []
 
 
 def extension(name: str) -> Extension:

@@ -43,8 +43,9 @@ cdef void outbound_clear(Outbound *sa) noexcept nogil
 cdef int inbound_init(Inbound *sa, object params, str backend) except -1
 cdef void inbound_clear(Inbound *sa) noexcept nogil
 
-# Octets written to `target` (payload + 37 at most), or minus a Drop. Behind the payload 5 octets must be
-# writable: the trailer is laid over them for the time of the call, so that the cipher's is the only pass.
+# Octets written to `target` (payload + 37 at most), or minus a Drop. Behind the payload 5 octets
+# must be writable: the trailer is laid over them for the time of the call, so that the cipher's is
+# the only pass.
 cdef Py_ssize_t esp_seal(
     Outbound *sa, uint8_t *payload, size_t octets, uint8_t next_header, uint8_t *target
 ) noexcept nogil

@@ -1,6 +1,6 @@
 # What the pump's threads tell the control plane (the events of fastpath/types.py), bounded.
 #
-# Two arenas: the threads write into one while Python reads the other. Nothing is allocated by a put.
+# Two arenas: the threads write into one while Python reads the other. A put allocates nothing.
 
 from libc.stdint cimport uint8_t, uint32_t
 

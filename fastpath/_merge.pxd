@@ -1,7 +1,7 @@
 # Inner packets towards TUN, merged into frames of up to 64 KB with a virtio header, without a copy.
 #
-# A packet is opened right behind the run that it probably belongs to, its headers over the run's tail,
-# which is saved before and restored after. Only when it does not belong there it is copied away.
+# A packet is opened right behind the run that it probably belongs to, its headers over the run's
+# tail, which is saved before and restored after. One that does not belong there is copied away.
 
 from libc.stdint cimport uint8_t, uint32_t
 

@@ -7,7 +7,7 @@ taken by the kernel without a second look.
 """
 
 from libc.errno cimport EINVAL, errno
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 

@@ -1,4 +1,5 @@
-# Datagrams from UDP, many for one system call (recvmmsg), merged by the kernel where it can (UDP_GRO).
+# Datagrams from UDP, many for one system call (recvmmsg), merged by the kernel where it can
+# (UDP_GRO).
 
 from libc.stdint cimport uint8_t
 

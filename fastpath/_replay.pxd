@@ -1,6 +1,7 @@
 # The anti-replay window (RFC 4303 §3.4.3) as a ring of blocks (RFC 6479), with ESN (App. A).
 #
-# fastpath/reference/replay.py says the same in Python. Check before the ICV is verified, mark after.
+# fastpath/reference/replay.py says the same in Python. Check before the ICV is verified, mark
+# after it.
 
 from libc.stdint cimport uint32_t, uint64_t
 

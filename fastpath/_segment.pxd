@@ -1,7 +1,8 @@
 # Frames of TUN with a virtio header (IFF_VNET_HDR) cut into inner packets, in place.
 #
-# One read gives up to 64 KB of one TCP or UDP flow with one header. Each packet's header is written right
-# before its payload, over the tail of the packet before, which must be sealed by then. Nothing is copied.
+# One read gives up to 64 KB of one TCP or UDP flow with one header. Each packet's header is written
+# right before its payload, over the tail of the packet before, which must be sealed by then.
+# Nothing is copied.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 

@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from fastpath._bytes cimport load16, load32, store16, store32
+from fastpath._bytes cimport load32, store16, store32
 from fastpath._checksum cimport (
     CWR, FIN, PSH, TCP, TCP_CHECKSUM, TCP_FLAGS, TCP_HEADER, TCP_SEQUENCE, UDP, UDP_CHECKSUM,
     UDP_HEADER, UDP_LENGTH, checksum_add, checksum_store, pseudo_sum,

@@ -1,7 +1,7 @@
 # Sealed packets on their way to UDP, in as few system calls as the kernel allows.
 #
-# Packets stand back to back. A run of equal sizes to one endpoint (its last may be shorter) is one send,
-# which the kernel cuts (UDP_SEGMENT); all sends of a batch are one system call (sendmmsg).
+# Packets stand back to back. A run of equal sizes to one endpoint (its last may be shorter) is one
+# send, which the kernel cuts (UDP_SEGMENT); all sends of a batch are one system call (sendmmsg).
 
 from libc.stdint cimport uint8_t, uint32_t
 

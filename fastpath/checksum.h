@@ -1,5 +1,5 @@
-/* The Internet checksum's sum (RFC 1071), fast: in C for the compiler's sake, which makes a second version
- * for CPUs with AVX2 and takes it where it can. */
+/* The Internet checksum's sum (RFC 1071), fast: in C for the compiler's sake, which makes a second
+ * version for CPUs with AVX2 and takes it where it can. */
 #ifndef AUTOTUNNEL_CHECKSUM_H
 #define AUTOTUNNEL_CHECKSUM_H
 
@@ -13,8 +13,8 @@
 #define AUTOTUNNEL_CLONES
 #endif
 
-/* Adds `octets` at `data` to `sum` as 16-bit words of this machine's byte order. The order does not matter
- * to a checksum that is stored the same way (RFC 1071 §2B). An odd last octet is padded with zero. */
+/* Adds `octets` at `data` to `sum` as words of this machine's byte order, which does not matter to
+ * a checksum that is stored the same way (RFC 1071 §2B). An odd last octet is padded with zero. */
 AUTOTUNNEL_CLONES
 static uint64_t checksum_add(const uint8_t *data, size_t octets, uint64_t sum)
 {

@@ -108,8 +108,10 @@ static int imb_seal(void *state_, const uint8_t *nonce, const uint8_t *aad, size
                        target + octets, 16);
         return 1;
     }
-    IMB_CHACHA20_POLY1305_INIT(state->manager, state->chacha_key, &chacha, nonce, aad, aad_octets);
-    IMB_CHACHA20_POLY1305_ENC_UPDATE(state->manager, state->chacha_key, &chacha, target, source, octets);
+    IMB_CHACHA20_POLY1305_INIT(state->manager, state->chacha_key, &chacha,
+                               nonce, aad, aad_octets);
+    IMB_CHACHA20_POLY1305_ENC_UPDATE(state->manager, state->chacha_key, &chacha,
+                                     target, source, octets);
     IMB_CHACHA20_POLY1305_ENC_FINALIZE(state->manager, &chacha, target + octets, 16);
     OPENSSL_cleanse(&chacha, sizeof chacha); /* holds the one-time key */
     return 1;
@@ -126,8 +128,10 @@ static int imb_open(void *state_, const uint8_t *nonce, const uint8_t *aad, size
     if (state->decrypt != NULL) {
         state->decrypt(&state->gcm, &gcm, target, source, octets, nonce, aad, aad_octets, tag, 16);
     } else {
-        IMB_CHACHA20_POLY1305_INIT(state->manager, state->chacha_key, &chacha, nonce, aad, aad_octets);
-        IMB_CHACHA20_POLY1305_DEC_UPDATE(state->manager, state->chacha_key, &chacha, target, source, octets);
+        IMB_CHACHA20_POLY1305_INIT(state->manager, state->chacha_key, &chacha,
+                                   nonce, aad, aad_octets);
+        IMB_CHACHA20_POLY1305_DEC_UPDATE(state->manager, state->chacha_key, &chacha,
+                                         target, source, octets);
         IMB_CHACHA20_POLY1305_DEC_FINALIZE(state->manager, &chacha, tag, 16);
         OPENSSL_cleanse(&chacha, sizeof chacha);
     }
