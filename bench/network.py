@@ -19,9 +19,8 @@ TITLES = {
 def plan(
     peers: Sequence[Peer], variants: Sequence[Peer], kinds: Sequence[str], links: Sequence[str]
 ) -> list[turns.Turn]:
-    """Everything for ``peers``; where offloads make no difference of kind, the plain link and our
-    own ``variants`` get TCP alone, so that a whole run stays short. One kind alone is measured
-    everywhere."""
+    """Everything for ``peers`` on the offloading link. So that a whole run stays short, the plain
+    link, which matters to those who send bursts, gets TCP alone, and so do our ``variants``."""
     whole = tuple(KINDS[kind] for kind in kinds)
     short = (tcp.measure,) if tcp.measure in whole else whole
     able, able_variants = turns.able(peers), turns.able(variants)
