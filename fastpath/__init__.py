@@ -4,7 +4,7 @@ Two engines do the same, byte for byte. ``fastpath/reference/`` is plain Python 
 ``cryptography``: the law, the oracle of the tests, and the portable engine. The native one is
 Cython over ipsec-mb or OpenSSL. Read it in the order a packet meets it:
 
-    TUN ─ _outbound ─ _segment (64 KB frames into packets) ─ _esp ─ _sender, _apart ─> UDP
+    TUN ─ _outbound ─ _segment (64 KB frames into packets) ─ _esp ─ _sender, _whole ─> UDP
     UDP ─ _receiver ─ _inbound ─ _esp ─ _merge (packets into 64 KB frames) ──> TUN
 
 ``_core`` holds what the threads share: SAs and flows (``_table``), counters, and the queue of

@@ -1,7 +1,7 @@
 # What the pump's threads and the control thread share: SAs, flows, counters, events.
 #
-# Two halves, outbound and inbound, each with a lock (Gate) that its thread holds for a batch and the
-# control thread for a call. Whatever a half points to may be used only under its gate.
+# Two halves, outbound and inbound, each with a lock (Gate) that its thread holds for a batch and
+# the control thread for a call. Whatever a half points to may be used only under its gate.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -58,13 +58,14 @@ cdef struct Core:
     Gate outbound_gate
     Table outbound
     Table flows
+    uint32_t splits  # packets that were split so far; their identification
     Passed sent
     Gate inbound_gate
     Table inbound
     Passed received
     uint64_t io_drops[DROPS]  # atomic; what TUN or UDP refused, counted outside the gates
     Rate unknown
-    pthread_mutex_t apart  # held while a socket's options are changed for one packet
+    pthread_mutex_t whole  # held while a socket's options are changed for one packet
     EventQueue events
 
 cdef void gate_init(Gate *gate) noexcept nogil

@@ -17,7 +17,7 @@ from fastpath._linux cimport (
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
 )
 from fastpath._table cimport (
-    Table, table_clear, table_get, table_init, table_put, table_remove, table_reserve,
+    Table, table_clear, table_init, table_put, table_remove, table_reserve,
 )
 
 import os
@@ -83,7 +83,7 @@ cdef Core *core_new(bytes host_id) except NULL:
     gate_init(&core.outbound_gate)
     gate_init(&core.inbound_gate)
     core.wake = -1
-    pthread_mutex_init(&core.apart, NULL)
+    pthread_mutex_init(&core.whole, NULL)
     memcpy(core.host_id, <const uint8_t *>host_id, 16)
     try:
         table_init(&core.outbound, int.from_bytes(os.urandom(8), "little"))
@@ -119,7 +119,7 @@ cdef void core_free(Core *core) noexcept nogil:
         close(core.wake)
     gate_clear(&core.outbound_gate)
     gate_clear(&core.inbound_gate)
-    pthread_mutex_destroy(&core.apart)
+    pthread_mutex_destroy(&core.whole)
     free(core)
 
 

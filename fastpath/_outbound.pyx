@@ -10,9 +10,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
-from fastpath._apart cimport ALLOWED, FORBIDDEN, MADE, goes_apart, send_apart
+from fastpath._bytes cimport load16, load32, store16, store32
 from fastpath._core cimport (
-    Core, Flow, OutboundEntry, Passed, count, drop, gate_enter_batch, gate_leave_batch, host_key,
+    Core, Flow, OutboundEntry, count, drop, gate_enter_batch, gate_leave_batch, host_key,
     rate_allows,
 )
 from fastpath._drops cimport (
@@ -27,6 +27,7 @@ from fastpath._sender cimport (
     MAX_DATAGRAM, SENDER_OCTETS, sender_add, sender_flush, sender_free, sender_new, sender_place,
 )
 from fastpath._table cimport table_get
+from fastpath._whole cimport send_whole
 
 from fastpath import types
 
@@ -41,6 +42,12 @@ cdef struct Way:
     bint acquire  # the control plane is asked for a way
 
 cdef enum:
+    PIECE_HEADERS = 48  # IPv6 and its fragment header (RFC 8200 §4.5)
+    PIECE_OCTETS = 1280
+    HOP_BY_HOP = 0
+    ROUTING = 43
+    FRAGMENT = 44
+    DESTINATION_OPTIONS = 60
     BROKEN_TUN_MS = 100  # so long a device that fails is left alone (it may come up again)
 
 
@@ -172,7 +179,6 @@ cdef void _pass(
 ) noexcept nogil:
     """Seals one inner packet, or counts why not."""
     cdef OutboundEntry *entry = way.entry
-    cdef int fragments
     cdef bint sealed
     if entry == NULL:
         drop(&core.sent, NULL, way.reason)
@@ -182,14 +188,63 @@ cdef void _pass(
     if octets > way.flow.largest:
         _refuse(core, way, packet, octets, now)
         return
-    fragments = ALLOWED if octets <= way.flow.mtu else MADE
-    if entry.sa.transport:
-        sealed = _seal(core, sender, entry, &way.flow.endpoint, packet + IPV6_HEADER,
-                       octets - IPV6_HEADER, packet[6], fragments)
+    if octets > way.flow.mtu:
+        sealed = _split(core, sender, way, packet, octets)
     else:
-        sealed = _seal(core, sender, entry, &way.flow.endpoint, packet, octets, IPV6, fragments)
+        sealed = _wrap(core, sender, way, packet, octets)
     if sealed:
         count(&core.sent, &entry.passed, octets, now)
+
+
+cdef inline bint _wrap(
+    Core *core, Sender *sender, const Way *way, uint8_t *packet, size_t octets
+) noexcept nogil:
+    """Seals what the mode of the SA carries of a whole packet."""
+    cdef OutboundEntry *entry = way.entry
+    if entry.sa.transport:
+        return _seal(core, sender, entry, &way.flow.endpoint, packet + IPV6_HEADER,
+                     octets - IPV6_HEADER, packet[6], False)
+    return _seal(core, sender, entry, &way.flow.endpoint, packet, octets, IPV6, False)
+
+
+cdef bint _split(
+    Core *core, Sender *sender, const Way *way, uint8_t *packet, size_t octets
+) noexcept nogil:
+    """Seals a packet that is larger than the path in pieces: ``split`` of the reference."""
+    cdef uint8_t piece[PIECE_OCTETS + SLACK_OCTETS]
+    cdef uint8_t kind = packet[6]
+    cdef size_t at = IPV6_HEADER
+    cdef size_t room, part
+    cdef uint32_t field = 0
+    cdef uint32_t identification
+    core.splits += 1
+    identification = core.splits
+    if kind in (HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS):
+        return _wrap(core, sender, way, packet, octets)
+    if kind == FRAGMENT:
+        if octets < PIECE_HEADERS:
+            return _wrap(core, sender, way, packet, octets)
+        kind = packet[IPV6_HEADER]
+        field = load16(packet + IPV6_HEADER + 2)
+        identification = load32(packet + IPV6_HEADER + 4)
+        at = PIECE_HEADERS
+    room = (min(way.flow.mtu, <size_t>PIECE_OCTETS) - PIECE_HEADERS) & ~<size_t>7
+    memcpy(piece, packet, IPV6_HEADER)
+    piece[6] = FRAGMENT
+    piece[IPV6_HEADER] = kind
+    piece[IPV6_HEADER + 1] = 0
+    store32(piece + IPV6_HEADER + 4, identification)
+    while at < octets:
+        part = min(room, octets - at)
+        store16(piece + 4, <unsigned short>(PIECE_HEADERS - IPV6_HEADER + part))
+        store16(piece + IPV6_HEADER + 2,
+                <unsigned short>(field if at + part == octets else field | 1))
+        memcpy(piece + PIECE_HEADERS, packet + at, part)
+        if not _wrap(core, sender, way, piece, PIECE_HEADERS + part):
+            return False
+        at += part
+        field += <uint32_t>part  # offsets count eights of octets, above three bits
+    return True
 
 
 cdef void _refuse(
@@ -213,13 +268,12 @@ cdef void outbound_dummy(
     if entry == NULL:
         drop(&core.sent, NULL, NO_FLOW)
         return
-    _seal(core, sender, entry, endpoint, body, octets, NO_NEXT_HEADER,
-          FORBIDDEN if whole else ALLOWED)
+    _seal(core, sender, entry, endpoint, body, octets, NO_NEXT_HEADER, whole)
 
 
 cdef bint _seal(
     Core *core, Sender *sender, OutboundEntry *entry, const Endpoint *endpoint,
-    uint8_t *payload, size_t octets, uint8_t next_header, int fragments,
+    uint8_t *payload, size_t octets, uint8_t next_header, bint whole,
 ) noexcept nogil:
     """Whether the packet is on its way; a drop is counted here."""
     cdef uint8_t *target = sender_place(core, sender, octets + OVERHEAD_OCTETS)
@@ -227,9 +281,9 @@ cdef bint _seal(
     if sealed > MAX_DATAGRAM:
         drop(&core.sent, &entry.passed, TOO_BIG)
         return False
-    if sealed > 0 and goes_apart(endpoint, fragments):
+    if sealed > 0 and whole:
         sender_flush(core, sender, False)  # what came before goes before; `target` stays
-        send_apart(core, endpoint, target, <size_t>sealed, fragments)
+        send_whole(core, endpoint, target, <size_t>sealed)
     elif sealed > 0:
         sender_add(core, sender, endpoint, <size_t>sealed)
     else:

@@ -8,7 +8,7 @@ GIL, and leaves it at the end; everything a packet meets stands in ``_outbound``
 import os
 import threading
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -20,18 +20,20 @@ from fastpath._core cimport (
 )
 from fastpath._drops cimport TUN_WRITE
 from fastpath._endpoint cimport Endpoint, endpoint_parse
-from fastpath._esp cimport OVERHEAD_OCTETS, SLACK_OCTETS
+from fastpath._esp cimport SLACK_OCTETS
 from fastpath._events cimport events_drain
 from fastpath._inbound cimport InboundWorker, inbound_free, inbound_new, inbound_run
 from fastpath._linux cimport (
-    IPPROTO_UDP, UDP_GRO, UDP_SEGMENT, atomic_add, atomic_get, atomic_set, getsockopt, setsockopt, write,
+    atomic_add, atomic_get, atomic_set, boottime, getsockopt, IPPROTO_UDP, pthread_self,
+    pthread_setname_np, setsockopt, UDP_GRO, UDP_SEGMENT, write,
 )
 from fastpath._outbound cimport (
     OutboundWorker, outbound_dummy, outbound_free, outbound_new, outbound_packet, outbound_run,
 )
-from fastpath._linux cimport boottime
 from fastpath._segment cimport VNET_OCTETS
-from fastpath._sender cimport Sender, sender_add, sender_flush, sender_free, sender_new, sender_place
+from fastpath._sender cimport (
+    Sender, sender_add, sender_flush, sender_free, sender_new, sender_place,
+)
 from fastpath._table cimport table_get
 
 cdef enum:
@@ -90,7 +92,7 @@ cdef class NativePump:
         if self.core != NULL:
             core_free(self.core)
 
-    # --- Life -------------------------------------------------------------------------------------
+    # --- Life -----------------------------------------------------------------------------------
 
     def start(self):
         """Starts the threads. A pump is started once."""
@@ -113,13 +115,15 @@ cdef class NativePump:
 
     def _run_outbound(self):
         with nogil:
+            pthread_setname_np(pthread_self(), "autotunnel-out")
             outbound_run(self.outbound)
 
     def _run_inbound(self):
         with nogil:
+            pthread_setname_np(pthread_self(), "autotunnel-in")
             inbound_run(self.inbound)
 
-    # --- Tables -----------------------------------------------------------------------------------
+    # --- Tables ---------------------------------------------------------------------------------
 
     def install_inbound(self, sa):
         """Opens what comes with ``sa.spi`` from now on."""
@@ -154,7 +158,7 @@ cdef class NativePump:
             raise ValueError(f"MTU {octets} is not within {MIN_MTU}..{MAX_MTU}")
         atomic_set(&self.core.mtu, octets)
 
-    # --- Packets of the control thread --------------------------------------------------------------
+    # --- Packets of the control thread ----------------------------------------------------------
 
     def inject(self, bytes packet):
         """Sends an inner packet as if it had just come from the TUN device."""
@@ -221,7 +225,7 @@ cdef class NativePump:
             "gro": bool(self._gro),
         }
 
-    # --- What the control thread reads ----------------------------------------------------------------
+    # --- What the control thread reads ----------------------------------------------------------
 
     def event_fd(self):
         """Readable when :meth:`drain` has something."""

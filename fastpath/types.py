@@ -67,14 +67,6 @@ class SequenceExhausted(Exception):  # noqa: N818 - a state of the SA, not a fau
     """The outbound SA has used its last sequence number and must never wrap (RFC 4303 §3.3.3)."""
 
 
-class Fragments(IntEnum):
-    """What may become of an outer packet that is larger than a link on its way."""
-
-    ALLOWED = 0  # as the socket is set: IPv4 routers may cut it, IPv6 ones tell the kernel
-    FORBIDDEN = 1  # it is a probe: lost, or whole (RFC 8899 §3)
-    MADE = 2  # IPv6: the kernel cuts it into pieces of 1280 octets, since no router may
-
-
 class Mode(StrEnum):
     """What stands behind the ESP header: a whole inner packet, or its upper layer only."""
 
@@ -268,7 +260,7 @@ class Pump(Protocol):
         """Seals inner packets to ``peer_id`` with outbound ``spi`` and sends to ``endpoint``.
 
         Packets up to ``mtu`` octets are known to fit the path; large frames are cut so. Larger
-        ones go in outer fragments (:attr:`Fragments.MADE`); those above ``largest`` are
+        ones go as fragments (``fastpath.reference.inner.split``), those above ``largest`` are
         ``TOO_BIG``, and a :class:`TooBigEvent` says so. ``largest`` is 1280 at least: less,
         and an ``mtu`` that no header fits into (below 256), is a :class:`ValueError`.
         """
@@ -290,8 +282,8 @@ class Pump(Protocol):
     ) -> None:
         """Sends one ESP dummy packet (next header 59, RFC 4303 §2.6) on outbound ``spi``.
 
-        ``body`` is what it carries. ``whole``: a path MTU probe, which arrives whole or not at
-        all (:attr:`Fragments.FORBIDDEN`); one that this machine's own link cannot take is lost.
+        ``body`` is what it carries. ``whole``: a path MTU probe, which arrives unfragmented or
+        not at all (RFC 8899 §3); one that this machine's own link cannot take is lost.
         """
 
     def event_fd(self) -> int:

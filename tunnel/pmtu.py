@@ -15,8 +15,9 @@ four octets, so only every fourth size makes a difference; the machine counts in
                              the size is lost (a black hole) ──┴── CONFIRM ┘ after it; raise timer
 
 What is not known yet is not refused: until the search ends, packets up to what may still fit are
-sent, in outer fragments where they are larger than what is known to fit. So no application is
-told a size that is too small and then kept by its kernel for ten minutes.
+sent, as fragments where they are larger than what is known to fit. So nothing is lost while we
+learn, and no application is told a size that is too small, which its kernel would keep for ten
+minutes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from enum import StrEnum
 from fastpath.types import MINIMUM_MTU
 
 STEP = 4  # octets: the alignment of ESP (RFC 4303 §2.4)
+SURE = 1198
+"""An inner packet of this size fits every IPv6 link: 1280 octets, less IPv6, UDP and ESP."""
+
 TRAILER = 2  # pad length and next header stand in the same four octets as the payload's end
 
 
@@ -54,7 +58,7 @@ class PmtuState(StrEnum):
     BASE = "base"
     SEARCH = "search"
     COMPLETE = "complete"
-    ERROR = "error"  # not even 1280 octets fit: the rest goes in outer fragments
+    ERROR = "error"  # not even 1280 octets fit: the largest go as fragments
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,8 @@ class _Doing(StrEnum):
 class PathMtu:
     """The machine. ``limit`` is the MTU of the device; ``numbers`` gives a number to each probe.
 
-    ``mtu`` is known to fit (or, at first, hoped to); ``largest`` is what applications may send.
+    ``mtu`` is known to fit (or, of a peer that answers no probes, hoped to); ``largest`` is what
+    applications may send.
     """
 
     def __init__(
@@ -122,10 +127,10 @@ class PathMtu:
 
     def restart(self, now: float) -> None:
         """The path is another one: what was known of the old one is forgotten."""
-        self.mtu = self.largest = self._limit_octets
+        self.mtu, self.largest = min(SURE, self._limit_octets), self._limit_octets
         self._current: int | None = None
         self._checked_at = self._found_at = now
-        self._begin(_Doing.BASE, self._smallest, self._base, self._limit)
+        self._begin_base()
 
     def spoke(self, now: float) -> None:
         """The peer sent a probe of its own, so it will answer ours."""
@@ -151,7 +156,7 @@ class PathMtu:
             plan = self._plan()
             if plan is None or plan[0] > now:
                 return []
-            self._wake(plan[1], now)
+            self._wake(plan[1])
         probes: list[Probe] = []
         while True:
             probes += self._send_due(now)
@@ -184,9 +189,9 @@ class PathMtu:
             return raised, _Doing.RAISE
         return confirm, _Doing.CONFIRM
 
-    def _wake(self, what: _Doing, now: float) -> None:
+    def _wake(self, what: _Doing) -> None:
         if what is _Doing.BASE:
-            self.restart(now)
+            self._begin_base()
             return
         assert self._current is not None
         if what is _Doing.CONFIRM:
@@ -194,6 +199,9 @@ class PathMtu:
         else:
             self._begin(what, self._limit)
             self._fits = self._current
+
+    def _begin_base(self) -> None:
+        self._begin(_Doing.BASE, self._smallest, self._base, self._limit)
 
     def _begin(self, what: _Doing, *sizes: int) -> None:
         self._doing, self._raising = what, what is _Doing.RAISE
@@ -230,8 +238,10 @@ class PathMtu:
 
     def _conclude(self, now: float) -> None:
         """Every probe was answered or given up."""
-        if self._fits is None:
-            self._rest(now)  # silence tells nothing about sizes
+        if self._fits is None:  # silence tells nothing about sizes
+            if not self._spoke:
+                self.mtu = self._limit_octets
+            self._rest(now)
         elif self._doing is _Doing.CONFIRM and self._fits == self._current:
             self.mtu = self._octets(self._fits)
             self._rest(now)

@@ -3,7 +3,7 @@
 The simulator and the portable pump run this very class; the native pump does the same in C
 and is held to it by the conformance suite. In the order a packet meets them:
 
-    TUN ─ outbound ─ source ours? ─ flow? ─ fits? ─ wrap ─ seal ─> SendDatagram
+    TUN ─ outbound ─ source ours? ─ flow? ─ fits? ─ split ─ wrap ─ seal ─> SendDatagram
     UDP ─ inbound ─ classify ─ open ─ unwrap (selectors) ─> WritePacket
 """
 
@@ -31,7 +31,6 @@ from fastpath.types import (
     DummyEvent,
     Endpoint,
     Event,
-    Fragments,
     LifetimeEvent,
     NewSourceEvent,
     Opened,
@@ -52,7 +51,7 @@ class SendDatagram:
 
     data: bytes
     endpoint: Endpoint
-    fragments: Fragments = Fragments.ALLOWED
+    whole: bool = False  # never fragmented: a probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +123,6 @@ class _Flow:
     largest: int
     told: _Rate = field(default_factory=lambda: _Rate(TOO_BIG_EVENTS_PER_SECOND))
 
-    def fragments(self, octets: int) -> Fragments:
-        return Fragments.ALLOWED if octets <= self.mtu else Fragments.MADE
-
 
 class Datapath:
     """The tables and decisions of one host, whose host id is ``host_id`` (16 octets).
@@ -143,6 +139,7 @@ class Datapath:
         self._flows: dict[bytes, _Flow] = {}
         self._totals = _Totals()
         self._unknown = _Rate(UNKNOWN_SPI_EVENTS_PER_SECOND)
+        self._splits = 0  # packets that were split so far; their identification
         self._now = 0.0
 
     # --- Tables: the same calls as types.Pump -----------------------------------------------
@@ -203,15 +200,22 @@ class Datapath:
             self._drop(Drop.TOO_BIG, entry.passed)
             told = flow.told.allows(self._now)
             return [TooBigEvent(packet[:QUOTE_OCTETS], flow.largest)] if told else []
-        payload, next_header = inner.wrap(entry.sa.params, packet)
-        sealed = self._seal(entry, payload, next_header)
-        if isinstance(sealed, list):
-            return sealed
+        return self._pass(flow, entry, packet)
+
+    def _pass(self, flow: _Flow, entry: _Outbound, packet: bytes) -> list[Output]:
+        if len(packet) > flow.mtu:
+            self._splits = (self._splits + 1) & 0xFFFF_FFFF
+        outputs: list[Output] = []
+        for piece in inner.split(packet, flow.mtu, self._splits):
+            payload, next_header = inner.wrap(entry.sa.params, piece)
+            sealed = self._seal(entry, payload, next_header)
+            if isinstance(sealed, list):
+                return outputs + sealed
+            outputs += [SendDatagram(sealed, flow.endpoint), *self._lifetime(entry)]
         entry.passed.count(len(packet), self._now)
         self._totals.tx_packets += 1
         self._totals.tx_octets += len(packet)
-        sent = SendDatagram(sealed, flow.endpoint, flow.fragments(len(packet)))
-        return [sent, *self._lifetime(entry)]
+        return outputs
 
     def dummy(
         self,
@@ -229,8 +233,7 @@ class Datapath:
         sealed = self._seal(entry, body, NEXT_HEADER_DUMMY)
         if isinstance(sealed, list):
             return sealed
-        fragments = Fragments.FORBIDDEN if whole else Fragments.ALLOWED
-        return [SendDatagram(sealed, endpoint, fragments), *self._lifetime(entry)]
+        return [SendDatagram(sealed, endpoint, whole), *self._lifetime(entry)]
 
     def inbound(self, datagram: bytes, source: Endpoint, now: float | None = None) -> list[Output]:
         """A UDP payload from ``source``. Hostile until proven otherwise; never raises."""

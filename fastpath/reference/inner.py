@@ -10,10 +10,12 @@ from __future__ import annotations
 import struct
 
 from fastpath.reference.esp import NEXT_HEADER_IPV6
-from fastpath.types import Drop, Mode, Opened, SaParams
+from fastpath.types import MINIMUM_MTU, Drop, Mode, Opened, SaParams
 
 IPV6_HEADER_OCTETS = 40
 HOP_LIMIT = 64
+FRAGMENT, FRAGMENT_OCTETS = 44, 8  # RFC 8200 §4.5
+_BEFORE_FRAGMENTS = frozenset((0, 43, 60))  # hop-by-hop, routing, destination options
 _VERSION_6 = 6
 
 
@@ -51,6 +53,33 @@ def wrap(params: SaParams, packet: bytes) -> tuple[bytes, int]:
     if params.mode is Mode.TUNNEL:
         return packet, NEXT_HEADER_IPV6
     return packet[IPV6_HEADER_OCTETS:], packet[6]
+
+
+def split(packet: bytes, mtu: int, identification: int) -> list[bytes]:
+    """``packet`` as fragments that fit ``mtu`` octets, and 1280; whole where it fits by itself.
+
+    IPv6 is fragmented at its source only (RFC 8200 §4.5), which is this host; the peer's kernel
+    joins the pieces. A fragment becomes smaller fragments. A packet with other extension headers
+    before its fragmentable part is left whole: hosts do not send them.
+    """
+    kind, start, field = packet[6], IPV6_HEADER_OCTETS, 0
+    if len(packet) <= mtu or kind in _BEFORE_FRAGMENTS:
+        return [packet]
+    if kind == FRAGMENT:
+        if len(packet) < IPV6_HEADER_OCTETS + FRAGMENT_OCTETS:
+            return [packet]
+        kind, _, field, identification = struct.unpack_from(">BBHI", packet, IPV6_HEADER_OCTETS)
+        start += FRAGMENT_OCTETS
+    room = (min(mtu, MINIMUM_MTU) - IPV6_HEADER_OCTETS - FRAGMENT_OCTETS) // 8 * 8
+    pieces = []
+    for at in range(start, len(packet), room):
+        part = packet[at : at + room]
+        more = at + room < len(packet) or field & 1
+        offset = (field & 0xFFF8) + at - start
+        header = struct.pack(">BBHI", kind, 0, offset | more, identification)
+        length = struct.pack(">H", FRAGMENT_OCTETS + len(part))
+        pieces.append(packet[:4] + length + bytes((FRAGMENT,)) + packet[7:40] + header + part)
+    return pieces
 
 
 def unwrap(params: SaParams, opened: Opened) -> bytes | Drop:

@@ -313,8 +313,7 @@ class SimHost:
         node = self.node
         for output in outputs:
             match output:
-                case SendDatagram(data, endpoint, fragments):
-                    whole = fragments is pump.Fragments.FORBIDDEN
+                case SendDatagram(data, endpoint, whole):
                     self.world.send(data, self.endpoint, endpoint, whole=whole)
                 case WritePacket(packet):
                     self.received.append(packet)

@@ -1,4 +1,4 @@
-"""ICMPv6 Destination Unreachable and Packet Too Big (RFC 4443 §3.1, §3.2, §2.4), judged by scapy."""
+"""ICMPv6 errors to applications (RFC 4443 §3.1, §3.2, §2.4), judged by scapy."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fastpath.support import UNHURRIED
-from tunnel.pmtu import PathMtu, PmtuSettings, PmtuState
+from tunnel.pmtu import SURE, PathMtu, PmtuSettings, PmtuState
 
 RTT = 0.05
 SETTINGS = PmtuSettings()
@@ -201,7 +201,7 @@ def test_a_restart_forgets_the_old_path() -> None:
     assert path.run(30.0, path.settled)
     path.mtu = 1350
     path.machine.restart(path.now)
-    assert _sizes(path.machine) == (1400, 1400)
+    assert _sizes(path.machine) == (SURE, 1400)
     assert path.run(30.0, path.settled)
     assert path.machine.mtu == 1350
 

@@ -3,8 +3,8 @@
 Data over IPv4 goes without the "don't fragment" bit and takes no notice of ICMP errors, which
 anybody can forge: a path that becomes narrower costs fragments, not packets, until the probes
 find its MTU (RFC 8899). Over IPv6, where routers never cut, the kernel follows their Packet Too
-Big. A probe must not be cut at all, and what is known not to fit is cut here: for those few
-packets the socket is set otherwise and set back. The usual ones pay nothing.
+Big. A probe must not be cut at all: for that one packet the socket is set otherwise and set back.
+The usual packets pay nothing.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ import socket
 import sys
 from typing import Any
 
-from fastpath.types import MINIMUM_MTU, Fragments
-
 _LINUX = sys.platform == "linux"
-_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _IPV6_MTU = 10, 23, 24  # <linux/in.h>, <linux/in6.h>
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23  # <linux/in.h>, <linux/in6.h>
 _WANT, _PROBE, _OMIT = 1, 3, 5  # IP_PMTUDISC_*; the same for IPv6
 _DISCOVER = {
     socket.AF_INET: (socket.IPPROTO_IP, _IP_MTU_DISCOVER, _OMIT),
@@ -34,21 +32,8 @@ def allow_fragments(udp: socket.socket) -> None:
             udp.setsockopt(level, option, value)
 
 
-def send(udp: socket.socket, data: bytes, address: tuple[Any, ...], fragments: Fragments) -> None:
-    """Sends one datagram. Raises OSError (``EMSGSIZE`` when our own link is too narrow)."""
-    if fragments is Fragments.FORBIDDEN:
-        _send_whole(udp, data, address)
-    elif fragments is Fragments.MADE and _LINUX and udp.family == socket.AF_INET6:
-        udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU, MINIMUM_MTU)
-        try:
-            udp.sendto(data, address)
-        finally:
-            udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU, 0)
-    else:
-        udp.sendto(data, address)
-
-
-def _send_whole(udp: socket.socket, data: bytes, address: tuple[Any, ...]) -> None:
+def send_whole(udp: socket.socket, data: bytes, address: tuple[Any, ...]) -> None:
+    """Sends a probe. Raises OSError (``EMSGSIZE`` when our own link is too narrow)."""
     if not _LINUX:
         raise OSError(errno.EMSGSIZE, "this system was not taught to send a probe")
     level, option, _ = _DISCOVER[udp.family]

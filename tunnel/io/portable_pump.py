@@ -33,7 +33,6 @@ from fastpath.types import (
     DummyEvent,
     Endpoint,
     Event,
-    Fragments,
     SaCounters,
     SaParams,
     TooBigEvent,
@@ -313,7 +312,7 @@ class PortablePump:
     def _carry_out(self, outputs: list[Output]) -> None:
         for output in outputs:
             if isinstance(output, SendDatagram):
-                self._send(output.data, output.endpoint, output.fragments)
+                self._send(output.data, output.endpoint, output.whole)
             elif isinstance(output, WritePacket):
                 self._write(output.packet)
             elif not self._events.put(output):
@@ -325,12 +324,13 @@ class PortablePump:
         except OSError:
             self._datapath.count_drop(Drop.TUN_WRITE)
 
-    def _send(
-        self, datagram: bytes, endpoint: Endpoint, how: Fragments = Fragments.ALLOWED
-    ) -> None:
+    def _send(self, datagram: bytes, endpoint: Endpoint, whole: bool = False) -> None:
         try:
             family, address = _socket_address(endpoint)
-            fragments.send(self._udp[family], datagram, address, how)
+            if whole:
+                fragments.send_whole(self._udp[family], datagram, address)
+            else:
+                self._udp[family].sendto(datagram, address)
         except OSError as error:
             too_big = error.errno == errno.EMSGSIZE
             self._datapath.count_drop(Drop.TOO_BIG if too_big else Drop.UDP_SEND)

@@ -1,0 +1,10 @@
+# A path MTU probe: sent whole, or not at all.
+
+from libc.stdint cimport uint8_t
+
+from fastpath._core cimport Core
+from fastpath._endpoint cimport Endpoint
+
+cdef void send_whole(
+    Core *core, const Endpoint *endpoint, const uint8_t *packet, size_t octets
+) noexcept nogil
