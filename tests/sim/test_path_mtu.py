@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 
 import pytest
+from scapy.layers.inet6 import IPv6, defragment6
 
 from tests.sim.conftest import Make
 from tests.sim.scenes import DESK, LAPTOP, connected, delivers
@@ -54,15 +55,29 @@ def test_both_hosts_find_the_mtu_of_a_black_hole_and_tell_applications(
 
 
 def test_the_smallest_mtu_of_ipv6_goes_in_fragments(world_of: Make) -> None:
-    """Even where only 1,000 octets fit, an inner packet of 1,280 arrives (RFC 8200 §5)."""
-    world = world_of(300, Weather(mtu=1000))
+    """Where only 1,000 octets fit and fragments of UDP are lost, 1,280 arrive (RFC 8200 §5)."""
+    world = world_of(300, Weather(mtu=1000, fragments=False))
     desk, laptop = connected(world)
     assert knows(world, desk, "laptop", 966)
     assert desk.peer("laptop")["mtu_state"] == "error"
-    desk.from_application(big(desk, laptop.host_id, 1280, 1))
-    assert world.run(1.0, lambda: numbers(laptop.received) == [1])
+    packet = big(desk, laptop.host_id, 1280, 1)
+    desk.from_application(packet)
+    assert world.run(1.0, lambda: len(laptop.received) == 2)
+    assert bytes(defragment6([IPv6(piece) for piece in laptop.received])) == packet
     desk.from_application(big(desk, laptop.host_id, 1281, 2))
     assert errors(desk) == [(laptop.host_id.packed, 1280)]
+
+
+def test_packets_pass_while_the_mtu_is_still_sought(world_of: Make) -> None:
+    """As they do from the first one on, in pieces that every IPv6 link takes."""
+    world = world_of(305, Weather(mtu=1280 - 48, fragments=False))
+    desk, laptop = connected(world)
+    assert desk.peer("laptop")["mtu_state"] == "base"
+    packet = big(desk, laptop.host_id, 1400, 1)
+    desk.from_application(packet)
+    assert world.run(1.0, lambda: len(laptop.received) == 2)
+    assert bytes(defragment6([IPv6(piece) for piece in laptop.received])) == packet
+    assert errors(desk) == []
 
 
 def test_a_path_that_becomes_narrow_under_traffic_is_survived(world_of: Make) -> None:
