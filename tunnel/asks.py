@@ -40,6 +40,9 @@ class Asks:
             self._refuse(ticket, "this host is ending")
         elif peer is not None and peer.host_id == claimed:
             self._authorise(ticket, peer)
+        elif peer is not None and peer.static and claimed.is_unspecified:
+            # It names no single host id: what it offers is narrowed to its own (RFC 7296 §2.9).
+            self._authorise(ticket, peer)
         elif peer is not None and peer.static:
             reason = f"{name} claims {claimed}; the configuration says {peer.host_id}"
             self._refuse(ticket, reason)

@@ -74,6 +74,7 @@ class Context:
         self._child_spis: set[int] = set()
         self._strangers = Limiter(settings.answers_per_second)
         self._lines = Limiter(settings.answers_per_second)
+        self._notable = Limiter(settings.notable_lines_per_second)
         self._commands: list[Command] = []
         self._order = 0
         self._ticket = 0
@@ -94,8 +95,11 @@ class Context:
         self.emit(IkeLog(level, text))
 
     def complain(self, counter: str, text: str, now: float, level: str = "debug") -> None:
-        """Counts what a stranger did, and writes a line about it unless there are too many."""
+        """Counts what a stranger did, and writes a line about it unless there are too many; lines
+        that everybody sees are fewer."""
         self.counters[counter] += 1
+        if level != "debug" and not self._notable.allows(now):
+            level = "debug"
         if self._lines.allows(now):
             self.log(level, text)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from keys.ike import foreign
 from keys.ike.errors import InvalidSyntaxError
 
 _PROPOSAL = struct.Struct(">BBHBBBB")
@@ -139,14 +140,25 @@ def name_of(transform: Transform) -> str:
     if transform.type in ADDITIONAL_TYPES:
         method = METHOD_NAMES.get(transform.id, str(transform.id)) if transform.id else "none"
         return f"ke{transform.type - TransformType.ADDKE1 + 1}_{method}"
+    named = foreign.name(transform.type, transform.id, transform.key_bits)
+    if named is not None:
+        return named
     bits = "" if transform.key_bits is None else f"-{transform.key_bits}"
     return f"transform {transform.type}/{transform.id}{bits}"
 
 
 def describe(proposals: Iterable[Proposal]) -> str:
-    """What was offered, for a sentence: ``aes256gcm16-prfsha256-x25519 or …``, kept short."""
-    texts = ["-".join(name_of(t) for t in p.transforms[:12]) for p in proposals]
+    """What was offered, for a sentence, kept short: one of each type, as it was ordered, like
+    ``aes256gcm16/aes128gcm16-prfsha256-x25519/ecp256 or …``."""
+    texts = [_describe_one(proposal) for proposal in proposals]
     return " or ".join(texts[:4]) or "nothing"
+
+
+def _describe_one(proposal: Proposal) -> str:
+    names: dict[int, list[str]] = {}
+    for transform in proposal.transforms[:24]:
+        names.setdefault(transform.type, []).append(name_of(transform))
+    return "-".join("/".join(names[kind]) for kind in sorted(names))
 
 
 # --- Codec ------------------------------------------------------------------------------------

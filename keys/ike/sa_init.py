@@ -246,7 +246,9 @@ def take_request(ctx: Context, header: Header, data: bytes, remote: Endpoint, no
             _answer(ctx, header, contents, data, remote, now)
     except IkeError as error:
         text = f"refused IKE_SA_INIT from {remote[0]} port {remote[1]}: {error}"
-        ctx.complain("bad_init_request", text, now)
+        # Whoever sets up a peer must see why the two do not match.
+        mismatch = error.notify().kind == NotifyType.NO_PROPOSAL_CHOSEN
+        ctx.complain("bad_init_request", text, now, level="info" if mismatch else "debug")
         ctx.answer_stranger(_error(header, error.notify()), remote, now)
 
 

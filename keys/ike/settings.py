@@ -47,6 +47,7 @@ class IkeSettings:
     cookie_secret_lifetime: float = 60.0
     ask_limit: int = 64  # peers that wait for the owner's answer at once
     answers_per_second: int = 20  # unprotected error answers and log lines about strangers
+    notable_lines_per_second: int = 5  # of those lines, the ones above the level debug
 
     # Fragments (RFC 7383 §2.5.1): the IP datagram that a message must fit into, else it is cut;
     # of the peer's, so many are joined to a message of so many octets within so long.

@@ -222,7 +222,10 @@ def test_an_answer_must_be_one_of_each_type_that_we_offered() -> None:
 
 def test_descriptions_are_for_people() -> None:
     assert describe([esp(AES, ESN[False])]) == "aes128gcm16-noesn"
-    assert describe([esp(Transform(1, 12, 256))]) == "transform 1/12-256"
+    assert describe([esp(Transform(1, 12, 256))]) == "aes256"
+    assert describe([esp(Transform(1, 99, 256))]) == "transform 1/99-256"
+    several = (AES, Transform(1, 12, 128), ESN[False])
+    assert describe([esp(*several)]) == "aes128gcm16/aes128-noesn"
     assert describe([]) == "nothing"
     assert Notify(24).name == "AUTHENTICATION_FAILED"
     assert Notify(8192).name == "notification 8192"

@@ -256,8 +256,8 @@ def test_no_common_child_proposal_says_which_side_wanted_what() -> None:
     net.connect(desk, lap, suites=("chacha20poly1305",))
     net.play(10)
     assert "refused the child with NO_PROPOSAL_CHOSEN" in failure(desk)
-    assert "we offered chacha20poly1305-esn-noesn" in failure(desk)
-    assert any("we accept aes128gcm16-aes256gcm16" in log.text for log in lap.all(IkeLog))
+    assert "we offered chacha20poly1305-esn/noesn" in failure(desk)
+    assert any("we accept aes128gcm16/aes256gcm16" in log.text for log in lap.all(IkeLog))
     assert desk.ike.views() == lap.ike.views() == []
 
 
