@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import socket
 import warnings
 from collections.abc import Callable
@@ -140,7 +141,7 @@ class Host:
             zone=link.client,
             static=static,
             random=random_bytes,
-            settings=who.settings_of(config),
+            settings=dataclasses.replace(who.settings_of(config), mtu=device.mtu),
         )
         self._driver = driver = Driver(
             node, pump, device, ike_pair=ike_pair, send_zone=link.send, answer=self._answer
