@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -11,20 +12,24 @@ from hypothesis import strategies as st
 from scapy.layers.inet6 import IPv6, defragment6
 
 from fastpath.reference import inner
+from fastpath.reference.segment import cut
 from fastpath.types import (
     DUMMY_EVENTS_PER_SECOND,
     DUMMY_HEAD_OCTETS,
     MINIMUM_MTU,
     QUOTE_OCTETS,
     TOO_BIG_EVENTS_PER_SECOND,
+    Drop,
     DummyEvent,
     Mode,
     NewSourceEvent,
     Opened,
     TooBigEvent,
 )
+from tests.fastpath.inner_flows import large, tcp, udp
 from tests.fastpath.support import OUR_ID, PEER_ID, SPI, UNHURRIED, ipv6
-from tests.fastpath.test_pump_conformance import Rig, endpoint_of, make_pump, rig
+from tests.fastpath.test_native_merge import VnetRig
+from tests.fastpath.test_pump_conformance import Rig, endpoint_of, make_pump, readable, rig
 
 __all__ = ["make_pump", "rig"]  # fixtures
 
@@ -130,8 +135,7 @@ def test_a_dummy_packet_carries_a_body(rig: Rig, whole: bool) -> None:
         rig.pump.send_dummy(SPI + 1, endpoint_of(rig.far), body[:octets], whole)
         datagram = rig.from_udp()
         assert len(datagram) == 34 + octets + -(octets + 2) % 4
-        reader = rig.peer_in.open(datagram)
-        assert reader.name == "DUMMY"
+        assert rig.peer_in.open(datagram) is Drop.DUMMY
     assert rig.pump.counters()["tx_packets"] == 0, "no traffic"
 
 
@@ -174,3 +178,48 @@ def test_a_probe_larger_than_our_own_link_is_lost_and_data_is_not(rig: Rig) -> N
     assert rig.pump.counters()["drop_too_big"] == 1
     rig.pump.send_dummy(SPI + 1, endpoint_of(rig.far), bytes(65_000), True)
     assert len(rig.from_udp()) == 65_036
+
+
+# --- Large frames (TSO, USO) --------------------------------------------------------------------
+
+
+@pytest.fixture
+def vnet_rig() -> Iterator[VnetRig]:
+    rig = VnetRig()
+    rig.pump.start()
+    yield rig
+    rig.close()
+
+
+def opened(rig: VnetRig, count: int) -> list[bytes]:
+    """The next inner packets that leave."""
+    packets = []
+    for _ in range(count):
+        assert readable(rig.far.fileno()), rig.pump.counters()
+        one = rig.peer_in.open(rig.far.recv(70_000))
+        assert isinstance(one, Opened)
+        packets.append(one.payload)
+    return packets
+
+
+@pytest.mark.parametrize("mtu", [600, 1238, 1338, 1400])
+def test_tcp_is_cut_to_the_mtu_of_its_own_flow(vnet_rig: VnetRig, mtu: int) -> None:
+    """Below 1280, too: a segment may be of any size, so bulk data needs no fragments."""
+    vnet_rig.pump.set_flow(PEER_ID, SPI + 1, vnet_rig.far.getsockname(), mtu, max(mtu, 1280))
+    whole = tcp(random.Random(mtu).randbytes(20_000), source=OUR_ID, destination=PEER_ID)
+    frame = large(whole, 1328)
+    expected = cut(frame, mtu)
+    assert max(map(len, expected)) == mtu
+    vnet_rig.tun.send(frame)
+    assert opened(vnet_rig, len(expected)) == expected
+
+
+def test_datagrams_of_a_run_that_are_too_large_are_told_of(vnet_rig: VnetRig) -> None:
+    vnet_rig.pump.set_flow(PEER_ID, SPI + 1, vnet_rig.far.getsockname(), 1300, 1300)
+    run = udp(bytes(5 * 1300), source=OUR_ID, destination=PEER_ID)
+    vnet_rig.tun.send(large(run, 1300))
+    assert readable(vnet_rig.pump.event_fd())
+    (event, *_) = vnet_rig.pump.drain()
+    assert event == TooBigEvent(cut(large(run, 1300), 1400)[0][:QUOTE_OCTETS], 1300)
+    vnet_rig.tun.send(large(run, 1252))
+    assert opened(vnet_rig, 6) == cut(large(run, 1252), 1300)
