@@ -1,7 +1,7 @@
 # Two commands (docs/architecture.md): `make demo` and `make test`. Both set up what they need, say what
 # they install, ask nothing, and start at once when there is nothing to set up.
 .NOTPARALLEL:
-.PHONY: help setup demo test check bench bench-plot build clean
+.PHONY: help setup demo test interop check bench bench-plot build clean
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -11,6 +11,7 @@ WORKERS ?= -n 2 --dist loadfile
 help:
 	@echo "make demo    two hosts in network namespaces find each other by name and move a file (as root)"
 	@echo "make test    all tests, real peers included (as root); ARGS='-k name' picks some, WORKERS= runs them one by one"
+	@echo "make interop the part of the tests against a stock strongSwan (as root)"
 	@echo "make check   lint, format, types, layering"
 	@echo "make bench   how fast, as ratios to every other VPN that can be installed (as root; a quarter of an hour)"
 	@echo "make bench-plot  draws what it saved"
@@ -28,6 +29,10 @@ demo:
 test:
 	@scripts/setup test
 	$(PYTHON) -m pytest $(WORKERS) $(ARGS)
+
+interop:
+	@scripts/setup test
+	$(PYTHON) -m pytest $(WORKERS) tests/interop $(ARGS)
 
 check:
 	@scripts/setup check

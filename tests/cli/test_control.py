@@ -51,6 +51,10 @@ class StandIn:
     async def lookup(self, name: str) -> dict[str, Any]:
         return {"name": name, "id": await self.reach(name)}
 
+    async def export_keys(self, name: str) -> dict[str, Any]:
+        await self.reach(name)
+        return {"esp_sa": ["a line"], "ikev2_decryption_table": [], "notes": []}
+
     async def stop(self) -> None:
         self.stopped.set()
 
@@ -82,6 +86,7 @@ async def test_every_command_is_answered(path: Path, host: StandIn) -> None:
         1.5
     ] * 2
     assert (await ask(path, {"command": "lookup", "name": "laptop"}))["id"] == "fd00::2"
+    assert (await ask(path, {"command": "keys", "name": "laptop"}))["esp_sa"] == ["a line"]
     assert not host.stopped.is_set()
     await ask(path, {"command": "down"})
     await asyncio.wait_for(host.stopped.wait(), 5)

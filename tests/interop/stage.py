@@ -149,18 +149,20 @@ class Play:
     # --- Both ends --------------------------------------------------------------------------
 
     def settle(self) -> tuple[int, int]:
-        """Wait until both ends hold the same single child; our (spi_in, spi_out)."""
+        """Wait until both ends hold the same single child, and keep its keys; our (spi_in,
+        spi_out)."""
 
         def agreed() -> tuple[int, int] | None:
             spi_in, spi_out = self.spis()
             return (spi_in, spi_out) if self.charon.children() == [(spi_out, spi_in)] else None
 
-        return wait_until(agreed, PATIENCE, "both ends hold the same child")
+        spis = wait_until(agreed, PATIENCE, "both ends hold the same child")
+        self.export_keys()
+        return spis
 
     def check_both_ways(self) -> None:
         """Data flows both ways, and both ends count it on the same pair of SPIs."""
         self.settle()
-        self.export_keys()
         before, peer = self.charon.octets(), self.peer()
         self.ping()
         self.ping_back()

@@ -68,7 +68,8 @@ class Seen:
 
 def dissect(pcap: Path, keys: Path) -> Iterator[Seen]:
     """Every packet of the capture, decrypted with the tables in the folder ``keys``."""
-    command = ["tshark", "-r", str(pcap), "-T", "json", *DECRYPT]
+    # An ICMP error quotes the beginning of a packet, which tshark would take for a packet.
+    command = ["tshark", "-r", str(pcap), "-Y", "not icmp", "-T", "json", *DECRYPT]
     command += [word for name in _FIELDS for word in ("-e", name)]
     done = subprocess.run(
         command,
