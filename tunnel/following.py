@@ -41,14 +41,14 @@ class Following:
         if peer.last_in is None or now - peer.last_in >= quiet:
             self._hint(peer, peer.endpoints[0])
 
-    def answered(self, peer: Peer) -> None:
-        """An exchange came back. If it came from the new endpoint, the data follows; one that was
-        under way to the old one before proves nothing of the new."""
+    def answered(self, peer: Peer, remote: Endpoint | None) -> None:
+        """An exchange came back. If it was held with the new endpoint alone, the data follows; one
+        that was under way to the old one before proves nothing of the new."""
         if peer.candidate is None or peer.current is None:
             return
-        remotes = {view.remote for view in self._core.ike.views() if view.name == peer.name}
-        if peer.candidate not in remotes:
-            return  # IKE has followed the answer back to where that came from
+        if remote != peer.candidate:
+            self._core.ike_said(self._core.ike.probe(peer.name, self._core.now))
+            return
         endpoint, peer.candidate, peer.hint = peer.candidate, None, None
         old, new = endpoint_text(peer.endpoint), endpoint_text(endpoint)
         self._core.log("info", f"{peer.name} moved", old=old, new=new)

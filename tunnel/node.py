@@ -177,7 +177,7 @@ class Node:
         self._turn(now, unix)
         if endpoints != self._core.endpoints:
             self._core.endpoints = endpoints
-            self._core.ike_said(self._core.ike.set_local(endpoints))
+            self._core.ike_said(self._core.ike.move(endpoints, now))
             self._directory.publish()
             self._flows.announce()
             self._path_mtus.restart()
@@ -377,8 +377,8 @@ class Node:
             case ike_types.IkeFailed(name, reason):
                 if (peer := core.peers.named(name)) is not None:
                     self._attempts.ike_failed(peer, reason)
-            case ike_types.ProbeAnswered(name, rtt):
-                self._probe_answered(name, rtt)
+            case ike_types.ProbeAnswered(name, rtt, remote):
+                self._probe_answered(name, rtt, remote)
             case zone_types.TextsFound() | zone_types.TextsChanged():
                 self._signing.handle(answer)
             case _:
@@ -395,8 +395,8 @@ class Node:
         self._core.log("info", f"no IKE SA with {peer.name} any more: {reason}")
         self._directory.tidy(peer)
 
-    def _probe_answered(self, name: str, rtt: float) -> None:
+    def _probe_answered(self, name: str, rtt: float, remote: Endpoint | None) -> None:
         self._pings.answered(name, rtt)
         if (peer := self._core.peers.named(name)) is not None:
             peer.rtt = rtt
-            self._following.answered(peer)
+            self._following.answered(peer, remote)

@@ -13,6 +13,7 @@ from keys.ike import (
     ike_auth,
     informational,
     intermediate,
+    mobike,
     rekey_ike,
 )
 from keys.ike.cipher import IntegrityError, place_of
@@ -107,7 +108,8 @@ def _take_request(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now:
     try:
         if exchange is Exchange.IKE_INTERMEDIATE:
             sa.vouch(message.head, message.opened, ours=False)
-        answer = _respond(sa, exchange, decode_contents(message.opened.payloads()), now)
+        contents = decode_contents(message.opened.payloads())
+        answer = _respond(sa, exchange, contents, remote, now)
     except IkeError as error:
         answer = _answer_error(sa, exchange, error, now)
     if answer is None:
@@ -144,13 +146,15 @@ def _may_ask(sa: IkeSa, header: Header) -> bool:
     )
 
 
-def _respond(sa: IkeSa, exchange: Exchange, request: Contents, now: float) -> Answer | None:
+def _respond(
+    sa: IkeSa, exchange: Exchange, request: Contents, remote: Endpoint, now: float
+) -> Answer | None:
     if exchange is Exchange.IKE_INTERMEDIATE:
         return intermediate.respond(sa, request)
     if exchange is Exchange.IKE_AUTH:
         return ike_auth.respond(sa, request)
     if exchange is Exchange.INFORMATIONAL:
-        return informational.respond(sa, request, now)
+        return _respond_informational(sa, request, remote, now)
     if exchange is Exchange.IKE_FOLLOWUP_KE:
         return followup.respond(sa, request, now)
     about_ike = bool(request.sa) and all(p.protocol == PROTOCOL_IKE for p in request.sa or ())
@@ -160,6 +164,22 @@ def _respond(sa: IkeSa, exchange: Exchange, request: Contents, now: float) -> An
         raise RefusedError(NotifyType.TEMPORARY_FAILURE, sentence)
     respond = rekey_ike.respond if about_ike else create_child.respond
     return respond(sa, request, now)
+
+
+def _respond_informational(sa: IkeSa, request: Contents, remote: Endpoint, now: float) -> Answer:
+    answer = informational.respond(sa, request, now)
+    notifies, check = mobike.respond(sa, request, remote)
+    answer.contents.notifies += notifies
+    if check is None:
+        return answer
+
+    def then() -> None:
+        if answer.then is not None:
+            answer.then()
+        if sa.is_established:
+            mobike.once(sa, check, now)
+
+    return Answer(answer.contents, then)
 
 
 def _answer_error(sa: IkeSa, exchange: Exchange, error: IkeError, now: float) -> Answer:
@@ -213,7 +233,10 @@ def _take_answer(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now: 
     try:
         if task.exchange is Exchange.IKE_INTERMEDIATE:
             sa.vouch(message.head, message.opened, ours=False)
-        task.answered(sa, decode_contents(message.opened.payloads()), now)
+        contents = decode_contents(message.opened.payloads())
+        task.answered(sa, contents, now)
+        if isinstance(task, Liveness) and sa.is_established:
+            mobike.look_at_nat(sa, contents, now)
     except (InvalidSyntaxError, UnsupportedCriticalError, RefusedError) as error:
         _answer_is_wrong(sa, error, now)
     sa.pump(now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from keys.ike import create_child, dispatch, groups, ike_auth, lifetimes, proof, sa_init
+from keys.ike import create_child, dispatch, groups, ike_auth, lifetimes, mobike, proof, sa_init
 from keys.ike.certificates import Certification
 from keys.ike.context import Context
 from keys.ike.errors import IkeError
@@ -167,11 +167,22 @@ class IkeEndpoint:
         """An authenticated packet of ``name`` came from ``remote``: IKE goes there from now on,
         and a request that waits for its answer goes there at once."""
         for sa in self._ctx.named(name.lower()):
-            if sa.state in (SaState.ESTABLISHED, SaState.CLOSING) and sa.remote != remote:
-                sa.remote = remote
-                if sa.window.outstanding is not None:
-                    self._ctx.send(sa.window.outstanding.data, remote)
-                    sa.window.outstanding.due = now + self._ctx.settings.retransmit_first
+            if sa.state in (SaState.ESTABLISHED, SaState.CLOSING):
+                mobike.peer_moved(sa, remote, now)
+        return self._ctx.take()
+
+    def move(self, endpoints: Iterable[Endpoint], now: float) -> list[Command]:
+        """Our own outer endpoints have changed to these: every peer is told from there.
+
+        SPIs, keys and host ids stay (RFC 4555). A peer without MOBIKE follows what it next gets
+        from us, which is a sign of life asked for at once.
+        """
+        self._ctx.locals = tuple(endpoints)
+        for sa in self._ctx:
+            if sa.is_established:
+                mobike.we_moved(sa, now)
+                if not sa.mobike:
+                    lifetimes.check(sa, now)
         return self._ctx.take()
 
     def wall_clock(self, unix: int) -> None:
@@ -353,6 +364,7 @@ def _view(sa: IkeSa) -> SaView:
         peer_behind_nat=sa.peer_behind_nat,
         ppk=sa.ppk,
         fragmentation=sa.fragmentation,
+        mobike=sa.mobike,
         rekey_at=sa.rekey_at,
         expires_at=sa.expires_at,
     )

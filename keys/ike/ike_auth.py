@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from keys.ike import convergence, ppk, proof
+from keys.ike import convergence, mobike, ppk, proof
 from keys.ike.agreement import agree, check, install, mode_notifies
 from keys.ike.child import Child, esp_spi, wanted
 from keys.ike.errors import InvalidSyntaxError, RefusedError
@@ -58,7 +58,7 @@ class Authenticate:
         self._offered = (offer(PROTOCOL_ESP, esp_spi(self._spi_in), wanted(sa.policy)),)
         first = not sa.ctx.standing(sa.name)
         asks.notifies += [Notify(NotifyType.INITIAL_CONTACT)] if first else []
-        asks.notifies += mode_notifies(sa.policy.mode)
+        asks.notifies += mode_notifies(sa.policy.mode) + mobike.supported(sa)
         asks.sa = self._offered
         asks.tsi, asks.tsr = host(sa.policy.local_id), host(sa.policy.peer_id)
         return asks
@@ -85,6 +85,7 @@ class Authenticate:
             sa.ctx.emit(IkeFailed(sa.peer, refused.sentence))
             close(sa, refused.sentence, now)
             return
+        mobike.learn(sa, answer)
         _establish(sa, now)
         _announce(sa, child, now)
 
@@ -178,6 +179,8 @@ def authorise(sa: IkeSa, policy: PeerPolicy, now: float) -> None:
         refuse(sa, str(error), now)
         return
     sa.policy = replace(policy, name=sa.name)
+    mobike.learn(sa, pending.request)
+    answer.notifies += mobike.supported(sa) if sa.mobike else []
     _establish(sa, now)
     if pending.initial_contact:
         convergence.forget_older(sa, now)

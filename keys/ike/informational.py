@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from keys.ike import natd
 from keys.ike.child import Child, ChildState, esp_spi
 from keys.ike.header import Exchange
 from keys.ike.notify import Notify, NotifyType
 from keys.ike.payloads import Contents, Delete
 from keys.ike.proposals import PROTOCOL_ESP, PROTOCOL_IKE
 from keys.ike.sa import IkeSa, SaState
-from keys.ike.types import ProbeAnswered
+from keys.ike.types import Endpoint, ProbeAnswered
 
 
 @dataclass(slots=True)
@@ -42,11 +43,16 @@ class Liveness:
         self.report = report
         self._then = then
         self._sent = 0.0
+        self._moves = 0
+        self._target: Endpoint | None = None
 
     def request(self, sa: IkeSa, now: float) -> Contents:
-        """Nothing in it."""
-        self._sent = now
-        return Contents()
+        """Nothing in it, but NAT detection where the answer may show that a NAT before us has
+        changed its mapping (RFC 4555 §3.8)."""
+        self._sent, self._moves, self._target = now, sa.moves, sa.remote
+        if not (sa.mobike and sa.leads) or sa.behind_nat is False:
+            return Contents()
+        return Contents(notifies=natd.notifies(sa.spi_i, sa.spi_r, sa.remote, sa.ctx.random))
 
     def tries(self, sa: IkeSa) -> int:
         """Fewer than elsewhere, so that a dead peer is found out in about 20 s; not so when
@@ -57,7 +63,9 @@ class Liveness:
     def answered(self, sa: IkeSa, answer: Contents, now: float) -> None:
         """The peer lives."""
         if self.report and sa.name is not None:
-            sa.ctx.emit(ProbeAnswered(sa.name, now - self._sent))
+            # Sent to more than one endpoint, the answer does not tell which of them is right.
+            proven = self._target if sa.moves == self._moves else None
+            sa.ctx.emit(ProbeAnswered(sa.name, now - self._sent, proven))
         if self._then is not None:
             self._then(now)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from keys.ike import create_child, ike_auth
 from keys.ike.child import Child, ChildState
 from keys.ike.informational import Liveness, close, delete_child
+from keys.ike.mobike import RouteCheck, resend
 from keys.ike.rekey_ike import RekeyIke
 from keys.ike.sa import IkeSa, SaState
 from keys.ike.sa_init import Init
@@ -89,6 +90,11 @@ def _retransmit(sa: IkeSa, now: float) -> None:
         # ESP of the peer arrives all the while: it lives, so we keep asking.
         outstanding.first_sent = now
         outstanding.tries_left = sa.task.tries(sa)
+        return
+    if isinstance(sa.task, RouteCheck) and sa.task.gave_up(sa):
+        outstanding.first_sent = now
+        outstanding.tries_left = sa.task.tries(sa)
+        resend(sa, now)
         return
     seconds = now - outstanding.first_sent
     if sa.state is SaState.CLOSING:

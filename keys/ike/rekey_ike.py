@@ -253,6 +253,8 @@ def _equip(
     new.behind_nat, new.peer_behind_nat = old.behind_nat, old.peer_behind_nat
     new.redundant, new.ppk = old.redundant, old.ppk
     new.fragmentation = old.fragmentation
+    new.mobike, new.leads = old.mobike, old.leads
+    new.peer_addresses = old.peer_addresses
     new.state = SaState.ESTABLISHED
     new.established_at = now
     new.established_order = old.established_order

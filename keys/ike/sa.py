@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
-from keys.ike import fragments
+from keys.ike import fragments, natd
 from keys.ike.additional import Rounds
 from keys.ike.child import Child, ChildState, rekey_after
 from keys.ike.cipher import MessageCipher, Opened
@@ -26,6 +26,7 @@ from keys.ike.context import Context
 from keys.ike.header import HEADER_OCTETS, NO_SPI, Exchange, Header
 from keys.ike.intauth import IntAuth
 from keys.ike.keymat import IkeKeys, Nonces
+from keys.ike.notify import NotifyType
 from keys.ike.payloads import Contents, Payload, encode_chain
 from keys.ike.signature import HashId
 from keys.ike.types import (
@@ -154,6 +155,12 @@ class IkeSa:
         self.rtt: float | None = None
         self.behind_nat: bool | None = None
         self.peer_behind_nat: bool | None = None
+        self.nat_seen: bytes | None = None  # NAT_DETECTION_DESTINATION_IP, as the peer last had it
+        self.mobike = False
+        self.leads = initiator  # began the first of these IKE SAs (RFC 4555 §1.3)
+        self.moves = 0
+        self.peer_addresses: tuple[Endpoint, ...] = ()
+        self.sends_to: Endpoint | None = None
         self.unproven = False
         self.redundant = False
         self.reason = ""
@@ -280,7 +287,8 @@ class IkeSa:
 
     def heard(self, now: float, remote: Endpoint | None = None) -> None:
         """A fresh authenticated message came (RFC 7296 §2.4); the peer is where it came from,
-        unless we are behind a NAT ourselves and might be deceived (§2.23). An initiator moves
+        unless we are behind a NAT ourselves and might be deceived (§2.23), or it would tell us
+        (MOBIKE). An initiator moves
         to port 4500 with its IKE_AUTH request, in any case.
 
         Only IKE follows at once: ESP goes there when the peer has answered from there too.
@@ -288,10 +296,22 @@ class IkeSa:
         self.last_heard = max(self.last_heard, now)
         self.unanswered_since = None
         begins = self.state is SaState.HALF_OPEN
-        follow = begins or self.behind_nat is not True
+        follow = begins or not (self.behind_nat or self.mobike)
         if remote is not None and remote != self.remote and follow:
             self.remote = remote
+            self.moves += 1
             self.unproven = self.is_established
+
+    def learn_nat(self, contents: Contents) -> bool:
+        """Reads the peer's NAT detection (RFC 7296 §2.23); whether it sees us elsewhere than it
+        did before. Only for messages in which both SPIs stand."""
+        seen = contents.notify(NotifyType.NAT_DETECTION_DESTINATION_IP)
+        if seen is None:
+            return False
+        natted = natd.we_are_behind_nat(contents, self.spi_i, self.spi_r, self.ctx.locals)
+        self.behind_nat = self.behind_nat if natted is None else natted
+        before, self.nat_seen = self.nat_seen, seen.data
+        return before is not None and before != seen.data
 
     # --- children ---
 
@@ -310,7 +330,7 @@ class IkeSa:
 
     def send_on(self, child: Child) -> None:
         """Our packets travel on this child from now on."""
-        self.sending = child
+        self.sending, self.sends_to = child, self.remote
         self.ctx.emit(InstallOutbound(child.sa, self.remote))
 
     def remove_child(self, child: Child) -> None:
@@ -324,6 +344,7 @@ class IkeSa:
         """A rekey is done: ``new`` inherits the children and what waits to be asked (§2.8)."""
         new.children, self.children = self.children, {}
         new.sending, self.sending = self.sending, None
+        new.sends_to = self.sends_to
         new.remote = self.remote
         self.retire(now)
         while self.queue:

@@ -376,4 +376,6 @@ def _learn_nat(sa: IkeSa, contents: Contents, remote: Endpoint) -> None:
     """In a request SPIr is zero; in an answer both stand (RFC 7296 §2.23)."""
     spi_r = sa.spi_r if sa.initiator else NO_SPI
     sa.peer_behind_nat = natd.peer_behind_nat(contents, sa.spi_i, spi_r, remote)
+    if sa.initiator:
+        sa.learn_nat(contents)
     sa.behind_nat = natd.we_are_behind_nat(contents, sa.spi_i, spi_r, sa.ctx.locals)

@@ -58,6 +58,10 @@ class IkeSettings:
     reassembly_octets: int = 65535
     reassembly_octets_half_open: int = 20_000  # before a peer is proven
 
+    # MOBIKE (RFC 4555); so often a new endpoint is asked before IKE returns to the old one.
+    mobike: bool = True
+    route_tries: int = 4  # about 5 s
+
     # Authenticated peers are bounded too.
     sas_per_peer: int = 8
     children_per_sa: int = 4

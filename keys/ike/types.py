@@ -129,10 +129,15 @@ class IkeFailed:
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswered:
-    """A liveness exchange came back after ``rtt`` seconds."""
+    """A liveness exchange came back after ``rtt`` seconds.
+
+    ``remote`` is the endpoint where the peer has thereby been proven to be; None: the request
+    went to more than one, so that the answer proves none of them (RFC 4555 §3.7).
+    """
 
     name: str
     rtt: float
+    remote: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
