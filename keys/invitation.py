@@ -1,15 +1,18 @@
 """Invitation tokens: the text that ``invite`` prints and ``join`` reads (decision 0004).
 
-``at1-`` and base32 (RFC 4648 §6) in lower case, without padding: it survives being read aloud,
-typed in capitals, wrapped over lines, and fits a QR code's alphanumeric mode in capitals. Inside::
+``at1-`` or ``at2-`` and base32 (RFC 4648 §6) in lower case, without padding: it survives being read
+aloud, typed in capitals, wrapped over lines, and fits a QR code's alphanumeric mode in capitals::
 
-    length u16 | domain | server | DNS port u16 | TLS port u16 | pin | id | expires u48 | key | sum
+    length u16 | domain | server | DNS port u16 | TLS port u16 | pin | id | expires u48 | key
+      | join key, in version 2 only | sum
 
 ``domain``, ``server``, ``pin`` and ``id`` have one octet of length before them; port 0 and an
-empty pin mean none; ``key`` is 32 octets; ``sum`` is the first four octets of SHA-256 over all
-before it. The length tells a token that lost its end from one that was mistyped.
+empty pin mean none; ``key`` and ``join key`` are 32 octets; ``sum`` is the first four octets of
+SHA-256 over all before it. The length tells a token that lost its end from one that was mistyped.
 
 The token carries an invitation key, never the account secret, and works once, until it expires.
+Version 2 is of an account whose hosts have certificates: its join key, which only issuers can make,
+is the proof behind the new host's signing request (:mod:`keys.signing`).
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
-VERSION: Final = 1
+PLAIN, WITH_JOIN_KEY = 1, 2  # versions of the token
+VERSION: Final = WITH_JOIN_KEY  # the newest that this software reads
 PIN_SIZE: Final = 32  # octets, SHA-256 of the SPKI
 KEY_SIZE: Final = 32  # octets
 ID_SIZE: Final = 8  # octets of an invitation id that we make
@@ -56,6 +60,7 @@ class Invitation:
     identity: bytes
     expires: int
     key: bytes = field(repr=False)
+    join_key: bytes | None = field(default=None, repr=False)
 
     def check(self, unix: int) -> None:
         """Raise :exc:`InvitationError` if the invitation has expired at ``unix``."""
@@ -74,6 +79,8 @@ def encode(invitation: Invitation) -> str:
         raise ValueError(f"a pin has {PIN_SIZE} octets")
     if not all(_HOST_CHARACTERS.match(text) for text in (invitation.domain, invitation.server)):
         raise ValueError("the domain or the server is not a name or an address")
+    if invitation.join_key is not None and len(invitation.join_key) != KEY_SIZE:
+        raise ValueError(f"a join key has {KEY_SIZE} octets")
     body = (
         _counted(invitation.domain.encode("ascii"))
         + _counted(invitation.server.encode("ascii"))
@@ -83,30 +90,31 @@ def encode(invitation: Invitation) -> str:
         + _counted(invitation.identity)
         + invitation.expires.to_bytes(6)
         + invitation.key
+        + (invitation.join_key or b"")
     )
     framed = len(body).to_bytes(2) + body
     text = b32encode(framed + _checksum(framed)).decode("ascii").rstrip("=").lower()
-    return f"at{VERSION}-{text}"
+    return f"at{PLAIN if invitation.join_key is None else WITH_JOIN_KEY}-{text}"
 
 
 def decode(text: str, unix: int) -> Invitation:
     """Read a token at the wall clock ``unix``. Raises :exc:`InvitationError`."""
-    letters = _letters(text)
+    version, letters = _letters(text)
     framed = _unframe(_octets(letters), len(letters))
-    invitation = _read(framed[2:])
+    invitation = _read(framed[2:], version)
     invitation.check(unix)
     return invitation
 
 
-def _letters(text: str) -> str:
-    """Return the base32 part, lower case, without white space."""
+def _letters(text: str) -> tuple[int, str]:
+    """Return the version and the base32 part, lower case, without white space."""
     if len(text) > MAX_TEXT:
         raise InvitationError("this is too long for an invitation token; copy only the token")
     compact = "".join(text.split()).lower()
     found = _PREFIX.match(compact)
     if found is None:
         raise InvitationError(
-            f'this is not an invitation token, which begins with "at{VERSION}-"; '
+            f'this is not an invitation token, which begins with "at{PLAIN}-" or "at{VERSION}-"; '
             "copy the whole line that `autotunnel invite` printed"
         )
     version = int(found[1])
@@ -115,9 +123,9 @@ def _letters(text: str) -> str:
             f"the invitation was made by a newer version of autotunnel (token version {version}, "
             f"this one reads {VERSION}); upgrade autotunnel on this host"
         )
-    if version < VERSION:
+    if version < PLAIN:
         raise InvitationError(f"there is no token version {version}; {_NEW_ONE}")
-    return compact[found.end() :]
+    return version, compact[found.end() :]
 
 
 def _octets(letters: str) -> bytes:
@@ -153,17 +161,26 @@ def _unframe(octets: bytes, letters: int) -> bytes:
     return framed
 
 
-def _read(body: bytes) -> Invitation:
+def _read(body: bytes, version: int) -> Invitation:
     reader = _Reader(body)
     domain, server = reader.text(), reader.text()
     dns_port, tls_port = reader.number(2), reader.number(2)
     pin, identity = reader.counted(), reader.counted()
     expires, key = reader.number(6), reader.take(KEY_SIZE)
+    join_key = reader.take(KEY_SIZE) if version == WITH_JOIN_KEY else None
     sizes_fit = len(pin) in (0, PIN_SIZE) and 1 <= len(identity) <= MAX_ID_SIZE
     if reader.left() or not sizes_fit:
         raise _malformed()
     return Invitation(
-        domain, server, dns_port or None, tls_port or None, pin or None, identity, expires, key
+        domain=domain,
+        server=server,
+        dns_port=dns_port or None,
+        tls_port=tls_port or None,
+        pin=pin or None,
+        identity=identity,
+        expires=expires,
+        key=key,
+        join_key=join_key,
     )
 
 

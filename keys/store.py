@@ -21,10 +21,18 @@ from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
 from keys import hostid
 from keys.account import Account, AccountSecretError, decode_secret, encode_secret
+from keys.ike.signature import SigningKey
 
-MAX_SECRET_FILE: Final = 4096  # octets
+MAX_SECRET_FILE: Final = 8192  # octets
 HOST_ID_FILE: Final = "host-id.json"
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -55,7 +63,7 @@ def read_secret(path: Path) -> bytes:
     """Return the octets of a secret file, without one trailing newline.
 
     Raises :exc:`SecretFileError`: absent, not a regular file, readable by others, owned by
-    somebody else, empty, or longer than 4096 octets.
+    somebody else, empty, or longer than 8192 octets.
     """
     content = _read_private(path)
     secret = content[:-1] if content.endswith(b"\n") else content
@@ -162,6 +170,61 @@ def write_atomically(
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+# --- Keys and certificates ------------------------------------------------------------------
+
+
+def save_private_key(path: Path, key: SigningKey) -> None:
+    """Write a new private key in PEM (PKCS #8), mode 0600. Raises :exc:`SecretFileError`."""
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    write_secret(path, pem)
+
+
+def load_private_key(path: Path) -> SigningKey:
+    """Return the private key in ``path`` (PEM, no password). Raises :exc:`SecretFileError`."""
+    try:
+        key = serialization.load_pem_private_key(_read_private(path), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise SecretFileError(
+            f"{path}: not a private key in PEM without a password; check the path"
+        ) from None
+    kinds = (Ed25519PrivateKey, EllipticCurvePrivateKey, RSAPrivateKey)
+    if not isinstance(key, kinds):
+        raise SecretFileError(f"{path}: a key of a kind that IKE does not sign with; use Ed25519")
+    return key
+
+
+def save_certificates(
+    path: Path, certificates: Iterable[x509.Certificate], *, replace: bool = False
+) -> None:
+    """Write certificates in PEM, mode 0644, atomically. Raises :exc:`SecretFileError`."""
+    pem = b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
+    try:
+        write_atomically(path, pem, 0o644, replace=replace)
+    except FileExistsError:
+        raise SecretFileError(f"{path}: the file exists already; move it away first") from None
+    except OSError as error:
+        raise SecretFileError(
+            f"{path}: cannot be written ({error.strerror}); check the directory and its owner"
+        ) from error
+
+
+def load_certificates(path: Path) -> tuple[x509.Certificate, ...]:
+    """Return the certificates in ``path`` (PEM), at least one. Raises :exc:`SecretFileError`."""
+    try:
+        return tuple(x509.load_pem_x509_certificates(path.read_bytes()))
+    except OSError as error:
+        raise SecretFileError(
+            f"{path}: the certificate cannot be read ({error.strerror}); "
+            "check the path, or join with an invitation"
+        ) from None
+    except ValueError:
+        raise SecretFileError(f"{path}: no certificate in PEM is in it; check the path") from None
 
 
 # --- The host id of this boot ---------------------------------------------------------------

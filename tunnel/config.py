@@ -111,10 +111,19 @@ class HostSection(_Section, frozen=True, kw_only=True):
 
 
 class AccountSection(_Section, frozen=True, kw_only=True):
-    """``[account]``: the domain whose zone the person owns, and the file of its secret."""
+    """``[account]``: the domain whose zone the person owns, and the file of its secret.
+
+    ``auth``: how its hosts prove themselves to each other. With "cert" there are this host's key
+    and certificate, the CA's certificate and, on an issuer only, the CA's key.
+    """
 
     domain: str
     secret_file: str = "account.key"  # noqa: S105 (the name of a file)
+    auth: Literal["cert", "psk"] = "cert"
+    key_file: str = "host.key"
+    certificate_file: str = "host.crt"
+    ca_file: str = "ca.crt"
+    ca_key_file: str = "ca.key"
 
     def __post_init__(self) -> None:
         _domain_or_refuse(self.domain)
@@ -178,13 +187,20 @@ class NatSection(_Section, frozen=True, kw_only=True):
 
 
 class PeerSection(_Section, frozen=True, kw_only=True):
-    """``[[peer]]``: a static peer, which needs no zone. ``id`` is its inner address."""
+    """``[[peer]]``: a static peer, which needs no zone. ``id`` is its inner address.
+
+    With ``auth`` "cert", ``ca_file`` holds the CAs that it may show a certificate of; we show the
+    one of ``certificate_file`` and ``key_file``, else this host's own of its account.
+    """
 
     name: str
     id: str
     endpoint: str
-    auth: Literal["psk"] = "psk"
-    psk_file: str
+    auth: Literal["psk", "cert"] = "psk"
+    psk_file: str | None = None
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
     suites: tuple[Literal["aes128gcm16", "aes256gcm16", "chacha20poly1305"], ...] = (
         "aes128gcm16",
         "aes256gcm16",
@@ -197,6 +213,13 @@ class PeerSection(_Section, frozen=True, kw_only=True):
             raise _WrongValueError(
                 "name", f"{self.name!r} is not a name", "give its IKE identity (ID_FQDN)"
             )
+        wanted: tuple[str, ...] = ("psk_file",) if self.auth == "psk" else ("ca_file",)
+        pair = {"certificate_file": self.certificate_file, "key_file": self.key_file}
+        if any(pair.values()) and not all(pair.values()):
+            wanted += tuple(pair)
+        for key in wanted:
+            if getattr(self, key) is None:
+                raise _WrongValueError(key, f'it is missing, with auth = "{self.auth}"', "add it")
         _ula_or_refuse("id", self.id, 'give its inner address, like "fd12:3456::1"')
         _endpoint_or_refuse("endpoint", self.endpoint, "198.51.100.7:4500", 4500)
         if not self.suites:
@@ -320,7 +343,17 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def psk_path(self, peer: PeerSection) -> Path:
         """The file of a static peer's pre-shared key."""
+        assert peer.psk_file is not None  # the section has seen to it
         return self.path.parent / peer.psk_file
+
+    def beside(self, file: str) -> Path:
+        """A file that is named relative to this one."""
+        return self.path.parent / file
+
+    @property
+    def certified(self) -> bool:
+        """Whether this host has a certificate of its account."""
+        return self.account is not None and self.account.auth == "cert"
 
 
 class ServeAccount(_Section, frozen=True, kw_only=True):

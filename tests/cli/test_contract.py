@@ -143,7 +143,7 @@ def test_invite_works_offline_and_its_token_says_all_that_join_needs(owner: Pers
 def test_invite_prints_the_token_alone_on_stdout(owner: Person) -> None:
     done = owner.ours("invite")
     (token,) = done.stdout.splitlines()
-    assert token.startswith("at1-")
+    assert token.startswith("at2-")
     assert "join TOKEN" in done.stderr
     assert "the token carries no pin of the rendezvous: 127.0.0.1:9: connection refused" in (
         done.stderr

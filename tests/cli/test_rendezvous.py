@@ -57,10 +57,10 @@ class Served:
         return self.process.communicate(timeout=20)[1]
 
 
-def settle(person: Person) -> None:
+def settle(person: Person, *more: str) -> None:
     """Gives the person an account whose rendezvous is on this machine, on free ports."""
     tls = free_port(socket.SOCK_STREAM)
-    done = person.ours("init", DOMAIN, "--rendezvous", f"127.0.0.1:{tls}", "--name", "desk")
+    done = person.ours("init", DOMAIN, "--rendezvous", f"127.0.0.1:{tls}", "--name", "desk", *more)
     assert done.returncode == 0, done.stderr
     dns = free_port(socket.SOCK_DGRAM)
     serve = person.home / "serve.toml"
@@ -73,7 +73,7 @@ def settle(person: Person) -> None:
 
 @pytest.fixture
 def landlord(person: Person) -> Person:
-    settle(person)
+    settle(person, "--auth", "psk")
     return person
 
 

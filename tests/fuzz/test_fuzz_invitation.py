@@ -28,9 +28,9 @@ def test_every_body_with_a_right_checksum_is_read_or_refused() -> None:
     framed = b32decode(letters + "=" * (-len(letters) % 8))[:-4]
     assert len(_checksum(framed)) == 4
     read = 0
-    for body in mutants([framed[2:]], INPUTS):
+    for number, body in enumerate(mutants([framed[2:]], INPUTS)):
         try:
-            _read(body)
+            _read(body, 1 + number % 2)
             read += 1
         except InvitationError:
             continue

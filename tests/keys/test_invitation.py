@@ -90,7 +90,7 @@ def test_an_expired_token_says_since_when() -> None:
 
 def test_a_token_of_a_newer_version_asks_for_an_upgrade() -> None:
     with pytest.raises(InvitationError, match=r"newer version.*upgrade"):
-        decode("at2-" + TOKEN[4:], NOW)
+        decode("at3-" + TOKEN[4:], NOW)
 
 
 @pytest.mark.parametrize("text", ["", "hello", "AT-abc", TOKEN[1:], "https://example.com/" + TOKEN])
@@ -140,3 +140,17 @@ def test_what_does_not_fit_is_not_encoded(wrong: dict[str, object]) -> None:
 
 def test_the_key_is_never_shown() -> None:
     assert "key=" not in repr(INVITATION)
+
+
+def test_a_token_with_a_join_key_is_of_version_2_and_keeps_it() -> None:
+    certified = replace(INVITATION, join_key=bytes(range(32)))
+    token = encode(certified)
+    assert token.startswith("at2-")
+    assert decode(token, NOW) == certified
+    assert decode(token.upper(), NOW) == certified
+    assert "join_key" not in repr(certified), "secrets are not shown"
+    for spoilt in ("at1-" + token[4:], "at2-" + TOKEN[4:]):
+        with pytest.raises(InvitationError, match="makes no sense"):
+            decode(spoilt, NOW)
+    with pytest.raises(ValueError, match="a join key has 32 octets"):
+        encode(replace(INVITATION, join_key=b"short"))

@@ -49,7 +49,7 @@ def test_another_users_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(b"", "empty"), (b"\n", "empty"), (b"x" * 5000, "longer than 4096")]
+    ("content", "says"), [(b"", "empty"), (b"\n", "empty"), (b"x" * 9000, "longer than 8192")]
 )
 def test_senseless_content_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
     with pytest.raises(SecretFileError, match=says):

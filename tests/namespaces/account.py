@@ -16,7 +16,7 @@ DESK_NAME, LAPTOP_NAME = f"{DESK}.{DOMAIN}", f"{LAPTOP}.{DOMAIN}"
 
 
 class Account:
-    """``desk`` and ``laptop`` have joined; ``up()`` starts both."""
+    """``desk`` and ``laptop`` have joined, by pre-shared key; ``up()`` starts both."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -25,7 +25,7 @@ class Account:
         self.desk = HostMachine(self.stage.desk)
         self.laptop = HostMachine(self.stage.laptop)
         where = ("--rendezvous", RENDEZVOUS, "--name", DESK, "-c", str(self.desk.config))
-        self.desk.cli("init", DOMAIN, *where)
+        self.desk.cli("init", DOMAIN, "--auth", "psk", *where)
         self.rendezvous.adopt(self.desk)
         self.rendezvous.serve()
         token = find_token(self.desk.cli("invite", "--json", "-c", str(self.desk.config)).stdout)

@@ -120,6 +120,7 @@ def configure(
         state_dir = "state"
         [account]
         domain = "{DOMAIN}"
+        auth = "psk"
         [rendezvous]
         server = "127.0.0.1:{server}"
         [engine]

@@ -1,10 +1,10 @@
 """The command line (DESIGN §5): one module for each family of commands, one voice for all.
 
 ``talk.py`` is the voice: what goes to stdout, what to stderr, how an error sounds, which exit
-code. ``files.py`` writes configuration. The rest are commands: ``account.py`` (init, invite, join,
-tsig), ``run.py`` (serve, up, demo), ``observe.py`` (status, ping, lookup, down), ``keys.py`` (keys
-export), ``doctor.py`` with its ``checks.py``, ``service.py``, ``device.py``, ``completion.py``,
-and ``demo/``.
+code. ``files.py`` writes configuration, ``mailbox.py`` reads and writes the zone. The rest are
+commands: ``account.py`` (init, invite, revoke, tsig), ``joining.py`` (join), ``run.py`` (serve, up,
+demo), ``observe.py`` (status, ping, lookup, down), ``keys.py`` (keys export), ``doctor.py`` with
+its ``checks.py``, ``service.py``, ``device.py``, ``completion.py``, and ``demo/``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 
 import typer
 
-from tunnel.cli import account, completion, device, doctor, keys, observe, run, service
+from tunnel.cli import account, completion, device, doctor, joining, keys, observe, run, service
 
 
 def application() -> typer.Typer:
@@ -26,7 +26,7 @@ def application() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for family in (run, account, observe, keys, doctor, device, service, completion):
+    for family in (run, account, joining, observe, keys, doctor, device, service, completion):
         family.register(app)
     return app
 

@@ -1,4 +1,4 @@
-"""``init``, ``invite``, ``join`` and ``tsig``: who belongs to the account, and its keys."""
+"""``init``, ``invite``, ``revoke`` and ``tsig``: who belongs to the account, and its keys."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import re
 import sys
 import time
 from base64 import b64encode
+from pathlib import Path
 from typing import Annotated
 
 import segno
 import typer
 
-from keys import invitation, store
+from keys import ca, invitation, store
 from keys.account import Account, new_secret
+from keys.ca import Authority
+from keys.issuer import Issuer, Ledger
 from tunnel.cli.files import (
+    CA_FILE,
+    CA_KEY_FILE,
+    CERTIFICATE_FILE,
+    HOST_KEY_FILE,
     KEY_FILE,
     config_path,
     default_label,
@@ -23,8 +30,10 @@ from tunnel.cli.files import (
     serve_toml,
     write_new,
 )
+from tunnel.cli.mailbox import publish
 from tunnel.cli.talk import ConfigOption, Failure, JsonOption, command, emit, put, say
-from tunnel.config import DEFAULT_DNS_PORT, DEFAULT_TLS_PORT, HostConfig, load_host
+from tunnel.config import DEFAULT_TLS_PORT, HostConfig, load_host
+from tunnel.io.papers import LEDGER, issuer_of, keep_ledger, note_invitation
 from tunnel.spelling import is_domain, is_label, parse_endpoint
 
 NameOption = Annotated[
@@ -40,7 +49,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     command(app, "init")(init)
     command(app, "invite")(invite)
-    command(app, "join")(join)
+    command(app, "revoke")(revoke)
     command(app, "tsig")(tsig)
 
 
@@ -51,19 +60,25 @@ def init(
     ],
     name: NameOption = None,
     transport: Annotated[str, typer.Option(help="To the rendezvous: tls, tcp or udp.")] = "tls",
+    auth: Annotated[str, typer.Option(help="How hosts prove themselves: cert or psk.")] = "cert",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make an account, this host's configuration, and a serve.toml for the rendezvous."""
+    """Make an account with its CA, this host's configuration, and a rendezvous' serve.toml."""
     domain = domain.lower().rstrip(".")
     _check_arguments(domain, rendezvous, transport)
-    label = _label(name)
+    if auth not in ("cert", "psk"):
+        raise Failure(f"--auth: {auth!r} is neither cert nor psk; leave it out")
+    label = label_of(name)
     path = config_path(config)
     key, serve = path.parent / KEY_FILE, path.parent / "serve.toml"
-    refuse_overwrite([path, key, serve])
+    papers = (HOST_KEY_FILE, CERTIFICATE_FILE, CA_FILE, CA_KEY_FILE, LEDGER)
+    refuse_overwrite([path, key, serve, *(path.parent / one for one in papers if auth == "cert")])
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     store.save_account_secret(key, new_secret(store.random_bytes))
-    text = host_toml(label=label, domain=domain, server=rendezvous, transport=transport)
+    if auth == "cert":
+        _make_authority(path.parent, f"{label}.{domain}", domain)
+    text = host_toml(label=label, domain=domain, server=rendezvous, transport=transport, auth=auth)
     write_new(path, text, 0o644)
     write_new(serve, serve_toml(domain=domain, rendezvous=rendezvous, transport=transport), 0o644)
     files = {"config": str(path), "secret_file": str(key), "serve_config": str(serve)}
@@ -80,6 +95,20 @@ def init(
     )
 
 
+def _make_authority(folder: Path, name: str, domain: str) -> None:
+    """The account's CA, and this first host's key and certificate."""
+    unix = int(time.time())
+    authority = Authority.new(domain, unix, store.random_bytes)
+    issuer = Issuer(authority, Ledger(), store.random_bytes)
+    key = ca.new_key(store.random_bytes)
+    certificate = issuer.enroll(ca.read_request(ca.request(key, name)), unix)
+    store.save_private_key(folder / CA_KEY_FILE, authority.key)
+    store.save_certificates(folder / CA_FILE, [authority.certificate])
+    store.write_secret(folder / LEDGER, issuer.ledger.to_json().encode())
+    store.save_private_key(folder / HOST_KEY_FILE, key)
+    store.save_certificates(folder / CERTIFICATE_FILE, [certificate])
+
+
 def _check_arguments(domain: str, rendezvous: str, transport: str) -> None:
     if not is_domain(domain):
         raise Failure(f'{domain!r} is no domain name; write it like "alice.members.example"')
@@ -92,7 +121,8 @@ def _check_arguments(domain: str, rendezvous: str, transport: str) -> None:
         raise Failure(f"--transport: {transport!r} is none of tls, tcp and udp; leave it out")
 
 
-def _label(name: str | None) -> str:
+def label_of(name: str | None) -> str:
+    """The label of ``--name``, else this machine's. Raises :class:`Failure`."""
     if name is None:
         return default_label()
     if not is_label(name):
@@ -101,12 +131,12 @@ def _label(name: str | None) -> str:
     return name
 
 
-def seconds(text: str) -> int:
+def seconds(text: str, option: str = "--expires") -> int:
     """A length of time like ``90s``, ``30m``, ``1h``, ``2d``. Raises :class:`Failure`."""
     found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
     length = int(found[1]) * _UNITS[found[2]] if found else 0
     if not 0 < length <= _LONGEST:
-        raise Failure(f"--expires: {text!r} is no length of time up to a year; write it like 1h")
+        raise Failure(f"{option}: {text!r} is no length of time up to a year; write it like 1h")
     return length
 
 
@@ -122,6 +152,7 @@ def invite(
     until = int(time.time()) + length
     identity = store.random_bytes(invitation.ID_SIZE)
     server, dns_port, tls_port = _rendezvous_of(settings)
+    join_key = _join_key(settings, identity, until)
     pin = _pin(settings, account)
     token = invitation.encode(
         invitation.Invitation(
@@ -133,6 +164,7 @@ def invite(
             identity=identity,
             expires=until,
             key=account.invitation_key(identity, until),
+            join_key=join_key,
         )
     )
     if as_json:
@@ -143,6 +175,55 @@ def invite(
     if sys.stderr.isatty():
         segno.make(token.upper(), error="l", micro=False).terminal(sys.stderr, compact=True)
     say(f"on the other host, within {expires}: autotunnel join TOKEN   (it works once)")
+    if join_key is not None:
+        say("this host must be up meanwhile (autotunnel up): it signs the other's certificate")
+
+
+def _join_key(settings: HostConfig, identity: bytes, until: int) -> bytes | None:
+    """The proof behind the newcomer's signing request, where hosts have certificates."""
+    if not settings.certified:
+        return None
+    issuer = _issuer_of(settings, "invite")
+    note_invitation(settings, until)
+    return issuer.authority.join_key(identity, until)
+
+
+def _issuer_of(settings: HostConfig, what: str) -> Issuer:
+    issuer = issuer_of(settings)
+    if issuer is None:
+        cause = "this host is no issuer: it does not hold the key of the account's CA"
+        fix = f"run `autotunnel {what}` on one, such as the host that made the account"
+        raise Failure(f"{cause}; {fix}")
+    return issuer
+
+
+def revoke(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A host label, or a serial number.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the certificates of host NAME count no more, from now on and everywhere."""
+    settings = load_host(config_path(config))
+    account, issuer = load_account(settings), _issuer_of(settings, "revoke")
+    unix = int(time.time())
+    full = name.lower() if "." in name else f"{name.lower()}.{account.domain}"
+    serials = issuer.revoke(full, unix) or issuer.revoke(name, unix)
+    if not serials:
+        known = sorted({entry.name.partition(".")[0] for entry in issuer.ledger.issued})
+        cause = f"no valid certificate of {full} was issued here"
+        raise Failure(f"{cause}; issued here were those of {', '.join(known) or 'nobody'}")
+    keep_ledger(settings, issuer.ledger)
+    problem = asyncio.run(publish(settings, account, issuer, unix))
+    if as_json:
+        emit("revoke", {"name": full, "serials": serials, "published": problem is None})
+        return
+    for serial in serials:
+        put(serial)
+    if problem is not None:
+        say(f"the zone has not been told: {problem}", style="yellow")
+        say("this host tells it when it is up (autotunnel up)")
+    else:
+        say(f"{full} is out: every host that is up lets go of it within a minute or so")
 
 
 def _rendezvous_of(settings: HostConfig) -> tuple[str, int | None, int | None]:
@@ -182,66 +263,6 @@ def load_account(settings: HostConfig) -> Account:
         cause = f"{settings.path} has no [account]"
         raise Failure(f"{cause}; run `autotunnel init` or `autotunnel join`")
     return store.load_account(settings.account.domain, path)
-
-
-def join(
-    token: Annotated[str, typer.Argument(metavar="TOKEN", help="From `autotunnel invite`.")],
-    name: NameOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Bring this host into the account whose host printed TOKEN."""
-    invited = invitation.decode(token, int(time.time()))
-    label = _label(name)
-    path = config_path(config)
-    key = path.parent / KEY_FILE
-    refuse_overwrite([path, key])  # before the token is used up
-
-    from discovery.io_redeem import redeem  # slow to load
-
-    secret = asyncio.run(
-        redeem(
-            server=invited.server,
-            dns_port=invited.dns_port,
-            tls_port=invited.tls_port,
-            domain=invited.domain,
-            identity=invited.identity,
-            expires=invited.expires,
-            key=invited.key,
-            pin=invited.pin,
-        )
-    )
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store.save_account_secret(key, secret)
-    server, transport = _rendezvous_for(invited)
-    text = host_toml(
-        label=label,
-        domain=invited.domain,
-        server=server,
-        transport=transport,
-    )
-    write_new(path, text, 0o644)
-    if as_json:
-        files = {"config": str(path), "secret_file": str(key)}
-        emit("join", {"name": f"{label}.{invited.domain}", **files})
-        return
-    put(str(path))
-    put(str(key))
-    say(f"{label}.{invited.domain} has joined. Next: autotunnel up")
-
-
-def _rendezvous_for(invited: invitation.Invitation) -> tuple[str, str]:
-    """``rendezvous.server`` and ``rendezvous.transport`` of the new configuration."""
-    if invited.tls_port is not None:
-        return _server_text(invited.server, invited.tls_port, DEFAULT_TLS_PORT), "tls"
-    port = invited.dns_port or DEFAULT_DNS_PORT
-    return _server_text(invited.server, port, DEFAULT_DNS_PORT), "tcp"
-
-
-def _server_text(server: str, port: int, usual: int) -> str:
-    if port == usual:
-        return server
-    return f"[{server}]:{port}" if ":" in server else f"{server}:{port}"
 
 
 def tsig(config: ConfigOption = None, as_json: JsonOption = False) -> None:

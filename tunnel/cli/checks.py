@@ -68,13 +68,16 @@ def engine(name: str) -> Finding:
 def secrets(config: HostConfig) -> Finding:
     """The account secret and the peers' keys can be read, and by nobody else."""
     from keys import store
+    from tunnel.io.papers import Papers
 
     try:
         account = config.account_secret_path()
         if config.account is not None and account is not None:
             store.load_account(config.account.domain, account)
         for peer in config.peers:
-            store.read_secret(config.psk_path(peer))
+            if peer.auth == "psk":
+                store.read_secret(config.psk_path(peer))
+        Papers(config)
     except store.SecretFileError as problem:
         found, _, fix = str(problem).partition("; ")
         return Finding("secret", State.FAILED, found, fix)

@@ -16,6 +16,8 @@ from tunnel.config import DEFAULT_DNS_PORT, DEFAULT_TLS_PORT, default_path
 from tunnel.spelling import is_label, parse_endpoint
 
 KEY_FILE = "account.key"
+HOST_KEY_FILE, CERTIFICATE_FILE = "host.key", "host.crt"
+CA_FILE, CA_KEY_FILE = "ca.crt", "ca.key"
 
 
 def default_label() -> str:
@@ -65,7 +67,7 @@ def write_new(path: Path, text: str, mode: int) -> None:
         os.fsync(file.fileno())
 
 
-def host_toml(*, label: str, domain: str, server: str, transport: str) -> str:
+def host_toml(*, label: str, domain: str, server: str, transport: str, auth: str = "cert") -> str:
     """The text of a host's config.toml.
 
     No pin is written: the account's signed record proves the rendezvous' key at every connection
@@ -83,6 +85,12 @@ def host_toml(*, label: str, domain: str, server: str, transport: str) -> str:
     account = _table(document, "account")
     _entry(account, "domain", domain)
     _entry(account, "secret_file", KEY_FILE, "relative to this file; mode 0600")
+    _entry(
+        account,
+        "auth",
+        auth,
+        '"cert": hosts show certificates of the account\'s CA; "psk": they share one key',
+    )
     rendezvous = _table(document, "rendezvous")
     _entry(rendezvous, "server", server)
     _entry(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,7 +75,18 @@ def status_tables(facts: Mapping[str, Any]) -> Group:
     for key, value in _about(facts):
         about.add_row(key, value)
     peers = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("peer", "state", "path", "endpoint", "suite", "received", "sent", "rtt", "id"):
+    for heading in (
+        "peer",
+        "state",
+        "path",
+        "endpoint",
+        "suite",
+        "auth",
+        "received",
+        "sent",
+        "rtt",
+        "id",
+    ):
         peers.add_column(heading, no_wrap=True)
     domain = (facts.get("host") or {}).get("name", "").partition(".")[2]
     reasons = []
@@ -82,7 +94,7 @@ def status_tables(facts: Mapping[str, Any]) -> Group:
         label = str(peer.get("name")).removesuffix(f".{domain}")
         peers.add_row(
             label,
-            *(_cell(peer.get(key)) for key in ("state", "path", "endpoint", "suite")),
+            *(_cell(peer.get(key)) for key in ("state", "path", "endpoint", "suite", "auth")),
             _octets(peer.get("rx_bytes")),
             _octets(peer.get("tx_bytes")),
             _milliseconds(peer.get("rtt_ms")),
@@ -115,9 +127,18 @@ def _about(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             ("zone", f"{zone['server']} over {_cell(zone.get('transport'))}, {known}{lease}")
         )
+    if facts.get("certificate"):
+        rows.append(("certificate", _certificate(facts["certificate"])))
     if zone.get("problem"):
         rows.append(("problem", str(zone["problem"])))
     return rows
+
+
+def _certificate(facts: Mapping[str, Any]) -> str:
+    until = datetime.fromtimestamp(facts["expires_unix"], UTC)
+    issuer = ", issuer" if facts.get("issuer") else ""
+    problem = f"; {facts['problem']}" if facts.get("problem") else ""
+    return f"until {until:%Y-%m-%d}, renewed by itself{issuer}{problem}"
 
 
 def _cell(value: Any) -> str:

@@ -31,6 +31,7 @@ from tunnel.io.control import ControlServer
 from tunnel.io.device import Device, open_device
 from tunnel.io.driver import Driver
 from tunnel.io.outer import outer_endpoints
+from tunnel.io.papers import Papers
 from tunnel.io.privilege import drop_all
 from tunnel.io.requests import Requests
 from tunnel.io.sockets import SocketError, UdpPair
@@ -75,6 +76,7 @@ class Host:
         self._pump: Pump | None = None
         self._device: Device | None = None
         self._link: ZoneLink | None = None
+        self._papers: Papers | None = None
         self._host_id: IPv6Address | None = None
         self._endpoints: tuple[Endpoint, ...] = ()
 
@@ -113,6 +115,7 @@ class Host:
         engine = self._choose_engine()
         account = who.account_of(config)
         static = who.static_peers_of(config)
+        self._papers = papers = Papers(config)
         self._host_id = host_id = who.host_id_of(config)
 
         control = ControlServer(config.control_socket, self, (Unreachable, HostError))
@@ -142,6 +145,8 @@ class Host:
             static=static,
             random=random_bytes,
             settings=dataclasses.replace(who.settings_of(config), mtu=device.mtu),
+            credentials=papers.credentials,
+            issuer=papers.issuer,
         )
         self._driver = driver = Driver(
             node, pump, device, ike_pair=ike_pair, send_zone=link.send, answer=self._answer
@@ -202,8 +207,17 @@ class Host:
     def _answer(self, command: do.Command) -> None:
         if isinstance(command, do.Finished):
             self._finished.set()
+        elif isinstance(command, do.Keep):
+            self._keep(command)
         else:
             self._requests.answer(command)
+
+    def _keep(self, command: do.Keep) -> None:
+        assert self._papers is not None
+        try:
+            self._papers.keep(command.what, command.content)
+        except (SecretFileError, OSError) as problem:
+            self._log.error(f"the {command.what} could not be written: {problem}")
 
     def _tell_zone(self, method: Callable[..., list[do.Command]], *arguments: Any) -> None:
         driver, node = self._driver, self._node
@@ -232,7 +246,17 @@ class Host:
                     self._link.network_changed()
                 self._endpoints = found
                 driver.tell(node.set_endpoints, found)
+            self._watch_papers(driver, node)
             await asyncio.sleep(_ENDPOINTS_EVERY)
+
+    def _watch_papers(self, driver: Driver, node: Node) -> None:
+        """``invite`` and ``revoke`` are other processes; they leave word in the issuer's files."""
+        assert self._papers is not None
+        until, ledger = self._papers.invited(), self._papers.changed_ledger()
+        if until is not None:
+            driver.tell(node.invited, until)
+        if ledger is not None:
+            driver.tell(node.ledger_changed, ledger)
 
     # --- What the control socket and the stub resolver ask -----------------------------------
 
@@ -260,6 +284,7 @@ class Host:
                 "drops": {} if pump is None else _drops(pump),
             },
             "nat": dict.fromkeys(("method", "gateway", "external", "lifetime_s", "double_nat")),
+            "certificate": about["certificate"] if about else None,
             "zone": zone,
             "peers": about["peers"] if about else [],
         }

@@ -39,7 +39,7 @@ def identity_of(config: HostConfig, account: Account | None, host_id: IPv6Addres
         target=hostid.target_label(hostid.eui64_of(host_id)),
         label=None if account is None else config.host.name,
         domain=None if account is None else account.domain,
-        psk=None if account is None else account.psk,
+        psk=None if account is None or config.certified else account.psk,
         suites=config.ike.suites,
     )
 
@@ -51,7 +51,7 @@ def static_peers_of(config: HostConfig) -> tuple[StaticPeer, ...]:
             name=peer.name,
             host_id=peer.host_id,
             endpoint=peer.address,
-            psk=store.read_secret(config.psk_path(peer)),
+            psk=store.read_secret(config.psk_path(peer)) if peer.auth == "psk" else None,
             suites=peer.suites,
             mode=peer.mode,
         )

@@ -1,0 +1,205 @@
+"""A host's certificates and, on an issuer, the CA's key and ledger: the files and what is in them.
+
+::
+
+    host.key  host.crt  ca.crt       on every host of an account with certificates
+    ca.key  issued.json  invited     on issuers, side by side
+    revoked.crl                      in the state folder: the newest revocation list seen
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from keys import ca, store
+from keys.ca import Authority, AuthorityError, Revocations
+from keys.ike.certificates import Certified, Credential, Trust
+from keys.issuer import Issuer, Ledger
+from keys.store import SecretFileError
+from tunnel.config import AccountSection, HostConfig, PeerSection
+from tunnel.credentials import Credentials
+
+LEDGER: Final = "issued.json"
+INVITED: Final = "invited"  # until when, in unix seconds, an invitation of this issuer is open
+REVOCATIONS: Final = "revoked.crl"
+
+
+class Papers:
+    """All that the configuration names, read at once. Raises :exc:`keys.store.SecretFileError`.
+
+    ``credentials`` is ``None`` on a host that proves itself with pre-shared keys only, ``issuer``
+    on every host that does not hold the CA's key.
+    """
+
+    def __init__(self, config: HostConfig) -> None:
+        self._config = config
+        self.issuer: Issuer | None = None
+        own = authority = None
+        account = config.account
+        if account is not None and config.certified:
+            own = self._own(account)
+            (authority, *_) = store.load_certificates(config.beside(account.ca_file))
+            self.issuer = issuer_of(config)
+        static = {
+            peer.name: self._certified(peer, own) for peer in config.peers if peer.auth == "cert"
+        }
+        self.credentials: Credentials | None = None
+        if own is not None or static:
+            self.credentials = Credentials(
+                None if account is None else account.domain,
+                own,
+                authority,
+                revocations=self._revocations(authority),
+                static=static,
+                others=tuple(peer.name for peer in config.peers if peer.auth == "psk"),
+            )
+        self._invited: int | None = None
+        self._ledger_text = self._read_ledger() or ""
+
+    def _own(self, account: AccountSection) -> Credential:
+        path = self._config.beside(account.certificate_file)
+        if not path.exists():
+            raise SecretFileError(
+                f"{path}: this host has no certificate yet; bring `autotunnel join` to its end, or "
+                'set auth = "psk" under [account] if all hosts of the account do'
+            )
+        return _credential(self._config.beside(account.key_file), path)
+
+    def _certified(self, peer: PeerSection, own: Credential | None) -> Certified:
+        config = self._config
+        if peer.certificate_file is not None and peer.key_file is not None:
+            own = _credential(config.beside(peer.key_file), config.beside(peer.certificate_file))
+        if own is None:
+            raise SecretFileError(
+                f"{config.path}: the peer {peer.name} wants a certificate of ours, and there is "
+                "none; add certificate_file and key_file to its table"
+            )
+        assert peer.ca_file is not None  # its section has seen to it
+        anchors = store.load_certificates(config.beside(peer.ca_file))
+        return Certified(own, Trust(anchors, whose=f"a CA in {peer.ca_file}"))
+
+    def _revocations(self, authority: x509.Certificate | None) -> Revocations | None:
+        with suppress(OSError, AuthorityError):
+            octets = (self._config.state_dir / REVOCATIONS).read_bytes()
+            if authority is not None:
+                return ca.read_revocations(octets, authority)
+        return None
+
+    # --- What changes while the host runs ---------------------------------------------------
+
+    def keep(self, what: str, content: bytes) -> None:
+        """Carries out a ``Keep`` command. Raises OSError or :exc:`keys.store.SecretFileError`."""
+        account = self._config.account
+        assert account is not None
+        if what == "certificate":
+            path = self._config.beside(account.certificate_file)
+            store.write_atomically(path, content, 0o644)
+        elif what == "revocations":
+            store.write_atomically(self._config.state_dir / REVOCATIONS, content, 0o644)
+        elif what == "ledger":
+            self._ledger_text = keep_ledger(self._config, Ledger.from_json(content.decode()))
+
+    def invited(self) -> int | None:
+        """Until when an invitation is open, if that is news."""
+        if self.issuer is None:
+            return None
+        found = None
+        with suppress(OSError, ValueError):
+            found = int(self._issuer_file(INVITED).read_text("ascii"))
+        if found == self._invited:
+            return None
+        self._invited = found
+        return found
+
+    def changed_ledger(self) -> Ledger | None:
+        """The ledger, if another process has written it since."""
+        if self.issuer is None:
+            return None
+        text = self._read_ledger()
+        if text is None or text == self._ledger_text:
+            return None
+        self._ledger_text = text
+        with suppress(ValueError):
+            return Ledger.from_json(text)
+        return None
+
+    def _read_ledger(self) -> str | None:
+        if self.issuer is None:
+            return None
+        with suppress(OSError):
+            return self._issuer_file(LEDGER).read_text()
+        return None
+
+    def _issuer_file(self, name: str) -> Path:
+        assert self._config.account is not None
+        return self._config.beside(self._config.account.ca_key_file).parent / name
+
+
+def _credential(key_file: Path, certificate_file: Path) -> Credential:
+    key, chain = store.load_private_key(key_file), store.load_certificates(certificate_file)
+    if chain[0].public_key() != key.public_key():
+        raise SecretFileError(
+            f"{certificate_file}: it is not the certificate of the key in {key_file}; "
+            "restore the pair that belongs together, or join again"
+        )
+    return Credential(key, chain)
+
+
+# --- The issuer's files, which the command line uses as well --------------------------------------
+
+
+def issuer_of(config: HostConfig) -> Issuer | None:
+    """The issuer on this host, or ``None`` where the CA's key is not.
+
+    Raises :exc:`keys.store.SecretFileError`.
+    """
+    account = config.account
+    if account is None or not config.certified:
+        return None
+    path = config.beside(account.ca_key_file)
+    if not path.exists():
+        return None
+    key = store.load_private_key(path)
+    (certificate, *_) = store.load_certificates(config.beside(account.ca_file))
+    if not isinstance(key, Ed25519PrivateKey) or certificate.public_key() != key.public_key():
+        raise SecretFileError(
+            f"{path}: it is not the key of the CA in {account.ca_file}; restore the right one"
+        )
+    authority = Authority(account.domain, key, certificate)
+    return Issuer(authority, _ledger(path.parent / LEDGER), store.random_bytes)
+
+
+def _ledger(path: Path) -> Ledger:
+    try:
+        return Ledger.from_json(path.read_text())
+    except FileNotFoundError:
+        return Ledger()
+    except (OSError, ValueError) as error:
+        raise SecretFileError(
+            f"{path}: the list of issued certificates cannot be read ({error}); "
+            "restore it from a backup, or move it away: then nothing issued before can be revoked"
+        ) from None
+
+
+def keep_ledger(config: HostConfig, ledger: Ledger) -> str:
+    """Writes the ledger, together with what another process wrote meanwhile; returns the text."""
+    assert config.account is not None
+    path = config.beside(config.account.ca_key_file).parent / LEDGER
+    ledger.merge(_ledger(path))
+    text = ledger.to_json()
+    store.write_atomically(path, text.encode(), 0o600)
+    return text
+
+
+def note_invitation(config: HostConfig, until: int) -> None:
+    """Leaves word for the running host that it should look for a signing request often."""
+    assert config.account is not None
+    path = config.beside(config.account.ca_key_file).parent / INVITED
+    with suppress(OSError, ValueError):
+        until = max(until, int(path.read_text("ascii")))
+    store.write_atomically(path, f"{until}\n".encode(), 0o600)
