@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import crypto, microcost, network, plot, report, scale, soak
+from bench import crypto, handshakes, microcost, network, plot, report, scale, soak
 from bench.peers import OURS, PEERS
 from tunnel.io.lab import LabError, missing
 
 NETWORK = tuple(network.KINDS)
-KINDS = ["all", "crypto", *NETWORK, "scale", "micro", "soak", "plot"]
+KINDS = ["all", "crypto", *NETWORK, "scale", "handshakes", "micro", "soak", "plot"]
 PROGRAMS = ("iperf3", "ethtool", "ping")
 
 
@@ -50,6 +50,9 @@ def _alone(kind: str, arguments: argparse.Namespace) -> int:
         return soak.run(minutes=arguments.minutes, **output)
     if not _able():
         return 1
+    if kind == "handshakes":
+        handshakes.run(rounds=arguments.rounds, count=arguments.handshakes, **output)
+        return 0
     crowds = [int(crowd) for crowd in arguments.crowds.split(",")]
     scale.run(crowds=crowds, rounds=arguments.rounds, seconds=arguments.seconds, **output)
     return 0
@@ -100,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         default=",".join(str(crowd) for crowd in scale.CROWDS),
         help="of scale: numbers of peers; default: %(default)s",
     )
+    parser.add_argument("--handshakes", type=int, default=100, help="of each handshake measurement")
     parser.add_argument("--minutes", type=float, default=10.0, help="of soak")
     parser.add_argument("--link", choices=["both", "offloading", "plain"], default="both")
     return parser

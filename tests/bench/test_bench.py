@@ -87,6 +87,22 @@ def test_pps_and_latency_measure_a_link() -> None:
 
 
 @pytest.mark.root
+def test_handshakes_are_measured_beside_a_stock_strongswan() -> None:
+    reason = missing(("ping",))
+    if reason is not None:
+        pytest.skip(reason)
+    found = results("handshakes", "--rounds", "1", "--handshakes", "5")
+    assert found["schema"] == "autotunnel/bench-handshakes/v1"
+    names = {one["contender"] for one in found["results"]}
+    assert any("strongSwan" in name for name in names), names
+    assert {one["key_exchange"] for one in found["results"]} == {"x25519", "x25519 and ML-KEM-768"}
+    for one in found["results"]:
+        assert one["handshakes_per_second"] > 0
+    alone = found["results"][0]
+    assert alone["cpu_ms_per_handshake"] > 0
+
+
+@pytest.mark.root
 def test_the_udp_tool_counts_what_it_sends(lab: Lab) -> None:
     machine = lab.namespace("alone")
     target = ("::1", "5300")

@@ -32,7 +32,6 @@ charon {{
   load_modular = no
   load = {plugins}
   retransmit_tries = 3
-{settings}
   filelog {{
     main {{
       path = {folder}/charon.log
@@ -47,6 +46,7 @@ charon {{
       socket = unix://{folder}/vici
     }}
   }}
+{settings}
 }}
 swanctl {{
   load = {plugins}
@@ -128,7 +128,8 @@ class Charon:
     """One charon on ``machine`` with the connections of ``connections`` (a ``swanctl.conf``, whose
     first one is ``peer`` with a child ``inner``), its host id ``inner`` on the loopback device.
 
-    ``settings`` are more lines for the section ``charon`` of its ``strongswan.conf``; what must
+    ``settings`` are more lines for the section ``charon`` of its ``strongswan.conf``, where the
+    last word counts; what must
     be there before it starts (certificates, keys) are ``files``, by their names below ``folder``.
     """
 
