@@ -17,9 +17,7 @@ PROGRAMS = ("iperf3", "ethtool", "ping")
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0 ok, 1 failed, 2 usage."""
     arguments = _parser().parse_args(argv)
-    kinds = arguments.kind or ["all"]
-    if "all" in kinds:
-        kinds = ["crypto", *NETWORK]
+    kinds = ["crypto", *NETWORK] if "all" in arguments.kind else arguments.kind
     through = [kind for kind in NETWORK if kind in kinds]
     alone = [kind for kind in kinds if kind not in NETWORK]
     if arguments.json and len(alone) + bool(through) > 1:
@@ -88,7 +86,9 @@ def _able() -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("kind", nargs="*", metavar="KIND", choices=KINDS, help=", ".join(KINDS))
+    parser.add_argument(
+        "kind", nargs="*", metavar="KIND", choices=KINDS, default="all", help=", ".join(KINDS)
+    )
     parser.add_argument("--json", action="store_true", help="JSON on stdout instead of a table")
     parser.add_argument("--save", action="store_true", help="keep the JSON in bench/results/")
     parser.add_argument("--rounds", type=int, default=3, help="turns of every contender")
