@@ -131,6 +131,10 @@ def make_child(
 
 
 def rekey_after(ctx: Context, lifetime: float) -> float:
-    """When to begin a rekey: a margin before the end, up to half a margin earlier at random."""
-    margin = lifetime * ctx.settings.rekey_margin
+    """When to begin a rekey: a margin before the end, up to half a margin earlier at random.
+
+    What is replaced has to live until nothing is under way on it, however short its life.
+    """
+    settings = ctx.settings
+    margin = max(lifetime * settings.rekey_margin, min(2 * settings.drain, lifetime / 2))
     return lifetime - margin * (1 + ctx.uniform() / 2)

@@ -140,6 +140,9 @@ def delete_child(sa: IkeSa, child: Child, now: float) -> None:
     """Queues our Delete of one child, once."""
     child.delete_at = None
     if child.state is not ChildState.DELETING:
+        heir = child.heir()
+        if heir is not None and sa.sending is child:
+            sa.send_on(heir)  # the peer takes nothing on this one once it has our Delete
         child.state = ChildState.DELETING
         sa.enqueue(DeleteChild(child), now)
 

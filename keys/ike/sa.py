@@ -337,8 +337,20 @@ class IkeSa:
         """Both directions are gone."""
         if self.children.pop(child.sa.spi_in, None) is None:
             return
+        if self.sending is child and self.is_established:
+            self._pass_on(child)
         self.ctx.free_spi(child.sa.spi_in)
         self.ctx.emit(RemoveChild(child.sa.peer, child.sa.spi_in, child.sa.spi_out))
+
+    def _pass_on(self, child: Child) -> None:
+        """The child that we send on is gone before its time: another carries our traffic."""
+        heir = child.heir()
+        if heir is None or heir.sa.spi_in not in self.children:
+            heir = self.active_child()
+        if heir is None:
+            self.sending = None
+        else:
+            self.send_on(heir)
 
     def bequeath(self, new: IkeSa, now: float) -> None:
         """A rekey is done: ``new`` inherits the children and what waits to be asked (§2.8)."""
