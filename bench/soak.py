@@ -19,6 +19,7 @@ from tunnel.cli.demo.scenes import DESK, DOMAIN, LAPTOP, find_token
 from tunnel.cli.demo.stage import RENDEZVOUS, STUB, build
 from tunnel.io.lab import HostMachine, Lab, LabError, Process, RendezvousMachine, wait_until
 
+DESK_NAME = f"{DESK}.{DOMAIN}"
 LIFETIMES = {"child_lifetime": 6.0, "ike_lifetime": 25.0}  # seconds
 UDP_RATE, UDP_PORT = 2000, 7000  # packets a second each way; the port is no one's
 TCP_RATE = "100M"  # each way: this is about endurance
@@ -123,15 +124,11 @@ def _account(lab: Lab) -> tuple[HostMachine, HostMachine]:
         host.up()
 
     def reached() -> bool:
-        done = laptop.machine.run("ping", "-6", "-c", "1", "-W", "1", _name(desk), check=False)
+        done = laptop.machine.run("ping", "-6", "-c", "1", "-W", "1", DESK_NAME, check=False)
         return done.returncode == 0
 
     wait_until(reached, 30.0, "desk answers laptop by its name")
     return desk, laptop
-
-
-def _name(host: HostMachine) -> str:
-    return f"{host.machine.role}.{DOMAIN}"
 
 
 def _load(
@@ -145,7 +142,9 @@ def _load(
         receiver.wait_for("ready", 10.0)
     options = ("--rate", str(UDP_RATE), "--seconds", str(seconds), "--port", str(UDP_PORT))
     address = {host.machine.role: str(host.status()["host"]["id"]) for host in (desk, laptop)}
-    server = desk.machine.start("iperf3", "-s", "-1", "-p", "5201", name="tcp-server")
+    server = desk.machine.start(
+        *("iperf3", "-s", "-1", "-p", "5201", "--forceflush"), name="tcp-server"
+    )
     server.wait_for("Server listening", 10.0)
     tcp = laptop.machine.start(
         *("iperf3", "-6", "-c", address["desk"], "-p", "5201", "--bidir", "-J"),
@@ -199,8 +198,7 @@ def _sample(laptop: HostMachine, watches: list[Watch], seconds: float) -> dict[s
         if passed >= lookup_at:
             lookup_at = passed + LOOKUP_INTERVAL
             lookups += 1
-            name = f"{DESK}.{DOMAIN}"
-            done = laptop.machine.run("getent", "ahostsv6", name, check=False)
+            done = laptop.machine.run("getent", "ahostsv6", DESK_NAME, check=False)
             if done.returncode:
                 failed.append(round(passed, 1))
         if passed >= sample_at:
