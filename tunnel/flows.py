@@ -100,6 +100,7 @@ class Flows:
                     peer.outbound[child.spi_out] = counters
                     peer.last_out = _later(peer.last_out, counters.last_used)
             core.ike_said(core.ike.traffic(peer.name, peer.last_in, peer.last_out, core.now))
+            core.ike_said(core.ike.used(peer.name, _counts(peer), core.now))
 
     # --- Keepalives (RFC 3948 §4) -------------------------------------------------------------
 
@@ -122,6 +123,11 @@ class Flows:
             return None
         sent = max(peer.kept_alive_at, peer.endpoint_at, peer.last_out or 0.0)
         return sent + self._core.settings.keepalive
+
+
+def _counts(peer: Peer) -> dict[int, tuple[int, int]]:
+    both = (*peer.inbound.items(), *peer.outbound.items())
+    return {spi: (counters.packets, counters.octets) for spi, counters in both}
 
 
 def _params(child: ChildSa, spi: int, key: bytes) -> SaParams:

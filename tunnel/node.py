@@ -63,6 +63,7 @@ class Node:
             secret_for=self._secret_for,
             random=random,
             settings=settings.ike,
+            ppks={peer.name: peer.ppk for peer in static if peer.ppk is not None},
             certification=credentials,
         )
         self._core = core = Core(identity, peers, ike, zone, settings)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from ipaddress import IPv6Address
 
 from fastpath.types import Endpoint, SaCounters
-from keys.ike.types import ChildSa, PeerPolicy
+from keys.ike.types import ChildSa, PeerPolicy, Ppk
 from tunnel.pmtu import PathMtu
 
 DEFAULT_SUITES = ("aes128gcm16", "aes256gcm16", "chacha20poly1305")
@@ -41,6 +41,7 @@ class StaticPeer:
     host_id: IPv6Address
     endpoint: Endpoint
     psk: bytes | None = field(default=None, repr=False)  # None: it shows a certificate
+    ppk: Ppk | None = None
     suites: tuple[str, ...] = DEFAULT_SUITES
     mode: str = "tunnel"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastpath.types import Endpoint, SaCounters
-from keys.ike.types import SaView
+from keys.ike.types import ChildSa, SaView
 from tunnel.peers import Peer, Tally
 
 
@@ -43,7 +43,33 @@ def peer_status(peer: Peer, view: SaView | None, now: float) -> dict[str, Any]:
         "last_handshake_s": None if view is None else round(max(0.0, now - view.established_at), 3),
         "drops": dict(sorted((received.drops | _more(received.drops, sent.drops)).items())),
         "reason": peer.reason,
+        "ike": None if view is None else _ike_status(view, child, now),
     }
+
+
+def _ike_status(view: SaView, child: ChildSa | None, now: float) -> dict[str, Any]:
+    """What protects the IKE SA, what was agreed on, and what is left of its keys' lives."""
+    spi_in = None if child is None else child.spi_in
+    life = next((one for one in view.lifetimes if one.spi_in == spi_in), None)
+    return {
+        "encryption": view.encryption,
+        "prf": view.prf,
+        "key_exchange": view.key_exchange,
+        "ppk": view.ppk,
+        "initiator": view.initiator,
+        "fragmentation": view.fragmentation,
+        "mobike": view.mobike,
+        "rekey_s": _left(view.rekey_at, now),
+        "expires_s": _left(view.expires_at, now),
+        "child_rekey_s": None if life is None else _left(life.rekey_at, now),
+        "child_expires_s": None if life is None else _left(life.expires_at, now),
+        "child_packets_left": None if life is None else life.packets_left,
+        "child_bytes_left": None if life is None else life.octets_left,
+    }
+
+
+def _left(at: float | None, now: float) -> float | None:
+    return None if at is None or at == float("inf") else round(max(0.0, at - now), 3)
 
 
 def _sum(gone: Tally, present: dict[int, SaCounters]) -> Tally:

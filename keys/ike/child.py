@@ -39,6 +39,16 @@ class ChildState(Enum):
     DELETING = "deleting"
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one direction may carry before a rekey begins, and before the child ends."""
+
+    soft_packets: int
+    soft_octets: int
+    packets: int
+    octets: int
+
+
 @dataclass(slots=True, eq=False)
 class Child:
     """A CHILD_SA and its timers (monotonic seconds; None is never)."""
@@ -53,6 +63,23 @@ class Child:
     theirs: Child | None = None
     delete_at: float | None = None
     remove_at: float | None = None
+    limits: Limits | None = None
+    packets: int = 0  # of the busier direction
+    octets: int = 0
+
+    def used(self, packets: int, octets: int, now: float) -> None:
+        """Takes over what one direction has carried; brings its rekey or its end forward."""
+        limits = self.limits
+        assert limits is not None
+        was_worn = self._is_worn(limits)
+        self.packets, self.octets = max(self.packets, packets), max(self.octets, octets)
+        if self._is_worn(limits) and not was_worn:
+            self.rekey_at = min(self.rekey_at, now)
+        if self.packets >= limits.packets or self.octets >= limits.octets:
+            self.expires_at = min(self.expires_at, now)
+
+    def _is_worn(self, limits: Limits) -> bool:
+        return self.packets >= limits.soft_packets or self.octets >= limits.soft_octets
 
     def heir(self) -> Child | None:
         """Who carries our traffic when the peer deletes this one (RFC 7296 §2.8).
@@ -127,7 +154,12 @@ def make_child(
         peer_id=policy.peer_id,
     )
     lifetime = ctx.settings.child_lifetime
-    return Child(sa, nonces, now + rekey_after(ctx, lifetime), now + lifetime)
+    child = Child(sa, nonces, now + rekey_after(ctx, lifetime), now + lifetime)
+    packets, octets = ctx.settings.child_packets, ctx.settings.child_octets
+    child.limits = Limits(
+        int(rekey_after(ctx, packets)), int(rekey_after(ctx, octets)), packets, octets
+    )
+    return child
 
 
 def rekey_after(ctx: Context, lifetime: float) -> float:

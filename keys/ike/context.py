@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from keys.ike import groups
@@ -41,6 +42,40 @@ class Limiter:
         return True
 
 
+class HalfOpen:
+    """How many half-open SAs there are, in all and from each source: an IPv4 address, or the /64
+    of an IPv6 address, since a host has all of that."""
+
+    def __init__(self) -> None:
+        self._sources: Counter[str] = Counter()
+        self.total = 0
+
+    def add(self, remote: Endpoint) -> None:
+        """One more."""
+        self._sources[_source(remote)] += 1
+        self.total += 1
+
+    def remove(self, remote: Endpoint) -> None:
+        """One less; nothing is kept about a source that has none."""
+        source = _source(remote)
+        self._sources[source] -= 1
+        self.total -= 1
+        if self._sources[source] <= 0:
+            del self._sources[source]
+
+    def of(self, remote: Endpoint) -> int:
+        """How many there are from the source of ``remote``."""
+        return self._sources.get(_source(remote), 0)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+
+def _source(remote: Endpoint) -> str:
+    address = ip_address(remote[0].partition("%")[0])
+    return str(address) if address.version == 4 else str(IPv6Address(int(address) >> 64 << 64))
+
+
 class Context:
     """Shared by all SAs of one :class:`~keys.ike.endpoint.IkeEndpoint`."""
 
@@ -67,6 +102,7 @@ class Context:
         self.counters: Counter[str] = Counter()
         self.cookies = CookieJar(random, settings.cookie_secret_lifetime)
         self.echoes = Echoes()
+        self.half_open = HalfOpen()
         self.asks: dict[int, IkeSa] = {}
         self._by_spi: dict[bytes, IkeSa] = {}
         self._by_name: dict[str, list[IkeSa]] = {}

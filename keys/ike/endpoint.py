@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from keys.ike import create_child, dispatch, groups, ike_auth, lifetimes, mobike, proof, sa_init
 from keys.ike.certificates import Certification
+from keys.ike.child import Child
 from keys.ike.context import Context
 from keys.ike.errors import IkeError
 from keys.ike.export import WiresharkTables, wireshark_tables
@@ -22,6 +23,7 @@ from keys.ike.payloads import Contents, PayloadType, decode_chain, decode_conten
 from keys.ike.sa import ATTEMPTS, IkeSa, SaState, plain_message
 from keys.ike.settings import IkeSettings
 from keys.ike.types import (
+    ChildLifetime,
     Command,
     Endpoint,
     IkeFailed,
@@ -160,6 +162,17 @@ class IkeEndpoint:
                 sa.heard(last_in)
             if last_out is not None and last_out > sa.last_heard and sa.unanswered_since is None:
                 sa.unanswered_since = last_out
+            lifetimes.advance(sa, now)
+        return self._ctx.take()
+
+    def used(self, name: str, counts: Mapping[int, tuple[int, int]], now: float) -> list[Command]:
+        """Says what the ESP SAs with ``name`` have carried so far: SPI, of either direction, to
+        packets and octets. A child that has carried nearly all it may is rekeyed."""
+        for sa in self._ctx.standing(name.lower()):
+            for child in sa.children.values():
+                for spi in (child.sa.spi_in, child.sa.spi_out):
+                    if spi in counts:
+                        child.used(*counts[spi], now)
             lifetimes.advance(sa, now)
         return self._ctx.take()
 
@@ -367,4 +380,13 @@ def _view(sa: IkeSa) -> SaView:
         mobike=sa.mobike,
         rekey_at=sa.rekey_at,
         expires_at=sa.expires_at,
+        lifetimes=tuple(_lifetime(child) for child in sa.children.values()),
     )
+
+
+def _lifetime(child: Child) -> ChildLifetime:
+    packets = octets = None
+    if child.limits is not None:
+        packets = max(0, child.limits.soft_packets - child.packets)
+        octets = max(0, child.limits.soft_octets - child.octets)
+    return ChildLifetime(child.sa.spi_in, child.rekey_at, child.expires_at, packets, octets)

@@ -117,6 +117,8 @@ class IkeSa:
         self.ctx = ctx
         self.remote = remote
         self.initiator = initiator
+        self._source = remote
+        self._state = SaState.CLOSED
         self.state = state
         self.local_spi = ctx.new_spi()
         self.remote_spi = NO_SPI
@@ -170,6 +172,19 @@ class IkeSa:
         self.theirs: IkeSa | None = None
         self.reserved: IkeSa | None = None
         ctx.add(self)
+
+    @property
+    def state(self) -> SaState:
+        """Where it stands; half-open ones are counted by the source that they began from."""
+        return self._state
+
+    @state.setter
+    def state(self, state: SaState) -> None:
+        was, self._state = self._state, state
+        if state is SaState.HALF_OPEN and was is not state:
+            self.ctx.half_open.add(self._source)
+        elif was is SaState.HALF_OPEN and state is not was:
+            self.ctx.half_open.remove(self._source)
 
     # --- who ---
 

@@ -240,8 +240,10 @@ def take_request(ctx: Context, header: Header, data: bytes, remote: Endpoint, no
         if cookie is not None:
             # Not limited: it is smaller than the request, and honest peers need theirs in a flood.
             ctx.send(_error(header, cookie), remote)
-        elif _half_open(ctx) >= ctx.settings.half_open_limit:
+        elif ctx.half_open.total >= ctx.settings.half_open_limit:
             ctx.counters["half_open_limit"] += 1
+        elif ctx.half_open.of(remote) >= ctx.settings.half_open_per_source:
+            ctx.counters["half_open_per_source"] += 1
         else:
             _answer(ctx, header, contents, data, remote, now)
     except IkeError as error:
@@ -252,15 +254,11 @@ def take_request(ctx: Context, header: Header, data: bytes, remote: Endpoint, no
         ctx.answer_stranger(_error(header, error.notify()), remote, now)
 
 
-def _half_open(ctx: Context) -> int:
-    return sum(1 for sa in ctx if sa.state is SaState.HALF_OPEN)
-
-
 def _demand_cookie(
     ctx: Context, header: Header, contents: Contents, remote: Endpoint, now: float
 ) -> Notify | None:
     """The COOKIE notification to answer with, or None if this stranger may go on."""
-    if _half_open(ctx) < ctx.settings.cookie_threshold:
+    if ctx.half_open.total < ctx.settings.cookie_threshold:
         return None
     assert contents.nonce is not None
     given = contents.notify(NotifyType.COOKIE)

@@ -13,6 +13,10 @@ class IkeSettings:
     # earlier by up to half of the margin at random, so that two sides seldom collide.
     child_lifetime: float = 3600.0
     ike_lifetime: float = 4 * 3600.0
+    # A child also ends by what one of its directions has carried (RFC 7296 §2.8), with the same
+    # margin and jitter: 2^31 packets, 64 GiB.
+    child_packets: int = 2**31
+    child_octets: int = 64 * 2**30
     rekey_margin: float = 0.1
     rekey_retry: float = 10.0  # after TEMPORARY_FAILURE (RFC 7296 §2.25 leaves the value to us)
 
@@ -44,6 +48,7 @@ class IkeSettings:
     half_open_timeout: float = 30.0
     cookie_threshold: int = 16
     half_open_limit: int = 256
+    half_open_per_source: int = 32  # an IPv4 address, or an IPv6 /64; a NAT may hide many hosts
     cookie_secret_lifetime: float = 60.0
     ask_limit: int = 64  # peers that wait for the owner's answer at once
     answers_per_second: int = 20  # unprotected error answers and log lines about strangers

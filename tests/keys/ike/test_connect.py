@@ -323,7 +323,7 @@ def test_even_with_cookies_the_half_open_ones_are_bounded() -> None:
     request = bytearray(net.sent[0].data)
     for number in range(200):
         request[:8] = (number + 1).to_bytes(8, "big")
-        lap.ike.receive(bytes(request), ("198.51.100.1", 4500), net.now)
+        lap.ike.receive(bytes(request), (f"198.51.100.{number}", 4500), net.now)
     assert len(lap.ike._ctx) == 40
 
 
