@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from bench import crypto, handshakes, microcost, network, plot, report, scale, soak
 from bench.peers import OURS, PEERS
@@ -11,24 +13,29 @@ from tunnel.io.lab import LabError, missing
 
 NETWORK = tuple(network.KINDS)
 KINDS = ["all", "crypto", *NETWORK, "scale", "handshakes", "micro", "soak", "plot"]
+USUAL = ("crypto", "micro")  # quick, and so part of every whole run
 PROGRAMS = ("iperf3", "ethtool", "ping")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0 ok, 1 failed, 2 usage."""
     arguments = _parser().parse_args(argv)
-    kinds = ["crypto", *NETWORK] if "all" in arguments.kind else arguments.kind
+    kinds = [*USUAL, *NETWORK] if "all" in arguments.kind else arguments.kind
     through = [kind for kind in NETWORK if kind in kinds]
     alone = [kind for kind in kinds if kind not in NETWORK]
     if arguments.json and len(alone) + bool(through) > 1:
         report.say(f"bench: --json gives one document: crypto, scale, or any of {NETWORK}")
         return 2
+    steps = [partial(_alone, kind) for kind in alone]
+    if through:
+        steps.insert(0, partial(_through, through))
+    return max(_step(step, arguments) for step in steps)
+
+
+def _step(step: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """One step's exit code; the next one is taken all the same."""
     try:
-        for kind in alone:
-            code = _alone(kind, arguments)
-            if code:
-                return code
-        return _through(through, arguments) if through else 0
+        return step(arguments)
     except LabError as error:
         report.say(f"bench: {error}")
         return 1

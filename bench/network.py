@@ -19,8 +19,9 @@ TITLES = {
 def plan(
     peers: Sequence[Peer], variants: Sequence[Peer], kinds: Sequence[str], links: Sequence[str]
 ) -> list[turns.Turn]:
-    """Everything for ``peers`` on the offloading link. So that a whole run stays short, the plain
-    link, which matters to those who send bursts, gets TCP alone, and so do our ``variants``."""
+    """Everything for ``peers`` on the offloading link. So that a whole run stays short, a plain
+    link beside it, which matters to those who send bursts, gets TCP alone; our ``variants`` get
+    TCP on the first link."""
     whole = tuple(KINDS[kind] for kind in kinds)
     short = (tcp.measure,) if tcp.measure in whole else whole
     able, able_variants = turns.able(peers), turns.able(variants)
@@ -28,7 +29,8 @@ def plan(
     for link in links:
         on_link = whole if link == "offloading" or len(links) == 1 else short
         found += [turns.Turn(one, link, on_link) for one in able]
-        found += [turns.Turn(one, link, short) for one in able_variants]
+        if link == links[0]:
+            found += [turns.Turn(one, link, short) for one in able_variants]
     return found
 
 
