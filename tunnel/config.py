@@ -74,7 +74,11 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HostSection(_Section, frozen=True, kw_only=True):
-    """``[host]``: this machine. ``ike_port`` adds a second socket for initiators that insist."""
+    """``[host]``: this machine. ``ike_port`` adds a second socket for initiators that insist.
+
+    ``mtu`` is the device's, in octets; "auto" is what this machine's own link takes whole. Where a
+    path takes less, it is found (decision 0005).
+    """
 
     name: str
     id: str = "auto"
@@ -82,7 +86,7 @@ class HostSection(_Section, frozen=True, kw_only=True):
     ike_port: Port | None = None
     device: str = "at0"
     state_dir: str = "/var/lib/autotunnel"
-    mtu: Annotated[int, msgspec.Meta(ge=1280, le=65535)] = 1400
+    mtu: Annotated[int, msgspec.Meta(ge=1280, le=65535)] | Literal["auto"] = 1400
 
     def __post_init__(self) -> None:
         if not (is_label(self.name) or is_domain(self.name)):
@@ -206,7 +210,10 @@ class PeerSection(_Section, frozen=True, kw_only=True):
         "aes256gcm16",
         "chacha20poly1305",
     )
-    mode: Literal["tunnel"] = "tunnel"
+    mode: Literal["tunnel", "transport"] = "tunnel"
+    ppk_file: str | None = None
+    ppk_id: str = ""
+    ppk_required: bool = False
 
     def __post_init__(self) -> None:
         if not (is_label(self.name) or is_domain(self.name)):
@@ -222,6 +229,9 @@ class PeerSection(_Section, frozen=True, kw_only=True):
                 raise _WrongValueError(key, f'it is missing, with auth = "{self.auth}"', "add it")
         _ula_or_refuse("id", self.id, 'give its inner address, like "fd12:3456::1"')
         _endpoint_or_refuse("endpoint", self.endpoint, "198.51.100.7:4500", 4500)
+        if (self.ppk_file is None) != (self.ppk_id == ""):
+            fix = "give both, or none: the peer knows the key by its id"
+            raise _WrongValueError("ppk_id", "ppk_file and ppk_id go together", fix)
         if not self.suites:
             raise _WrongValueError(
                 "suites", "it is empty", "name at least one suite, or leave it out"
@@ -275,8 +285,11 @@ class IkeSection(_Section, frozen=True, kw_only=True):
     """``[ike]``: times in seconds, and the suites offered to the account's hosts.
 
     ``cookie_threshold``: with so many half-open exchanges a stranger must show that it is where
-    it claims, before any state is made for it (RFC 7296 §2.6).
+    it claims, before any state is made for it (RFC 7296 §2.6). ``post_quantum``: ML-KEM-768 with
+    the peers that know it, with every peer or no connection, or never.
     """
+
+    post_quantum: Literal["prefer", "require", "off"] = "prefer"
 
     child_lifetime: Seconds = 3600.0
     ike_lifetime: Seconds = 4 * 3600.0
@@ -340,6 +353,10 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     def account_secret_path(self) -> Path | None:
         """The file of the account secret, or ``None`` without an account."""
         return None if self.account is None else self.path.parent / self.account.secret_file
+
+    def ppk_path(self, peer: PeerSection) -> Path | None:
+        """The file of a static peer's post-quantum pre-shared key, or ``None``."""
+        return None if peer.ppk_file is None else self.path.parent / peer.ppk_file
 
     def psk_path(self, peer: PeerSection) -> Path:
         """The file of a static peer's pre-shared key."""
@@ -545,10 +562,16 @@ def _correction(shape: Any, key: str) -> str:
         if part.partition("[")[0] not in fields:
             return "correct the value"
         kind = fields[part.partition("[")[0]]
-    allowed = _literals(kind)
-    if allowed:
-        return "use " + " or ".join(f'"{one}"' for one in allowed)
-    return "correct the value"
+    choice = " or ".join(f'"{one}"' for one in _literals(kind))
+    if not choice:
+        return "correct the value"
+    # Of a number or a word, the number may have been meant.
+    return f"correct the value, or use {choice}" if int in _bare(kind) else f"use {choice}"
+
+
+def _bare(kind: Any) -> set[Any]:
+    """The types of a union, without what Annotated adds."""
+    return {getattr(inner, "__origin__", inner) for inner in get_args(kind)}
 
 
 @cache

@@ -76,6 +76,10 @@ def test_the_design_s_own_example_is_accepted(tmp_path: Path) -> None:
     assert config.psk_path(peer) == tmp_path / "gateway.psk"
 
 
+def test_the_mtu_may_be_what_the_link_takes(tmp_path: Path) -> None:
+    assert host(tmp_path, HOST + 'mtu = "auto"\n' + ACCOUNT).host.mtu == "auto"
+
+
 def test_a_host_with_static_peers_needs_no_account(tmp_path: Path) -> None:
     config = host(tmp_path, '[host]\nname = "desk.example"\n' + PEER)
     assert config.account is None
@@ -98,6 +102,7 @@ def test_relative_files_stand_beside_the_configuration(tmp_path: Path) -> None:
         (HOST + 'listen = "4500"\n', "host.listen", "expected `int`, got `str`", "correct"),
         (HOST + "listen = 70000\n", "host.listen", "<= 65535", "correct"),
         (HOST + "mtu = 1279\n", "host.mtu", ">= 1280", "correct"),
+        (HOST + 'mtu = "large"\n', "host.mtu", "large", "auto"),
         (HOST + "ike_port = 4500\n", "host.ike_port", "the same as host.listen", "500"),
         (HOST + 'id = "2001:db8::1"\n', "host.id", "not a unique local address", "auto"),
         (HOST + 'id = "desk"\n', "host.id", "not an IPv6 address", "auto"),

@@ -126,7 +126,7 @@ class Narrow:
 
 
 def build(
-    lab: Lab, *, link: int, family: int = 4, engine: str = "native", mtu: int = 1400
+    lab: Lab, *, link: int, family: int = 4, engine: str = "native", mtu: str = "1400"
 ) -> Narrow:
     """Two hosts of ``engine`` and device ``mtu`` that meet over ``family``; ``link`` in octets."""
     machines = {side: lab.namespace(side) for side in IDS}
@@ -147,7 +147,7 @@ def build(
     return Narrow(hosts, routers)
 
 
-def _host(machine: Namespace, side: str, family: int, engine: str, mtu: int) -> HostMachine:
+def _host(machine: Namespace, side: str, family: int, engine: str, mtu: str) -> HostMachine:
     host, other = HostMachine(machine), OTHER[side]
     address = ADDRESSES[family][other]
     host.config.write_text(

@@ -62,8 +62,9 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> list[FakeDevice]:
     made: list[FakeDevice] = []
 
     def open_device(
-        _name: str, _host_id: IPv6Address, mtu: int, *, offload: bool = False
+        _name: str, _host_id: IPv6Address, mtu: int, *, exact: bool, offload: bool
     ) -> FakeDevice:
+        assert exact  # the configuration says how large
         assert not offload  # the reference engine does none
         made.append(FakeDevice(mtu))
         return made[-1]

@@ -41,6 +41,7 @@ def create(
     The configuration must fix host.id; static peers of it are routed too.
     """
     from tunnel.io.device import create_persistent  # Linux only, and slow to load
+    from tunnel.io.outer import device_mtu
 
     settings = load_host(config_path(config))
     host_id = settings.host.fixed_id
@@ -52,10 +53,11 @@ def create(
     except KeyError:
         raise Failure(f"there is no user {user!r}; see `getent passwd`") from None
     peers = _peers(settings, peer or [])
-    create_persistent(settings.host.device, owner, host_id, settings.host.mtu, peers)
+    mtu = device_mtu(settings)
+    create_persistent(settings.host.device, owner, host_id, mtu, peers)
     if as_json:
         facts = {"device": settings.host.device, "user": user, "id": host_id}
-        emit("device", {**facts, "mtu": settings.host.mtu, "routes": [str(one) for one in peers]})
+        emit("device", {**facts, "mtu": mtu, "routes": [str(one) for one in peers]})
     else:
         say(
             f"{settings.host.device} is ready for {user}; end it with "

@@ -81,6 +81,7 @@ def host_toml(*, label: str, domain: str, server: str, transport: str, auth: str
     _entry(host, "id", "auto", "or a fixed IPv6 ULA, like fd12:3456::1")
     _entry(host, "listen", 4500, "UDP")
     _entry(host, "device", "at0", "the TUN device")
+    _entry(host, "mtu", 1400, 'of the device; or "auto": what this machine\'s link takes whole')
     _entry(host, "state_dir", str(default_state_dir()))
     account = _table(document, "account")
     _entry(account, "domain", domain)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytun
 
+from fastpath.types import MINIMUM_MTU
 from tunnel.io import netlink, privilege
 from tunnel.io.routes import RouteHelper
 
@@ -98,13 +99,16 @@ class Device:
         self._tun.close()
 
 
-def open_device(name: str, host_id: IPv6Address, mtu: int, *, offload: bool = False) -> Device:
+def open_device(
+    name: str, host_id: IPv6Address, mtu: int, *, exact: bool = True, offload: bool = False
+) -> Device:
     """Opens ``name``, with ``host_id``/128 as its address and ``mtu`` octets, and brings it up.
 
     With ``offload``, the kernel hands over and takes large frames and leaves checksums to us
     (IFF_VNET_HDR, TUNSETOFFLOAD); only the native engine can make use of it.
 
-    An existing persistent device of the user is taken over. With CAP_NET_ADMIN all is set as
+    An existing persistent device of the user is taken over. Where its MTU cannot be changed, and
+    ``exact`` is false, it is left as it is. With CAP_NET_ADMIN all is set as
     needed, and a route helper is started; without it, the device must already be as it should.
     Raises :class:`DeviceError`.
     """
@@ -115,7 +119,7 @@ def open_device(name: str, host_id: IPv6Address, mtu: int, *, offload: bool = Fa
         if link is None:
             raise DeviceError(f"the device {name} vanished at once; see `journalctl -k`")
         if not privilege.can_configure():
-            _require(link, host_id, mtu)
+            _require(link, host_id, mtu if exact or link.mtu < MINIMUM_MTU else link.mtu)
             return Device(tun, link, link.mtu, None, offload)
         _configure(link, mtu, host_id)
         ours = host_id if before is not None and host_id not in before.addresses else None

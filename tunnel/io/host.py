@@ -30,7 +30,7 @@ from tunnel.io import identity as who
 from tunnel.io.control import ControlServer
 from tunnel.io.device import Device, open_device
 from tunnel.io.driver import Driver
-from tunnel.io.outer import outer_endpoints
+from tunnel.io.outer import device_mtu, outer_endpoints
 from tunnel.io.papers import Papers
 from tunnel.io.privilege import drop_all
 from tunnel.io.requests import Requests
@@ -128,7 +128,11 @@ class Host:
             ike_pair = UdpPair(config.host.ike_port, "host.ike_port")
             stack.callback(ike_pair.close)
         self._device = device = open_device(
-            config.host.device, host_id, config.host.mtu, offload=engine == "native"
+            config.host.device,
+            host_id,
+            device_mtu(config),
+            exact=config.host.mtu != "auto",
+            offload=engine == "native",
         )
         stack.callback(device.close)
         if config.resolver.enabled and account is not None:
@@ -276,7 +280,7 @@ class Host:
                 "name": config.fqdn,
                 "id": None if self._host_id is None else str(self._host_id),
                 "device": config.host.device if device is None else device.name,
-                "mtu": config.host.mtu if device is None else device.mtu,
+                "mtu": None if device is None else device.mtu,
                 "engine": None if pump is None else pump.engine,
                 "aead": None if pump is None else pump.aead,
                 "listen": config.host.listen,

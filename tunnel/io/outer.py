@@ -10,8 +10,15 @@ from __future__ import annotations
 import socket
 from ipaddress import IPv6Address, ip_address
 
-from fastpath.types import Endpoint
-from tunnel.io.sockets import source_towards
+from fastpath.types import MINIMUM_MTU, Endpoint
+from tunnel.config import HostConfig
+from tunnel.io.sockets import mtu_towards, source_towards
+
+_HEADERS = {socket.AF_INET: 20 + 8, socket.AF_INET6: 40 + 8}  # IP and UDP
+_ESP = 8 + 8 + 16  # SPI and sequence number, IV, ICV; the same in every suite
+_TRAILER = 2  # pad length and next header, in the last four octets of what is sealed
+_USUAL = 1500  # of a link, where there is none yet
+_MOST = 9000  # loopback and some virtual links take 64 KB, but no path does
 
 
 def outer_endpoints(
@@ -33,3 +40,32 @@ def outer_endpoints(
                 found.append((address, port))
                 break
     return tuple(found)
+
+
+def device_mtu(config: HostConfig) -> int:
+    """``host.mtu``; for "auto", the inner packet that our own links take whole, IPv4 and IPv6."""
+    if config.host.mtu != "auto":
+        return config.host.mtu
+    server = config.rendezvous.endpoint
+    known = [None if server is None else server[0], None, *(p.address[0] for p in config.peers)]
+    found = [
+        _inner(mtu, family)
+        for family in _HEADERS
+        if (mtu := next(filter(None, (_mtu(one, family) for one in known)), None)) is not None
+    ]
+    return min(found, default=_inner(_USUAL, socket.AF_INET6))
+
+
+def _mtu(remote: str | None, family: int) -> int | None:
+    try:
+        version = 4 if remote is None else ip_address(remote).version
+    except ValueError:
+        return None  # a name, which is not looked up for this
+    if remote is not None and version != (4 if family == socket.AF_INET else 6):
+        return None
+    return mtu_towards(remote, family)
+
+
+def _inner(link: int, family: int) -> int:
+    sealed = min(link, _MOST) - _HEADERS[socket.AddressFamily(family)] - _ESP
+    return max(sealed // 4 * 4 - _TRAILER, MINIMUM_MTU)

@@ -19,6 +19,10 @@ _FORCED = (33, 32)  # SO_RCVBUFFORCE, SO_SNDBUFFORCE: Python has no names for th
 
 # Any address beyond the default route will do: connect() on UDP sends nothing (RFC 5737, RFC 3849).
 _SOMEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+_MTU = {  # IP_MTU, IPV6_MTU of <linux/in.h> and <linux/in6.h>
+    socket.AF_INET: (socket.IPPROTO_IP, 14),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 24),
+}
 
 
 class SocketError(Exception):
@@ -101,8 +105,7 @@ def source_towards(remote: str | None, family: int) -> str | None:
     """
     target = remote or _SOMEWHERE[socket.AddressFamily(family)]
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((target, 53))
+        with _connected(target, family) as probe:
             address = ip_address(probe.getsockname()[0].partition("%")[0])
     except OSError:
         return None
@@ -111,3 +114,26 @@ def source_towards(remote: str | None, family: int) -> str | None:
     if address.is_loopback and not ip_address(target.partition("%")[0]).is_loopback:
         return None
     return str(address)
+
+
+def mtu_towards(remote: str | None, family: int) -> int | None:
+    """Octets of a packet that leaves whole towards ``remote`` (or the default route).
+
+    ``None`` where there is no route, or where the system does not say.
+    """
+    level, option = _MTU[socket.AddressFamily(family)]
+    try:
+        with _connected(remote or _SOMEWHERE[socket.AddressFamily(family)], family) as probe:
+            return probe.getsockopt(level, option)
+    except OSError:
+        return None
+
+
+def _connected(target: str, family: int) -> socket.socket:
+    probe = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        probe.connect((target, 53))
+    except OSError:
+        probe.close()
+        raise
+    return probe
