@@ -1,0 +1,103 @@
+"""Which proof the configuration gives which peer, and the files behind it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from keys import store
+from keys.issuer import Entry, Ledger
+from keys.store import SecretFileError
+from tests.keys.ike.pki import Authority, Shown, make_key
+from tunnel.config import ConfigError, HostConfig, load_host
+from tunnel.io import identity as who
+from tunnel.io.papers import Papers, keep_ledger
+
+ALONE = """
+[host]
+name = "laptop.example"
+id = "fd12:3456:789a::1"
+[[peer]]
+name = "gateway.example"
+id = "fd12:3456:789a::2"
+endpoint = "192.0.2.2:4500"
+"""
+CERTIFIED = (
+    'auth = "cert"\nca_file = "ca.pem"\ncertificate_file = "own.crt"\nkey_file = "own.key"\n'
+)
+
+
+def configure(folder: Path, text: str) -> HostConfig:
+    path = folder / "config.toml"
+    path.write_text(text)
+    return load_host(path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ("", 'psk_file: it is missing, with auth = "psk"'),
+        ('auth = "cert"\n', 'ca_file: it is missing, with auth = "cert"'),
+        ('auth = "cert"\nca_file = "c"\nkey_file = "k"\n', "certificate_file: it is missing"),
+        ('auth = "pin"\n', "psk"),
+    ],
+)
+def test_a_peer_s_proof_is_complete_or_refused(tmp_path: Path, lines: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        configure(tmp_path, ALONE + lines)
+    assert sentence in str(refused.value)
+
+
+def test_a_static_peer_may_show_a_certificate_of_any_ca(tmp_path: Path) -> None:
+    """The files of another pki, an ECDSA key among them; no account is needed."""
+    config = configure(tmp_path, ALONE + CERTIFIED)
+    authority, key = Authority("their CA"), make_key("p256")
+    store.save_private_key(tmp_path / "own.key", key)
+    store.save_certificates(tmp_path / "own.crt", [authority.issue("laptop.example", key)])
+    store.save_certificates(tmp_path / "ca.pem", [authority.certificate])
+    papers = Papers(config)
+    assert papers.credentials is not None
+    assert papers.issuer is None
+    certified = papers.credentials.for_peer("gateway.example")
+    assert certified is not None
+    assert certified.trust.anchors == (authority.certificate,)
+    assert papers.credentials.for_peer("other.example") is None
+    assert (
+        papers.credentials.authorities()
+        == Shown(certified.credential, certified.trust).authorities()
+    )
+    (peer,) = who.static_peers_of(config)
+    assert peer.psk is None
+
+
+def test_a_peer_that_wants_a_certificate_of_ours_needs_one(tmp_path: Path) -> None:
+    config = configure(tmp_path, ALONE + 'auth = "cert"\nca_file = "ca.pem"\n')
+    with pytest.raises(SecretFileError, match="add certificate_file and key_file"):
+        Papers(config)
+
+
+def test_two_processes_write_one_ledger(tmp_path: Path) -> None:
+    text = ALONE.split("[[peer]]")[0].replace("laptop.example", "laptop")
+    config = configure(tmp_path, text + '[account]\ndomain = "alice.example"\n')
+    until = int(time.time()) + 9999
+    one = Ledger([Entry("a", "desk.alice.example", "k", until)])
+    two = Ledger([Entry("b", "tv.alice.example", "l", until)], {"a": 5}, 1)
+    keep_ledger(config, one)
+    kept = Ledger.from_json(keep_ledger(config, two))
+    assert {entry.serial for entry in kept.issued} == {"a", "b"}
+    assert (kept.revoked, kept.number) == ({"a": 5}, 1)
+    assert Ledger.from_json((tmp_path / "issued.json").read_text()) == kept
+
+
+def test_a_host_that_is_no_issuer_watches_no_files_of_one(tmp_path: Path) -> None:
+    config = configure(tmp_path, ALONE + CERTIFIED)
+    authority, key = Authority("their CA"), make_key()
+    store.save_private_key(tmp_path / "own.key", key)
+    store.save_certificates(tmp_path / "own.crt", [authority.issue("laptop.example", key)])
+    store.save_certificates(tmp_path / "ca.pem", [authority.certificate])
+    assert Papers(config).invited() is None
+    assert Papers(config).changed_ledger() is None
+    assert authority.certificate.public_bytes(Encoding.PEM) == (tmp_path / "ca.pem").read_bytes()
