@@ -1,4 +1,4 @@
-"""``join``: from a token to a host of the account (decision 0004, and 0010 for certificates).
+"""``join``: from a token to a host of the account (decision 0004, and 0013 for certificates).
 
 The token is redeemed for the account secret. Where the account's hosts have certificates, this
 host then makes its key, leaves a signing request in the zone, and waits for an issuer that is up.
