@@ -8,12 +8,15 @@ began the IKE SA is its *initiator* for ever; whoever sends a request is the ini
     initiator                                    responder
        |  IKE_SA_INIT  SA KE N            ──>       |   sa_init.py     (cookie.py, groups.py)
        |               <──            SA KE N       |
+       |  IKE_INTERMEDIATE  KE  ML-KEM    ──>       |   intermediate.py   (if both sides know it)
+       |               <──                KE        |
        |  IKE_AUTH     IDi AUTH SA TS     ──>       |   ike_auth.py    (auth.py)
        |                                       AskPeer: may this name have this host id?
        |               <──      IDr AUTH SA TS      |
        |  ============= the child carries ESP ============= |
        |  CREATE_CHILD_SA  rekey, new     <──>      |   create_child.py, rekey_ike.py
-       |  INFORMATIONAL    alive?, Delete <──>      |   informational.py
+       |  IKE_FOLLOWUP_KE   KE  ML-KEM    <──>      |   followup.py
+       |  INFORMATIONAL    alive?, Delete <──>      |   informational.py, mobike.py
 
 A datagram's way in: ``endpoint.py`` finds the IKE SA by our own SPI; ``dispatch.py`` answers
 repeats from the window, opens the SK payload (``cipher.py``), checks the message id, reads the
@@ -31,7 +34,8 @@ Who can do what to us? A stranger makes us keep a little state for 30 s, at most
 none once a COOKIE is due. A message that does not verify changes a counter. An unprotected error
 makes us look, never act. A peer that is proven gets what its owner's policy says.
 
-Seams: certificates stand beside ``auth.py`` and are chosen in ``ike_auth.py``; more key
-exchanges (RFC 9370) go between ``sa_init.py`` and ``ike_auth.py``; fragments (RFC 7383) are a
-matter of ``cipher.py`` and ``dispatch.py``; MOBIKE (RFC 4555) of ``informational.py``.
+Extensions, each in a file of its own: ML-KEM after the first key exchange (``additional.py``,
+``intermediate.py``, ``intauth.py``, ``followup.py``), fragments (``fragments.py``), post-quantum
+pre-shared keys (``ppk.py``), moves (``mobike.py``). A peer that knows none of them sees an IKEv2
+of 2014.
 """
