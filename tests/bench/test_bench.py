@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from bench import __main__ as program
 from bench import report, turns, udp
 from bench.peers import PEERS
 from bench.verdict import BEST, Bound, judge, table
 from tests.fastpath.support import native_module
-from tunnel.io.lab import Lab, missing
+from tunnel.io.lab import Lab, LabError, missing
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,6 +114,25 @@ def test_the_udp_tool_counts_what_it_sends(lab: Lab) -> None:
     sent, found = json.loads(done.stdout), json.loads(receiver.output().splitlines()[-1])
     assert found["received"] == sent["sent"]
     assert 1 <= sent["sent"] <= 2000 * sent["seconds"] + udp.BATCH
+
+
+def test_every_usual_measurement_runs_when_none_is_named_and_one_failure_takes_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[object] = []
+
+    def fail(kinds: object, _: object) -> int:
+        ran.append(kinds)
+        raise LabError("no lab today")
+
+    def work(kind: object, _: object) -> int:
+        ran.append(kind)
+        return 0
+
+    monkeypatch.setattr(program, "_through", fail)
+    monkeypatch.setattr(program, "_alone", work)
+    assert program.main([]) == 1
+    assert ran == [["tcp", "pps", "latency"], "crypto", "micro"]
 
 
 def test_an_unknown_contender_is_a_usage_error_that_names_the_known() -> None:
