@@ -116,12 +116,10 @@ def _account(lab: Lab) -> tuple[HostMachine, HostMachine]:
     desk.cli("init", DOMAIN, *where)
     rendezvous.adopt(desk)
     rendezvous.serve()
+    _begin(desk)  # it is the one who lets the other in
     token = find_token(desk.cli("invite", "--json", "-c", str(desk.config)).stdout)
     laptop.cli("join", token, "--name", LAPTOP, "-c", str(laptop.config))
-    for host in (desk, laptop):
-        host.settle(STUB)
-        host.change("ike", LIFETIMES)
-        host.up()
+    _begin(laptop)
 
     def reached() -> bool:
         done = laptop.machine.run("ping", "-6", "-c", "1", "-W", "1", DESK_NAME, check=False)
@@ -129,6 +127,12 @@ def _account(lab: Lab) -> tuple[HostMachine, HostMachine]:
 
     wait_until(reached, 30.0, "desk answers laptop by its name")
     return desk, laptop
+
+
+def _begin(host: HostMachine) -> None:
+    host.settle(STUB)
+    host.change("ike", LIFETIMES)
+    host.up()
 
 
 def _load(
