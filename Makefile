@@ -1,7 +1,7 @@
 # Two commands (docs/architecture.md): `make demo` and `make test`. Both set up what they need, say what
 # they install, ask nothing, and start at once when there is nothing to set up.
 .NOTPARALLEL:
-.PHONY: help setup demo test interop check bench bench-plot build clean
+.PHONY: help setup demo test interop check tsan bench bench-plot build clean
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -13,6 +13,7 @@ help:
 	@echo "make test    all tests, real peers included (as root); ARGS='-k name' picks some, WORKERS= runs them one by one"
 	@echo "make interop the part of the tests against a stock strongSwan (as root)"
 	@echo "make check   lint, format, types, layering"
+	@echo "make tsan    tables changed under full traffic, with the native engine under ThreadSanitizer"
 	@echo "make bench   how fast, as ratios to every other VPN that can be installed (as root; a quarter of an hour)"
 	@echo "make bench-plot  draws what it saved"
 	@echo "make build   the native modules, after an edit of a .pyx"
@@ -42,6 +43,11 @@ check:
 	.venv/bin/lint-imports
 
 # The others are installed where the distribution has them. WIREGUARD_GO=/path names one more wireguard-go.
+tsan:
+	@scripts/setup test
+	$(PYTHON) -m tests.stress.tsan --blind --seconds 5
+	$(PYTHON) -m tests.stress.tsan $(ARGS)
+
 bench:
 	@scripts/setup bench
 	@$(PYTHON) -m bench --save $(ARGS)
