@@ -7,7 +7,8 @@ from ipaddress import IPv6Address
 from keys import hostid, store
 from keys.account import Account
 from keys.ike.endpoint import IkeSettings
-from tunnel.config import HostConfig
+from keys.ike.types import Ppk
+from tunnel.config import HostConfig, PeerSection
 from tunnel.peers import Identity, StaticPeer
 from tunnel.settings import CONNECT_TIMEOUT, NodeSettings
 
@@ -54,9 +55,18 @@ def static_peers_of(config: HostConfig) -> tuple[StaticPeer, ...]:
             psk=store.read_secret(config.psk_path(peer)) if peer.auth == "psk" else None,
             suites=peer.suites,
             mode=peer.mode,
+            ppk=ppk_of(config, peer),
         )
         for peer in config.peers
     )
+
+
+def ppk_of(config: HostConfig, peer: PeerSection) -> Ppk | None:
+    """The peer's post-quantum pre-shared key. Raises ``keys.store.SecretFileError``."""
+    path = config.ppk_path(peer)
+    if path is None:
+        return None
+    return Ppk(peer.ppk_id.encode(), store.read_secret(path), peer.ppk_required)
 
 
 def settings_of(config: HostConfig) -> NodeSettings:
@@ -67,5 +77,7 @@ def settings_of(config: HostConfig) -> NodeSettings:
         liveness=config.ike.liveness,
         cookie_threshold=config.ike.cookie_threshold,
         connect_timeout=CONNECT_TIMEOUT,
+        additional=() if config.ike.post_quantum == "off" else ("mlkem768",),
+        additional_required=config.ike.post_quantum == "require",
     )
     return NodeSettings(ike=ike)
