@@ -87,18 +87,25 @@ class Flows:
     ) -> None:
         """Takes over counters, and tells IKE when something last came and went."""
         core = self._core
-        natted = {view.name for view in core.ike.views() if view.behind_nat}
+        natted = core.ike.behind_nat()
         for peer in core.peers:
             peer.behind_nat = peer.name in natted
             if not peer.children:
                 continue
+            fresh = False
             for child in peer.children.values():
-                if (counters := inbound.get(child.spi_in)) is not None:
+                counters = inbound.get(child.spi_in)
+                if counters is not None and counters != peer.inbound.get(child.spi_in):
+                    fresh = True
                     peer.inbound[child.spi_in] = counters
                     peer.last_in = _later(peer.last_in, counters.last_used)
-                if (counters := outbound.get(child.spi_out)) is not None:
+                counters = outbound.get(child.spi_out)
+                if counters is not None and counters != peer.outbound.get(child.spi_out):
+                    fresh = True
                     peer.outbound[child.spi_out] = counters
                     peer.last_out = _later(peer.last_out, counters.last_used)
+            if not fresh:
+                continue
             core.ike_said(core.ike.traffic(peer.name, peer.last_in, peer.last_out, core.now))
             core.ike_said(core.ike.used(peer.name, _counts(peer), core.now))
 

@@ -351,6 +351,10 @@ class IkeEndpoint:
         """What ``status`` shows: one entry for each IKE SA that stands."""
         return [_view(sa) for sa in self._ctx if sa.is_established and sa.keys is not None]
 
+    def behind_nat(self) -> set[str]:
+        """The peers to which the way leads through a NAT of ours."""
+        return {sa.name for sa in self._ctx if sa.behind_nat and sa.is_established and sa.name}
+
     def export_keys(self, name: str) -> WiresharkTables:
         """The keys of all SAs with ``name``, for one who is to see what is in their packets."""
         return wireshark_tables(self._ctx.named(name.lower()))
