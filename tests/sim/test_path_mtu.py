@@ -11,6 +11,7 @@ from scapy.layers.inet6 import IPv6, defragment6
 from tests.sim.conftest import Make
 from tests.sim.scenes import DESK, LAPTOP, connected, delivers
 from tests.sim.world import Config, SimHost, Weather, World, numbers, udp_packet
+from tunnel.peers import StaticPeer
 from tunnel.settings import NodeSettings
 
 OVERHEAD = 34  # ESP around a payload of whole four octets less two: header, IV, trailer, ICV
@@ -102,6 +103,24 @@ def test_a_move_starts_the_search_anew(world_of: Make) -> None:
     laptop.move(("203.0.113.99", 4500))
     assert knows(world, desk, "laptop", 1400)
     assert knows(world, laptop, "desk", 1400)
+
+
+def test_transport_mode_gains_the_forty_octets_that_it_leaves_out(world_of: Make) -> None:
+    world = world_of(303, Weather(mtu=1294 + OVERHEAD, fragments=False))
+    ids = {"a.example": IPv6Address("fd11::1"), "b.example": IPv6Address("fd22::2")}
+    at = {"a.example": DESK, "b.example": LAPTOP}
+    made = {}
+    for name, other in (("a.example", "b.example"), ("b.example", "a.example")):
+        static = StaticPeer(other, ids[other], at[other], b"k" * 32, mode="transport")
+        config = Config(name, at[name], static=(static,), account=False, host_id=ids[name])
+        made[name] = SimHost(world, config).start()
+    one, two = made.values()
+    ticket = one.reach("b.example")
+    assert world.run(60, lambda: ticket in one.answers)
+    assert one.peer("b.example")["mode"] == "transport"
+    assert knows(world, one, "b.example", 1334)
+    one.from_application(big(one, two.host_id, 1334, 1))
+    assert world.run(1.0, lambda: numbers(two.received) == [1])
 
 
 def test_an_idle_tunnel_costs_no_probes(world_of: Make) -> None:
