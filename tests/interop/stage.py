@@ -14,6 +14,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -22,7 +23,7 @@ from tests.interop import wireshark
 from tests.interop.wireshark import Seen
 from tunnel.cli.keys import write_tables
 from tunnel.io.control import ControlError, ask
-from tunnel.io.lab import Capture, HostMachine, Lab, Switch, wait_until
+from tunnel.io.lab import Capture, HostMachine, Lab, Namespace, Switch, wait_until
 from tunnel.io.lab.charon import Charon
 
 SCENARIOS = Path(__file__).parent / "scenarios"
@@ -33,6 +34,14 @@ PSK = bytes(range(32))
 PINGS, OCTETS = 5, 1000  # of each direction, and inside each ping
 COOKIE = "16390"  # RFC 7296 §3.10.1
 PATIENCE = 20.0  # seconds for what should be done at once
+
+
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """Files of each side: ours beside ``host.toml``, charon's below its own folder."""
+
+    ours: dict[str, bytes]
+    theirs: dict[str, bytes]
 
 
 class Stage:
@@ -47,13 +56,17 @@ class Stage:
         self._plays = 0
 
     @contextmanager
-    def play(self, scenario: str, *, opens: bool = True, **words: str) -> Iterator[Play]:
+    def play(
+        self, scenario: str, *, opens: bool = True, papers: Papers | None = None, **words: str
+    ) -> Iterator[Play]:
         """Both are up; at the end, what passed between them is judged.
 
         ``opens``: whether all of it can be decrypted with the keys that were exported.
         """
         self._plays += 1
-        play = Play(self, scenario, f"play{self._plays}", words)
+        self.move(self.ours, OUR_OUTER)
+        self.move(self.theirs, THEIR_OUTER)
+        play = Play(self, scenario, f"play{self._plays}", words, papers or Papers({}, {}))
         try:
             play.begin()
             yield play
@@ -62,11 +75,18 @@ class Stage:
         finally:
             play.leave()
 
+    def move(self, machine: Namespace, address: str) -> None:
+        """Give a machine this one outer address, and no other."""
+        machine.ip("-4", "address", "flush", "dev", "eth0")
+        machine.ip("address", "add", f"{address}/24", "dev", "eth0")
+
 
 class Play:
     """One scenario being played."""
 
-    def __init__(self, stage: Stage, scenario: str, title: str, words: dict[str, str]) -> None:
+    def __init__(
+        self, stage: Stage, scenario: str, title: str, words: dict[str, str], papers: Papers
+    ) -> None:
         self.stage = stage
         self.host = HostMachine(stage.ours)
         self.keys = stage.lab.folder / title
@@ -75,7 +95,7 @@ class Play:
             for file in (SCENARIOS / scenario).iterdir()
             if file.name != "README.md"
         }
-        self._title = title
+        self._title, self._papers = title, papers
         self.seen: list[Seen] = []
         self.their_id = THEIRS
 
@@ -89,9 +109,12 @@ class Play:
             self._texts["swanctl.conf"],
             inner=THEIRS,
             settings=self._texts.get("strongswan.conf", ""),
+            files=self._papers.theirs,
         )
         self.host.config.write_text(self._texts["host.toml"])
         self.write_secret("gateway.psk", PSK)
+        for name, content in self._papers.ours.items():
+            self.write_secret(name, content)
         self.host.settle()
         self.host.up()
 

@@ -17,7 +17,7 @@ from tunnel.cli.keys import DECRYPT
 
 _ENCRYPTED = {"46", "53"}  # SK and SKF (RFC 7296 §3.14, RFC 7383 §2.5)
 _FIELDS = (
-    *("frame.number", "_ws.malformed", "_ws.expert.message", "esp.spi", "esp.icv_good"),
+    *("ip.src", "frame.number", "_ws.malformed", "_ws.expert.message", "esp.spi", "esp.icv_good"),
     *("esp.icv_bad", "isakmp.exchangetype", "isakmp.typepayload", "isakmp.enc.decrypted"),
     *("isakmp.frag.number", "isakmp.frag.total", "isakmp.fragment.count", "isakmp.notify.msgtype"),
 )

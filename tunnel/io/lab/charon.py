@@ -144,11 +144,11 @@ class Charon:
     ) -> None:
         self.machine = machine
         self.folder = machine.folder / "charon"
-        (self.folder / "run").mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)  # of an earlier one
+        (self.folder / "run").mkdir(parents=True)
         (self.folder / "strongswan.conf").write_text(
             _STRONGSWAN_CONF.format(plugins=PLUGINS, folder=self.folder, settings=settings)
         )
-        (self.folder / "charon.log").unlink(missing_ok=True)
         for name, content in (files or {}).items():
             (self.folder / name).parent.mkdir(exist_ok=True)
             (self.folder / name).write_bytes(content)
