@@ -86,14 +86,14 @@ class PathMtus:
         """Sends the probes that are due, and gives up those that were not answered."""
         now = self._core.now
         for peer in self._core.peers:
-            due = None if peer.pmtu is None else peer.pmtu.next_timer()
+            due = None if peer.pmtu is None else peer.pmtu.due
             if due is not None and due <= now:
                 self._go_on(peer)
 
     def timers(self) -> list[float]:
         """When something is due."""
-        machines = (peer.pmtu for peer in self._core.peers if peer.pmtu is not None)
-        return [at for machine in machines if (at := machine.next_timer()) is not None]
+        machines = [peer.pmtu for peer in self._core.peers if peer.pmtu is not None]
+        return [machine.due for machine in machines if machine.due is not None]
 
     def _go_on(self, peer: Peer) -> None:
         if peer.pmtu is None or peer.current is None or peer.endpoint is None:

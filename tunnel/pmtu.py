@@ -88,8 +88,10 @@ class PathMtu:
     """The machine. ``limit`` is the MTU of the device; ``numbers`` gives a number to each probe.
 
     ``mtu`` is known to fit (or, of a peer that answers no probes, hoped to); ``largest`` is what
-    applications may send.
+    applications may send. ``due`` is when :meth:`advance` should be called next, if ever.
     """
+
+    due: float | None
 
     def __init__(
         self,
@@ -131,6 +133,7 @@ class PathMtu:
         self._current: int | None = None
         self._checked_at = self._found_at = now
         self._begin_base()
+        self.due = self._when()
 
     def spoke(self, now: float) -> None:
         """The peer sent a probe of its own, so it will answer ours."""
@@ -144,14 +147,23 @@ class PathMtu:
             self._fits = max(size, self._fits or size)
             for smaller in [other for other in self._open if other <= size]:
                 del self._open[smaller]
+        self.due = self._when()
 
     def activity(self, last_in: float | None, last_out: float | None) -> None:
         """When data last came from the peer and went to it."""
-        self._last_in = max(self._last_in, last_in or self._last_in)
-        self._last_out = max(self._last_out, last_out or self._last_out)
+        newest_in, newest_out = last_in or self._last_in, last_out or self._last_out
+        if newest_in > self._last_in or newest_out > self._last_out:
+            self._last_in = max(self._last_in, newest_in)
+            self._last_out = max(self._last_out, newest_out)
+            self.due = self._when()
 
     def advance(self, now: float) -> list[Probe]:
         """What is to be sent at ``now``; ``mtu`` and ``largest`` may change."""
+        probes = self._advance(now)
+        self.due = self._when()
+        return probes
+
+    def _advance(self, now: float) -> list[Probe]:
         if self._doing is _Doing.RESTING:
             plan = self._plan()
             if plan is None or plan[0] > now:
@@ -164,7 +176,7 @@ class PathMtu:
                 return probes
             self._conclude(now)
 
-    def next_timer(self) -> float | None:
+    def _when(self) -> float | None:
         """When :meth:`advance` should be called next."""
         if self._doing is not _Doing.RESTING:
             sent = [probe.sent for probe in self._open.values()]

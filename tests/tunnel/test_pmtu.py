@@ -43,7 +43,7 @@ class Path:
                 return True
             if self.traffic:
                 self.machine.activity(self.now, self.now + 0.001)
-            timer = self.machine.next_timer()
+            timer = self.machine.due
             times = [at for at in (timer, *(at for at, _ in self._answers[:1])) if at is not None]
             at = max(min(times, default=end), self.now)
             if at >= end:
@@ -191,7 +191,7 @@ def test_an_idle_path_is_let_alone() -> None:
     path = Path(1400, 1318)
     assert path.run(30.0, path.settled)
     sent = len(path.sent)
-    assert path.machine.next_timer() is None
+    assert path.machine.due is None
     path.run(10_000.0)
     assert len(path.sent) == sent
 
