@@ -18,7 +18,19 @@ from tests.cli.support import DOMAIN, ROOT, Person
 from tunnel.config import load_host, load_serve
 
 COMMANDS = (
-    *("demo", "serve", "up", "init", "invite", "join", "revoke", "tsig", "status", "ping", "lookup"),
+    *(
+        "demo",
+        "serve",
+        "up",
+        "init",
+        "invite",
+        "join",
+        "revoke",
+        "tsig",
+        "status",
+        "ping",
+        "lookup",
+    ),
     *("down", "doctor", "device", "service", "completion"),
 )
 
