@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import struct
-from functools import partial
 from ipaddress import IPv6Address
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import pytun
 from fastpath.types import MINIMUM_MTU
 from tunnel.io import netlink, privilege
 from tunnel.io.routes import RouteHelper
+from tunnel.io.rtnetlink import Rtnetlink
 
 _TUN = Path("/dev/net/tun")
 _TUNSETOFFLOAD, _TUNSETVNETHDRSZ = 0x400454D0, 0x400454D8
@@ -150,7 +150,8 @@ def create_persistent(
     _configure(link, mtu, host_id)
     for peer in peers:
         try:
-            netlink.apart(partial(netlink.change_route, add=True, index=link.index, to=peer))
+            with Rtnetlink() as kernel:
+                netlink.change_route(kernel, True, link.index, peer)
         except OSError as problem:
             raise DeviceError(f"no route to {peer} could be added ({_text(problem)})") from None
 

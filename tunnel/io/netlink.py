@@ -1,29 +1,41 @@
-"""The few rtnetlink requests that a host needs (RFC 3549), over pyroute2.
-
-pyroute2 runs an event loop of its own, which cannot run inside ours: each request runs in a
-short-lived thread, joined before the call returns, so that no thread outlives a dropped
-capability.
-"""
+"""The few things that a host asks of the kernel's links, addresses and routes (rtnetlink(7))."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
+import fcntl
+import os
+import struct
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from typing import Any, TypeVar
+from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+from tunnel.io.rtnetlink import CREATE_NEW, Rtnetlink, attribute, attributes
 
 _AF_INET6 = 10
+_IFF_UP = 1
+_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTM_F_CLONED = 254, 4, 1, 0x200
 _IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200  # <linux/if_addr.h>
 _ADDR_GEN_NONE = 1  # IN6_ADDR_GEN_MODE_NONE, <linux/if_link.h>: no link-local address
-_IFF_UP = 1
-_RT_TABLE_MAIN = 254
-_T = TypeVar("_T")
+
+# <linux/rtnetlink.h>
+_GETLINK, _SETLINK = 18, 19
+_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
+_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change mask
+_ADDRESS = struct.Struct("=BBBBi")  # struct ifaddrmsg: family, prefix, flags, scope, index
+_ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg: family, dst, src, tos, table, …, flags
+_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_AF_SPEC = 3, 4, 18, 26
+_IFLA_INFO_KIND, _IFLA_INET6_ADDR_GEN_MODE = 1, 8
+_IFA_ADDRESS, _IFA_FLAGS = 1, 8
+_RTA_DST, _RTA_OIF = 1, 4
+
+# <linux/if_tun.h>
+_TUN = "/dev/net/tun"
+_TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
+_IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
+_IFREQ = struct.Struct("=16sH22x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +52,33 @@ class Link:
 
 def link(name: str) -> Link | None:
     """The device ``name`` with its IPv6 addresses, or ``None`` if there is none."""
-    return apart(lambda netlink: _link(netlink, name))
+    with Rtnetlink() as kernel:
+        wanted = attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        try:
+            message = kernel.get(_GETLINK, _LINK.pack(0, 0, 0, 0, 0) + wanted)
+        except OSError as problem:
+            if problem.errno in (errno.ENODEV, errno.ERANGE, errno.EINVAL):  # or no name at all
+                return None
+            raise
+        _, _, index, flags, _ = _LINK.unpack_from(message)
+        found = attributes(message[_LINK.size :])
+        kind = attributes(found.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b"")
+        return Link(
+            index=index,
+            name=name,
+            mtu=_number(found[_IFLA_MTU]),
+            up=bool(flags & _IFF_UP),
+            kind=kind.rstrip(b"\0").decode(),
+            addresses=_addresses(kernel, index),
+        )
 
 
-def _link(netlink: Any, name: str) -> Link | None:
-    found = netlink.link_lookup(ifname=name)
-    if not found:
-        return None
-    (message,) = netlink.get_links(found[0])
-    info = message.get_attr("IFLA_LINKINFO")
-    kind = info.get_attr("IFLA_INFO_KIND") if info else None
-    addresses = {
-        IPv6Address(entry.get_attr("IFA_ADDRESS").split("%")[0])
-        for entry in netlink.get_addr(family=_AF_INET6, index=found[0])
-    }
-    return Link(
-        index=found[0],
-        name=name,
-        mtu=message.get_attr("IFLA_MTU"),
-        up=bool(message["flags"] & _IFF_UP),
-        kind=kind or "",
-        addresses=frozenset(addresses),
+def _addresses(kernel: Rtnetlink, index: int) -> frozenset[IPv6Address]:
+    entries = kernel.dump(_GETADDR, _ADDRESS.pack(_AF_INET6, 0, 0, 0, 0))
+    return frozenset(
+        IPv6Address(attributes(entry[_ADDRESS.size :])[_IFA_ADDRESS])
+        for entry in entries
+        if _ADDRESS.unpack_from(entry)[-1] == index
     )
 
 
@@ -69,95 +87,85 @@ def configure(index: int, mtu: int, address: IPv6Address) -> None:
 
     Raises OSError (``EPERM`` without CAP_NET_ADMIN).
     """
-
-    def work(netlink: Any) -> None:
-        quiet = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_NONE)]})]}
-        netlink.link("set", index=index, IFLA_AF_SPEC=quiet)
-        netlink.link("set", index=index, mtu=mtu)
-        _ignore(errno.EEXIST, _address, netlink, "add", index, address)
-        netlink.link("set", index=index, state="up")
-
-    apart(work)
+    mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_ADDR_GEN_NONE]))
+    quiet = attribute(_IFLA_AF_SPEC, attribute(_AF_INET6, mode))
+    with Rtnetlink() as kernel:
+        plain = _LINK.pack(0, 0, index, 0, 0)
+        kernel.change(_SETLINK, plain + quiet)
+        kernel.change(_SETLINK, plain + attribute(_IFLA_MTU, struct.pack("=I", mtu)))
+        flags = struct.pack("=I", _IFA_F_NODAD | _IFA_F_NOPREFIXROUTE)
+        body = _address(index, address) + attribute(_IFA_FLAGS, flags)
+        _ignore(errno.EEXIST, kernel.change, _NEWADDR, body, CREATE_NEW)
+        kernel.change(_SETLINK, _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP))
 
 
 def make_persistent_tun(name: str, owner: int) -> None:
     """Makes a TUN device that stays and that user id ``owner`` may open. Raises OSError."""
-    apart(
-        lambda netlink: netlink.link(
-            "add",
-            ifname=name,
-            kind="tuntap",
-            mode="tun",
-            uid=owner,
-            ifr={"no_pi": 1},
-        )
-    )
+    descriptor = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        request = _IFREQ.pack(name.encode(), _IFF_TUN | _IFF_NO_PI)
+        fcntl.ioctl(descriptor, _TUNSETIFF, request)
+        fcntl.ioctl(descriptor, _TUNSETOWNER, owner)
+        fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
+    finally:
+        os.close(descriptor)
 
 
-def _address(netlink: Any, verb: str, index: int, address: IPv6Address) -> None:
-    flags = {"flags": _IFA_F_NODAD | _IFA_F_NOPREFIXROUTE} if verb == "add" else {}
-    netlink.addr(verb, index=index, address=str(address), prefixlen=128, family=_AF_INET6, **flags)
+def _address(index: int, address: IPv6Address) -> bytes:
+    head = _ADDRESS.pack(_AF_INET6, 128, 0, 0, index)
+    return head + attribute(_IFA_ADDRESS, address.packed)
 
 
-def remove_address(netlink: Any, index: int, address: IPv6Address) -> None:
+def remove_address(kernel: Rtnetlink, index: int, address: IPv6Address) -> None:
     """Takes ``address``/128 from the device; one that is not there is fine."""
-    _ignore(errno.EADDRNOTAVAIL, _address, netlink, "del", index, address)
+    _ignore(errno.EADDRNOTAVAIL, kernel.change, _DELADDR, _address(index, address))
 
 
-def change_route(netlink: Any, add: bool, index: int, to: IPv6Address) -> bool:
+def change_route(kernel: Rtnetlink, add: bool, index: int, to: IPv6Address) -> bool:
     """Adds or removes the route to ``to``/128 on the device; says whether it changed.
 
     Raises OSError; ``EEXIST`` if another device has the route, so that nothing leaks there.
     """
-    arguments = {"dst": f"{to}/128", "oif": index, "family": _AF_INET6}
+    how = (_RTPROT_STATIC, 0, _RTN_UNICAST) if add else (0, 0, 0)  # 0: whichever it is
+    body = _ROUTE.pack(_AF_INET6, 128, 0, 0, _RT_TABLE_MAIN, *how, 0)
+    body += attribute(_RTA_DST, to.packed) + attribute(_RTA_OIF, struct.pack("=i", index))
     if not add:
-        return _ignore(errno.ESRCH, netlink.route, "del", **arguments)
-    if _ignore(errno.EEXIST, netlink.route, "add", **arguments):
+        return _ignore(errno.ESRCH, kernel.change, _DELROUTE, body)
+    if _ignore(errno.EEXIST, kernel.change, _NEWROUTE, body, CREATE_NEW):
         return True
-    if to not in _routes(netlink, index):
+    if to not in _routes(kernel, index):
         raise OSError(errno.EEXIST, "another device has this route")
     return False
 
 
 def routes(index: int) -> frozenset[IPv6Address]:
     """The /128 destinations that are routed to the device (main table)."""
-    return apart(lambda netlink: _routes(netlink, index))
+    with Rtnetlink() as kernel:
+        return _routes(kernel, index)
 
 
-def _routes(netlink: Any, index: int) -> frozenset[IPv6Address]:
-    entries = netlink.get_routes(family=_AF_INET6, oif=index, table=_RT_TABLE_MAIN)
-    return frozenset(
-        IPv6Address(entry.get_attr("RTA_DST")) for entry in entries if entry["dst_len"] == 128
-    )
+def _routes(kernel: Rtnetlink, index: int) -> frozenset[IPv6Address]:
+    found = set()
+    for entry in kernel.dump(_GETROUTE, _ROUTE.pack(_AF_INET6, *[0] * 8)):
+        _, prefix, _, _, table, _, _, _, flags = _ROUTE.unpack_from(entry)
+        about = attributes(entry[_ROUTE.size :])
+        ours = _RTA_OIF in about and _number(about[_RTA_OIF]) == index
+        if ours and prefix == 128 and table == _RT_TABLE_MAIN and not flags & _RTM_F_CLONED:
+            found.add(IPv6Address(about[_RTA_DST]))
+    return frozenset(found)
 
 
-def _ignore(number: int, call: Callable[..., Any], *arguments: Any, **named: Any) -> bool:
+def _number(value: bytes) -> int:
+    (number,) = struct.unpack("=I", value)
+    return int(number)
+
+
+def _ignore(number: int, call: Callable[..., Any], *arguments: Any) -> bool:
     """Calls; an error ``number`` means that all is already so. Says whether anything changed."""
     try:
-        call(*arguments, **named)
-    except NetlinkError as problem:
-        if problem.code != number:
-            raise OSError(problem.code, str(problem.args[-1])) from None
+        call(*arguments)
+    except OSError as problem:
+        if problem.errno != number:
+            raise
         return False
     return True
-
-
-def apart(work: Callable[[Any], _T]) -> _T:
-    """Runs ``work`` with a netlink socket in a thread of its own, and joins that thread.
-
-    Raises OSError for every error that the kernel answers.
-    """
-
-    def run() -> _T:
-        loop = asyncio.SelectorEventLoop()
-        asyncio.set_event_loop(loop)
-        try:
-            with IPRoute() as netlink:
-                return work(netlink)
-        except NetlinkError as problem:
-            raise OSError(problem.code, str(problem.args[-1])) from None
-        finally:
-            loop.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(run).result()

@@ -22,9 +22,8 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
-
 from tunnel.io import capability, netlink
+from tunnel.io.rtnetlink import Rtnetlink
 
 _REQUEST_OCTETS = 17
 _ANSWER_OCTETS = 4
@@ -137,7 +136,7 @@ def main(arguments: list[str]) -> int:
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)  # it ends with the host, after the host
     capability.keep_only(frozenset({capability.NET_ADMIN}))
-    with IPRoute() as kernel, channel:
+    with Rtnetlink() as kernel, channel:
         table = RouteTable(kernel, int(index))
         try:
             channel.send(bytes(_ANSWER_OCTETS))
