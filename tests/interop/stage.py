@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -23,7 +23,7 @@ from tests.interop import wireshark
 from tests.interop.wireshark import Seen
 from tunnel.cli.keys import write_tables
 from tunnel.io.control import ControlError, ask
-from tunnel.io.lab import Capture, HostMachine, Lab, Namespace, Switch, wait_until
+from tunnel.io.lab import Capture, HostMachine, Lab, Namespace, Process, Switch, wait_until
 from tunnel.io.lab.charon import Charon
 
 SCENARIOS = Path(__file__).parent / "scenarios"
@@ -128,6 +128,8 @@ class Play:
         """Our host says good-bye, if it still runs."""
         process = self.host.process
         if process is not None and process.running:
+            with suppress(ControlError):  # there may be no SA left
+                self.export_keys()
             self.ask({"command": "down"})
             process.wait(PATIENCE)
 
@@ -195,6 +197,7 @@ class Play:
         for count in ("rx_packets", "tx_packets"):
             assert now[count] - peer[count] >= 2 * PINGS
         assert now["path"] == "direct"
+        self.export_keys()  # where lifetimes are short, there may be another child by now
 
     def ping(self, count: int = PINGS, interval: float = 0.01) -> None:
         """Ping charon's host id through the tunnel; every one must come back."""
@@ -217,8 +220,14 @@ class Play:
         pings = self.stage.ours.start(*command, name=f"ping-{self._title}")
         wait_until(lambda: "icmp_seq=10 " in pings.output(), PATIENCE, "pings flow")
         yield
-        assert pings.wait(seconds + PATIENCE) == 0
+        self.until(lambda: self._ended(pings), "the pings end", seconds + PATIENCE)
+        assert pings.returncode == 0
         assert f"{count} packets transmitted, {count} received" in pings.output()
+
+    def _ended(self, process: Process) -> bool:
+        """Whether it has ended; SAs that come and go meanwhile leave their keys to the judge."""
+        self.export_keys()
+        return not process.running
 
     def until(self, condition: Callable[[], object], what: str, timeout: float = PATIENCE) -> None:
         """Wait for something."""
