@@ -10,13 +10,13 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Annotated
 
-import segno
 import typer
 
 from keys import ca, invitation, store
 from keys.account import Account, new_secret
 from keys.ca import Authority
 from keys.issuer import Issuer, Ledger
+from tunnel.cli.documents import host_toml, serve_toml
 from tunnel.cli.files import (
     CA_FILE,
     CA_KEY_FILE,
@@ -25,9 +25,7 @@ from tunnel.cli.files import (
     KEY_FILE,
     config_path,
     default_label,
-    host_toml,
     refuse_overwrite,
-    serve_toml,
     write_new,
 )
 from tunnel.cli.mailbox import publish
@@ -173,6 +171,8 @@ def invite(
         return
     put(token)
     if sys.stderr.isatty():
+        import segno  # 3 MiB that a host which runs for months need not hold
+
         segno.make(token.upper(), error="l", micro=False).terminal(sys.stderr, compact=True)
     say(f"on the other host, within {expires}: autotunnel join TOKEN   (it works once)")
     if join_key is not None:
