@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from keys.ike import additional as series
-from keys.ike import sa_init
 from keys.ike.additional import Rounds
 from keys.ike.errors import InvalidSyntaxError
 from keys.ike.groups import encapsulate, generate, respond
@@ -24,6 +23,7 @@ from keys.ike.proposals import (
     Proposal,
     Transform,
     TransformType,
+    Wanted,
     additional_methods,
     answers,
     choose,
@@ -226,20 +226,18 @@ def test_a_big_enough_datagram_needs_no_fragments() -> None:
     assert net.pair_is_up()
 
 
-def test_two_additional_key_exchanges_one_after_the_other() -> None:
+def test_two_additional_key_exchanges_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """RFC 9370 §2.2.2: each uses the keys of the one before; ids go on."""
     net, desk, lap = hybrid()
-    net.tamper = lambda datagram: datagram.data
     both = (add(1, 36), add(2, 37))
-    original = sa_init.offers
-    try:
-        sa_init.offers = lambda p, s, w, a: (  # type: ignore[assignment]
-            Proposal(1, p, s, tuple(t for kind in sorted(w) for t in w[kind]) + both),
-        )
-        lap.ike._ctx.settings = replace(net.settings, additional=("mlkem768", "mlkem1024"))
+
+    def two_offers(p: int, s: bytes, w: Wanted, _: Additional) -> tuple[Proposal, ...]:
+        return (Proposal(1, p, s, tuple(t for kind in sorted(w) for t in w[kind]) + both),)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keys.ike.sa_init.offers", two_offers)
         net.connect(desk, lap)
-    finally:
-        sa_init.offers = original
+    lap.ike._ctx.settings = replace(net.settings, additional=("mlkem768", "mlkem1024"))
     net.play(3)
     assert net.pair_is_up()
     assert desk.ike.views()[0].key_exchange == "x25519+mlkem768+mlkem1024"
