@@ -10,7 +10,17 @@ import pytest
 
 from keys.ike.endpoint import IkeEndpoint, IkeSettings
 from keys.ike.types import PeerPolicy, SendIke
-from tests.interop.stage import OUR_OUTER, OURS, PSK, THEIR_NAME, THEIR_OUTER, THEIRS, Play, Stage
+from tests.interop.stage import (
+    OUR_OUTER,
+    OURS,
+    PSK,
+    THEIR_NAME,
+    THEIR_OUTER,
+    THEIRS,
+    Papers,
+    Play,
+    Stage,
+)
 
 pytestmark = pytest.mark.root
 
@@ -131,8 +141,8 @@ MISMATCHES = {
 @pytest.mark.parametrize("what", MISMATCHES)
 def test_a_refusal_says_which_side_wanted_what(stage: Stage, what: str) -> None:
     change, to_person, to_log = MISMATCHES[what]
-    with stage.play("refusals", opens=False, **WELL | change) as play:
-        play.write_secret("other.psk", b"a key that charon does not have.")
+    wrong = Papers({"other.psk": b"a key that charon does not have."}, {})
+    with stage.play("refusals", opens=False, papers=wrong, **WELL | change) as play:
         assert re.search(to_person, play.refusal()), play.refusal()
         play.charon.try_initiate()
         assert play.host.process is not None
