@@ -18,7 +18,6 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 from fastpath.types import Pump, SaParams, Suite
-from tunnel.io.portable_pump import PortablePump
 
 OURS = IPv6Address("fd00:c::1").packed
 ENDPOINT = ("192.0.2.250", 4500)  # idle: nothing is ever sent there
@@ -52,6 +51,8 @@ def engine_octets(peers: int, engine: str, aead: str, suite: Suite) -> float:
             native = importlib.import_module("fastpath._pump").NativePump
             pump = native(near.fileno(), udp.fileno(), None, OURS, aead=aead)
         else:
+            from tunnel.io.portable_pump import PortablePump  # memory that the other never takes
+
             pump = PortablePump(near.fileno(), udp.fileno(), None, OURS)
         settle_in(pump, OURS, 1, suite)
         before = resident_octets()

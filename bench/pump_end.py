@@ -16,11 +16,10 @@ from functools import partial
 from ipaddress import IPv6Address
 
 from bench.crowd import settle_in
-from bench.peers.autotunnel import INNER
 from fastpath.types import Mode, Pump, SaParams, Suite
 from tunnel.io.device import open_device
-from tunnel.io.portable_pump import PortablePump
 
+INNER = ("fd00:b::1", "fd00:b::2")  # host ids, left and right
 PORT = 4500
 MTU = 1400
 SOCKET_BUFFER = 4 * 2**20
@@ -66,6 +65,8 @@ def _socket(address: str) -> socket.socket:
 
 def _pump_class(engine: str, aead: str) -> Callable[..., Pump]:
     if engine == "reference":
+        from tunnel.io.portable_pump import PortablePump  # its libraries are no part of the other
+
         return PortablePump
     native: Callable[..., Pump] = importlib.import_module("fastpath._pump").NativePump
     return partial(native, aead=aead)

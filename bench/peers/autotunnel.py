@@ -12,9 +12,9 @@ from pathlib import Path
 import fastpath
 from bench.pair import Pair, wait_for_ping
 from bench.peers.types import Tunnel
+from bench.pump_end import INNER
 from fastpath.types import Mode, Suite
 
-INNER = ("fd00:b::1", "fd00:b::2")
 ROOT = str(Path(__file__).parents[2])
 
 

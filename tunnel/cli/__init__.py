@@ -1,40 +1,55 @@
 """The command line (DESIGN §5): one module for each family of commands, one voice for all.
 
 ``talk.py`` is the voice: what goes to stdout, what to stderr, how an error sounds, which exit
-code. ``files.py`` writes configuration, ``mailbox.py`` reads and writes the zone. The rest are
-commands: ``account.py`` (init, invite, revoke, tsig), ``joining.py`` (join), ``run.py`` (serve, up,
-demo), ``observe.py`` (status, ping, lookup, down), ``keys.py`` (keys export), ``doctor.py`` with
-its ``checks.py``, ``service.py``, ``device.py``, ``completion.py``, and ``demo/``.
+code. ``files.py`` knows where files are, ``documents.py`` writes configuration, ``mailbox.py``
+reads and writes the zone. The rest are commands, a module for each of ``FAMILIES``; ``doctor.py``
+has its ``checks.py``, and ``run.py`` its ``demo/``.
 """
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import typer
 
-from tunnel.cli import account, completion, device, doctor, joining, keys, observe, run, service
+PROGRAM = "autotunnel"
+# Each family's module, and its commands. Only the one that is asked for is loaded: the others hold
+# libraries that a process which stays for weeks, or one that answers in a moment, has no use for.
+FAMILIES = {
+    "run": ("demo", "serve", "up"),
+    "account": ("init", "invite", "revoke", "tsig"),
+    "joining": ("join",),
+    "observe": ("status", "ping", "lookup", "down"),
+    "keys": ("keys",),
+    "doctor": ("doctor",),
+    "device": ("device",),
+    "service": ("service",),
+    "completion": ("completion",),
+}
 
 
-def application() -> typer.Typer:
-    """The whole command line as a typer application."""
+def application(command: str | None = None) -> typer.Typer:
+    """The command line as a typer application: all of it, or as much as ``command`` needs."""
     app = typer.Typer(
-        name=completion.PROGRAM,
+        name=PROGRAM,
         help="Your machines, reachable from anywhere by name.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for family in (run, account, joining, observe, keys, doctor, device, service, completion):
-        family.register(app)
+    app.callback()(lambda: None)  # else typer would take a family of one command for that command
+    family = next((name for name, commands in FAMILIES.items() if command in commands), None)
+    for name in FAMILIES if family is None else (family,):
+        import_module(f"tunnel.cli.{name}").register(app)
     return app
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and gives its exit code: 0 ok, 1 failed, 2 usage."""
     try:
-        application()(args=arguments, prog_name=completion.PROGRAM)
+        application()(args=arguments, prog_name=PROGRAM)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BrokenPipeError:  # the reader of our data has gone, like `| head`

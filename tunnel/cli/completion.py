@@ -10,9 +10,9 @@ from typer.completion import (  # type: ignore[attr-defined]  # typer forgets to
     get_completion_script,
 )
 
+from tunnel.cli import PROGRAM
 from tunnel.cli.talk import JsonOption, command, emit, put
 
-PROGRAM = "autotunnel"
 _VARIABLE = "_AUTOTUNNEL_COMPLETE"  # typer asks for this name: the program's, in capitals
 
 

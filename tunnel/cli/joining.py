@@ -23,13 +23,13 @@ from keys.ike.certificates import CertificateError, Trust, check
 from keys.invitation import Invitation
 from keys.signing import Granted, Refused, SigningError
 from tunnel.cli.account import NameOption, label_of, seconds
+from tunnel.cli.documents import host_toml
 from tunnel.cli.files import (
     CA_FILE,
     CERTIFICATE_FILE,
     HOST_KEY_FILE,
     KEY_FILE,
     config_path,
-    host_toml,
     refuse_overwrite,
     write_new,
 )

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
-from rich.console import Console
 
 from tunnel.config import ConfigError
 
@@ -95,11 +94,18 @@ def _fail(name: str, as_json: bool, text: str, facts: Mapping[str, Any]) -> NoRe
 
 def say(text: str, style: str | None = None) -> None:
     """Talk: a line for the person, on stderr; colour only on a terminal and without NO_COLOR."""
+    if style is None:
+        print(text, file=sys.stderr, flush=True)
+        return
+    from rich.console import Console  # for a person's eyes only: a process that stays has none
+
     Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def show(renderable: Any) -> None:
     """Data for the person (a table), on stdout; a pipe gets lines as long as they are."""
+    from rich.console import Console
+
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
     Console(markup=False, highlight=False, width=width).print(renderable)
 
