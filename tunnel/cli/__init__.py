@@ -1,17 +1,20 @@
 """The command line (DESIGN §5): one module for each family of commands, one voice for all.
 
-``talk.py`` is the voice: what goes to stdout, what to stderr, how an error sounds, which exit
-code. ``files.py`` knows where files are, ``documents.py`` writes configuration, ``mailbox.py``
-reads and writes the zone. The rest are commands, a module for each of ``FAMILIES``; ``doctor.py``
-has its ``checks.py``, and ``run.py`` its ``demo/``.
+``talk.py`` with its ``voice.py`` is how they speak: what goes to stdout, what to stderr, how an
+error sounds, which exit code. ``files.py`` knows where files are, ``documents.py`` writes
+configuration, ``mailbox.py`` reads and writes the zone. The rest are commands, a module for each
+of ``FAMILIES``; ``doctor.py`` has its ``checks.py``, ``run.py`` its ``demo/`` and the process that
+stays, ``host.py``.
 """
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-import typer
+if TYPE_CHECKING:
+    import typer
 
 PROGRAM = "autotunnel"
 # Each family's module, and its commands. Only the one that is asked for is loaded: the others hold
@@ -31,6 +34,8 @@ FAMILIES = {
 
 def application(command: str | None = None) -> typer.Typer:
     """The command line as a typer application: all of it, or as much as ``command`` needs."""
+    import typer  # not above: the process that stays is in this package, too
+
     app = typer.Typer(
         name=PROGRAM,
         help="Your machines, reachable from anywhere by name.",

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, NoReturn
 
 import typer
 
 from tunnel.cli.files import config_path, serve_path
+from tunnel.cli.staying import stay
 from tunnel.cli.talk import (
     ConfigOption,
     Failure,
@@ -38,14 +37,15 @@ def register(app: typer.Typer) -> None:
     command(app, "up")(up)
 
 
-class Service(Protocol):
-    """What stays: it runs until it is stopped."""
-
-    async def run(self, on_ready: Callable[[], None]) -> None:
-        """Returns after :meth:`stop`, when all is taken down."""
-
-    async def stop(self) -> None:
-        """Asks for the end."""
+def become_host(path: Path, as_json: bool, ready_fd: int | None) -> NoReturn:
+    """Goes on as :mod:`tunnel.cli.host` in this very process: the libraries by which a command
+    line is read take ten megabytes, and a host stays for weeks."""
+    root = str(Path(__file__).parents[2])
+    around = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{around}" if around else root
+    what = json.dumps({"path": str(path), "as_json": as_json, "ready_fd": ready_fd})
+    program = [sys.executable, "-P", "-m", "tunnel.cli.host", what]
+    os.execv(program[0], program)  # noqa: S606 - our own interpreter, and no text of a shell
 
 
 def demo(as_json: JsonOption = False) -> None:
@@ -73,20 +73,7 @@ def up(
             say(f"{settings.fqdn} is up (process {pid}); end it with `autotunnel down`")
         return
 
-    from tunnel.io.host import Host  # the whole engine: slow to load
-
-    log_to_stderr()
-
-    def on_ready() -> None:
-        if ready_fd is not None:
-            os.write(ready_fd, b"\n")
-            os.close(ready_fd)
-        if as_json:
-            emit("up", {"pid": os.getpid(), "name": settings.fqdn})
-        else:
-            say(f"{settings.fqdn} is up")
-
-    stay(lambda: Host(settings), on_ready)
+    become_host(path, as_json, ready_fd)
 
 
 def make_state_dir(settings: HostConfig) -> None:
@@ -99,27 +86,6 @@ def make_state_dir(settings: HostConfig) -> None:
     if not os.access(settings.state_dir, os.W_OK | os.X_OK):
         cause = f"{settings.state_dir} is not writable for this user"
         raise Failure(f"{cause}; change its owner, or set host.state_dir")
-
-
-def stay(make: Callable[[], Service], on_ready: Callable[[], None]) -> None:
-    """Runs a service on uvloop until SIGTERM or SIGINT, then waits for its clean end."""
-    import uvloop
-
-    async def run() -> None:
-        service = make()
-        loop = asyncio.get_running_loop()
-        ends: set[asyncio.Future[Any]] = set()
-
-        def end() -> None:
-            ends.add(asyncio.ensure_future(service.stop()))
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, end)
-        await service.run(on_ready)
-        await asyncio.gather(*ends)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
 
 
 def _detach(settings: HostConfig) -> int:

@@ -12,11 +12,6 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, Protocol
 
-import dns.asyncresolver
-import dns.exception
-import dns.name
-import dns.rdatatype
-
 from discovery.client import ClientSettings, ZoneClient
 from discovery.io_transport import ZoneTransport
 from discovery.types import Endpoint, TsigKey
@@ -142,6 +137,8 @@ class ZoneLink:
 
 async def find_rendezvous(domain: str, transport: str) -> Endpoint | None:
     """The server that the zone's own SRV records name (B37), or ``None``."""
+    import dns.asyncresolver  # brings all of a resolver, for hosts that were not told the server
+
     for service in BOOTSTRAP_TLS if transport == "tls" else BOOTSTRAP_CLEAR:
         try:
             answer = await dns.asyncresolver.resolve(

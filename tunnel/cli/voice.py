@@ -1,0 +1,103 @@
+"""The voice of all commands: stdout is data, stderr is talk (DESIGN §5).
+
+It is apart from :mod:`tunnel.cli.talk`, for processes that stay: nothing of a command line's
+library is in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tunnel.config import ConfigError
+
+_PIPE_WIDTH = 200  # columns
+
+
+class Failure(Exception):  # noqa: N818 (it is an outcome, and its text is what the person reads)
+    """The command failed; the text says cause and fix. ``facts`` go beside it with ``--json``."""
+
+    def __init__(self, text: str, **facts: Any) -> None:
+        self.facts = facts
+        super().__init__(text)
+
+
+def tell_failure(name: str, as_json: bool, problem: BaseException) -> None:
+    """Says why the command ``name`` failed, in one line and, if wanted, in JSON."""
+    facts = problem.facts if isinstance(problem, Failure) else {}
+    text = "interrupted" if isinstance(problem, KeyboardInterrupt) else _sentence(problem)
+    say(f"autotunnel {name}: {text}", style="red")
+    if as_json:
+        emit(name, {**facts, "error": text})
+
+
+def _sentence(problem: BaseException) -> str:
+    """What a person can do something with. Set AUTOTUNNEL_DEBUG to see where a bug is."""
+    if os.environ.get("AUTOTUNNEL_DEBUG"):
+        raise problem
+    if isinstance(problem, (Failure, ConfigError)) or type(problem).__module__.startswith(
+        ("tunnel.", "keys.", "discovery.", "fastpath.")
+    ):
+        return str(problem)
+    if isinstance(problem, OSError) and problem.strerror:
+        where = f"{problem.filename}: " if problem.filename else ""
+        return f"{where}{problem.strerror}"
+    cause = f"unexpected {type(problem).__name__}: {problem}"
+    return f"{cause}; this is a bug: AUTOTUNNEL_DEBUG=1 shows where, please report it"
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Talk: a line for the person, on stderr; colour only on a terminal and without NO_COLOR."""
+    if style is None:
+        print(text, file=sys.stderr, flush=True)
+        return
+    from rich.console import Console  # for a person's eyes only: a process that stays has none
+
+    Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def show(renderable: Any) -> None:
+    """Data for the person (a table), on stdout; a pipe gets lines as long as they are."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(markup=False, highlight=False, width=width).print(renderable)
+
+
+def put(text: str) -> None:
+    """Data as it is, on stdout."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
+
+
+def emit(name: str, facts: Mapping[str, Any]) -> None:
+    """Data as one line of JSON with its schema, on stdout. What JSON lacks becomes text."""
+    put(json.dumps({"schema": f"autotunnel/{name}/v1", **facts}, default=str))
+
+
+def log_level() -> str:
+    """AUTOTUNNEL_LOG if it is a level's name, else "info"."""
+    wish = os.environ.get("AUTOTUNNEL_LOG", "").lower()
+    return wish if wish in ("debug", "info", "warning", "error") else "info"
+
+
+def log_to_stderr() -> None:
+    """Sends the log of a command that stays to stderr: lines for a terminal, plain otherwise."""
+    import structlog
+
+    colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    plain = structlog.dev.plain_traceback
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            os.environ.get("AUTOTUNNEL_LOG", "info")
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
