@@ -1,0 +1,130 @@
+"""From a file's octets to typed sections, and what to say when one is wrong.
+
+It is done in two steps: unknown keys first, so that the nearest known key can be named, then
+types and ranges by msgspec.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+
+from tunnel.config.base import ConfigError, WrongValueError
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The file's tables. Raises :class:`ConfigError`."""
+    try:
+        return parse_toml(path, path.read_bytes())
+    except FileNotFoundError:
+        fix = "run `autotunnel init` or `autotunnel join`, or name another with -c FILE"
+        raise ConfigError(path, "", "there is no such file", fix) from None
+    except OSError as problem:
+        cause = f"it cannot be read ({problem.strerror})"
+        raise ConfigError(path, "", cause, "check its owner and mode") from None
+
+
+def parse_toml(path: Path, octets: bytes) -> dict[str, Any]:
+    """TOML octets to tables; ``path`` only names them. Raises :class:`ConfigError`."""
+    try:
+        return tomllib.loads(octets.decode())
+    except UnicodeDecodeError:
+        raise ConfigError(path, "", "it is not UTF-8 text", "save it as UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as problem:
+        cause = f"it is not TOML ({str(problem) or 'nested too deep'})"
+        raise ConfigError(path, "", cause, "correct that line") from None
+
+
+def convert(path: Path, tables: dict[str, Any], shape: type[_T]) -> _T:
+    """Tables as the struct ``shape``; ``path`` only names them. Raises :class:`ConfigError`."""
+    _refuse_unknown(path, tables, shape, "")
+    try:
+        return msgspec.convert(tables, shape)
+    except msgspec.ValidationError as problem:
+        cause, _, place = str(problem).partition(" - at `$")
+        key = place.removesuffix("`").lstrip(".").replace("[...]", "[]")
+        wrong = problem.__cause__
+        if isinstance(wrong, WrongValueError):
+            key = f"{key}.{wrong.key}".lstrip(".")
+            raise ConfigError(path, key, wrong.cause, wrong.fix) from None
+        missing = cause.startswith("Object missing required field")
+        if missing:
+            name = cause.split("`")[1]
+            key = f"{key}.{name}".lstrip(".")
+            raise ConfigError(path, key, "it is missing", f'add "{name}"') from None
+        cause = cause[:1].lower() + cause[1:]
+        raise ConfigError(path, key, cause, _correction(shape, key)) from None
+
+
+def _correction(shape: Any, key: str) -> str:
+    """The fix for a value of a wrong type: the allowed ones, where there are a few."""
+    kind: Any = shape
+    for part in key.replace("[]", "").split("."):
+        struct = _struct_in(kind)
+        fields = {} if struct is None else _types(struct)
+        if part.partition("[")[0] not in fields:
+            return "correct the value"
+        kind = fields[part.partition("[")[0]]
+    choice = " or ".join(f'"{one}"' for one in _literals(kind))
+    if not choice:
+        return "correct the value"
+    # Of a number or a word, the number may have been meant.
+    return f"correct the value, or use {choice}" if int in _bare(kind) else f"use {choice}"
+
+
+def _bare(kind: Any) -> set[Any]:
+    """The types of a union, without what Annotated adds."""
+    return {getattr(inner, "__origin__", inner) for inner in get_args(kind)}
+
+
+@cache
+def _types(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    return {field.name: field.type for field in msgspec.structs.fields(struct)}
+
+
+def _literals(kind: Any) -> tuple[str, ...]:
+    """The texts that ``Literal[...]`` or ``tuple[Literal[...], ...]`` allows."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return next(filter(None, (_literals(inner) for inner in get_args(kind))), ())
+
+
+def _refuse_unknown(path: Path, tables: dict[str, Any], shape: Any, prefix: str) -> None:
+    """Walks the tables beside the structs, and names the nearest known key of a stranger."""
+    known = _types(shape)
+    for key, value in tables.items():
+        place = f"{prefix}{key}"
+        if key not in known:
+            near = get_close_matches(key, known, n=1, cutoff=0.5)
+            what = "table" if isinstance(value, dict) else "key"
+            every = ", ".join(sorted(known))
+            fix = f'did you mean "{near[0]}"?' if near else f"known here: {every}"
+            raise ConfigError(path, place, f"unknown {what}", fix)
+        inner = _struct_in(known[key])
+        if inner is None:
+            continue
+        if isinstance(value, dict):
+            _refuse_unknown(path, value, inner, f"{place}.")
+        elif isinstance(value, list):
+            for index, entry in enumerate(value):
+                if isinstance(entry, dict):
+                    _refuse_unknown(path, entry, inner, f"{place}[{index}].")
+
+
+def _struct_in(kind: Any) -> type[msgspec.Struct] | None:
+    """The struct inside ``X``, ``X | None`` or ``tuple[X, ...]``."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind
+    if get_origin(kind) is not None:
+        for argument in get_args(kind):
+            found = _struct_in(argument)
+            if found is not None:
+                return found
+    return None

@@ -1,0 +1,75 @@
+"""The sections of the file that ``serve`` reads (DESIGN §5)."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+
+import msgspec
+
+from tunnel.config.base import Section, WrongValueError, domain_or_refuse, endpoint_or_refuse
+from tunnel.spelling import Endpoint
+
+
+class ServeAccount(Section, frozen=True, kw_only=True):
+    """``[[serve.account]]``: one account whose zone this rendezvous holds."""
+
+    domain: str
+    secret_file: str
+    legacy_md5: bool = False
+
+    def __post_init__(self) -> None:
+        domain_or_refuse(self.domain)
+
+
+class _ServeSection(Section, frozen=True, kw_only=True):
+    listen: tuple[str, ...] = ("0.0.0.0:53", "[::]:53")
+    tls_listen: tuple[str, ...] = ("0.0.0.0:853", "[::]:853")
+    state_dir: str = "/var/lib/autotunnel"
+    address: tuple[str, ...] = ()
+    account: tuple[ServeAccount, ...] = ()
+
+    def __post_init__(self) -> None:
+        for key, texts in (("listen", self.listen), ("tls_listen", self.tls_listen)):
+            for text in texts:
+                endpoint_or_refuse(key, text, "0.0.0.0:53")
+        for text in self.address:
+            try:
+                ip_address(text)
+            except ValueError:
+                fix = "give this server's public addresses, without ports"
+                raise WrongValueError("address", f"{text!r} is not an address", fix) from None
+        if not (self.listen or self.tls_listen):
+            raise WrongValueError(
+                "listen", "the server listens nowhere", 'add one like "0.0.0.0:53"'
+            )
+        if not self.account:
+            raise WrongValueError("account", "there is no account", "add a [[serve.account]] table")
+        domains = [account.domain for account in self.account]
+        for domain in domains:
+            if domains.count(domain) > 1:
+                raise WrongValueError(
+                    "account", f"{domain} stands there twice", "remove one of them"
+                )
+
+
+class ServeFile(Section, frozen=True, kw_only=True):
+    """All tables that a rendezvous' file may hold."""
+
+    serve: _ServeSection
+
+
+class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration of ``serve``. ``address``: this server's public addresses, for the zone's
+    ns records; empty: those it listens on, unless that is "any"."""
+
+    path: Path
+    listen: tuple[Endpoint, ...]
+    tls_listen: tuple[Endpoint, ...]
+    state_dir: Path
+    address: tuple[str, ...]
+    accounts: tuple[ServeAccount, ...]
+
+    def account_secret_path(self, account: ServeAccount) -> Path:
+        """The file of an account's secret."""
+        return self.path.parent / account.secret_file
