@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import dns.name
 import dns.rdatatype
@@ -37,6 +38,38 @@ def same_content(one: RecordSet | None, other: RecordSet | None) -> bool:
 def canonical_data(content: RecordSet) -> frozenset[bytes]:
     """Return the data of a set in canonical form, by which RRsets are compared."""
     return frozenset(item.canonical for item in content.items)
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneChange:
+    """What one durable change did to a zone's answers: the records that left and those that came,
+    as sets that hold no others. A record whose TTL changed stands in ``added`` alone, since it is
+    the same record (RFC 2136 §1.1.1); one whose lease alone changed stands in neither."""
+
+    zone: dns.name.Name
+    removed: tuple[RecordSet, ...]
+    added: tuple[RecordSet, ...]
+
+
+def difference(origin: dns.name.Name, base: ZoneContent, changes: Changes) -> ZoneChange:
+    """Return what ``changes`` will do to the answers of ``base``."""
+    removed: list[RecordSet] = []
+    added: list[RecordSet] = []
+    for key, after in changes.items():
+        before = base.get(*key)
+        if before is not None:
+            left = _without(before, canonical_data(after) if after else frozenset())
+            removed += [left] if left else []
+        if after is not None:
+            known = canonical_data(before) if before and before.ttl == after.ttl else frozenset()
+            came = _without(after, known)
+            added += [came] if came else []
+    return ZoneChange(origin, tuple(removed), tuple(added))
+
+
+def _without(content: RecordSet, data: frozenset[bytes]) -> RecordSet | None:
+    items = tuple(item for item in content.items if item.canonical not in data)
+    return replace(content, items=items) if items else None
 
 
 class ZoneContent:

@@ -29,7 +29,15 @@ import dns.rdatatype
 
 from discovery import answers, bootstrap, invitations, message, transfer, tsig, update
 from discovery.bootstrap import ServerIdentity
-from discovery.content import SERIAL_SPACE, SOA, Draft, ZoneContent, same_content
+from discovery.content import (
+    SERIAL_SPACE,
+    SOA,
+    Draft,
+    ZoneChange,
+    ZoneContent,
+    difference,
+    same_content,
+)
 from discovery.duplicates import AnsweredUpdates
 from discovery.invitations import Invitation
 from discovery.message import FormatError, Question, Reply, Request, refuse
@@ -105,8 +113,14 @@ class _Zone:
     """One account's zone: its content, and what is the server's own in it."""
 
     def __init__(
-        self, account: ZoneAccount, store: ZoneStore, limits: ZoneLimits, unix: int
+        self,
+        account: ZoneAccount,
+        store: ZoneStore,
+        limits: ZoneLimits,
+        unix: int,
+        on_change: Callable[[ZoneChange], None],
     ) -> None:
+        self._on_change = on_change
         self.account = account
         self.origin = dns.name.from_text(account.domain).canonicalize()
         self.text = self.origin.to_text()
@@ -122,9 +136,13 @@ class _Zone:
 
     def commit(self, changes: Changes) -> None:
         """Make changes durable, then true. Raises :exc:`StoreError`: then nothing changed."""
-        if changes:
-            self._store.commit(self.origin, changes)
-            self.content.merge(changes)
+        if not changes:
+            return
+        self._store.commit(self.origin, changes)
+        told = difference(self.origin, self.content, changes)
+        self.content.merge(changes)
+        if told.removed or told.added:
+            self._on_change(told)
 
     def take_place(self, server: ServerIdentity) -> None:
         """Write the server's own records where they differ from what the zone has."""
@@ -159,7 +177,8 @@ class _Asker:
 class ZoneServer:
     """The zones of all accounts of one rendezvous. ``unix`` is the wall clock in whole seconds.
 
-    ``report`` is told of what an operator may want to know (often: limit its rate). Raises
+    ``report`` is told of what an operator may want to know (often: limit its rate); ``on_change``
+    of every change of a zone's answers, once it is durable and true. Raises
     ValueError for an unusable domain and :exc:`StoreError` when the store cannot be read.
     """
 
@@ -172,18 +191,23 @@ class ZoneServer:
         unix: int,
         limits: ZoneLimits = update.DEFAULT_LIMITS,
         report: Callable[[Happening], None] = lambda _: None,
+        on_change: Callable[[ZoneChange], None] = lambda _: None,
     ) -> None:
         self.counters: Counter[str] = Counter()
+        self.on_change = on_change
         self._store = store
         self._report = report
         self._zones: dict[dns.name.Name, _Zone] = {}
         self._by_key: dict[str, _Zone] = {}
         for account in accounts:
-            zone = _Zone(account, store, limits, unix)
+            zone = _Zone(account, store, limits, unix, self._changed)
             if zone.origin in self._zones:
                 raise ValueError(f"the domain {account.domain} stands in two accounts")
             self._zones[zone.origin] = self._by_key[zone.text] = zone
             zone.take_place(server)
+
+    def _changed(self, change: ZoneChange) -> None:
+        self.on_change(change)
 
     def content(self, domain: str) -> ZoneContent:
         """Return the content of an account's zone. Raises KeyError."""
