@@ -14,6 +14,7 @@ the bare thing does in the same run: a veth link without any tunnel, or one call
     python -m bench latency     ping, idle and under load
     python -m bench scale       one busy peer of many, memory of an idle one
     python -m bench handshakes  IKE handshakes a second and what each costs, beside strongSwan
+    python -m bench flood       20,000 strangers a second, and one honest peer among them
     python -m bench micro       instructions of seal and open, the seal beside the bare library call
     python -m bench soak        ten minutes of everything with rekeys: what is lost, what grows
     python -m bench plot        draws the saved results

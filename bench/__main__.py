@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from bench import crypto, handshakes, microcost, network, plot, report, scale, soak
+from bench import crypto, flood, handshakes, microcost, network, plot, report, scale, soak
 from bench.peers import OURS, PEERS
 from tunnel.io.lab import LabError, missing
 
 NETWORK = tuple(network.KINDS)
-KINDS = ["all", "crypto", *NETWORK, "scale", "handshakes", "micro", "soak", "plot"]
+KINDS = ["all", "crypto", *NETWORK, "scale", "handshakes", "flood", "micro", "soak", "plot"]
 USUAL = ("crypto", "micro")  # quick, and so part of every whole run
 PROGRAMS = ("iperf3", "ethtool", "ping")
 
@@ -57,6 +57,9 @@ def _alone(kind: str, arguments: argparse.Namespace) -> int:
         return 1
     if kind == "handshakes":
         handshakes.run(rounds=arguments.rounds, count=arguments.handshakes, **output)
+        return 0
+    if kind == "flood":
+        flood.run(rate=arguments.rate, seconds=arguments.flood_seconds, **output)
         return 0
     crowds = [int(crowd) for crowd in arguments.crowds.split(",")]
     scale.run(crowds=crowds, rounds=arguments.rounds, seconds=arguments.seconds, **output)
@@ -111,6 +114,8 @@ def _parser() -> argparse.ArgumentParser:
         help="of scale: numbers of peers; default: %(default)s",
     )
     parser.add_argument("--handshakes", type=int, default=100, help="of each handshake measurement")
+    parser.add_argument("--rate", type=int, default=flood.RATE, help="of flood: a second")
+    parser.add_argument("--flood-seconds", type=float, default=flood.SECONDS, help="of flood")
     parser.add_argument("--minutes", type=float, default=10.0, help="of soak")
     parser.add_argument("--link", choices=["both", "offloading", "plain"], default="both")
     return parser

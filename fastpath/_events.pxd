@@ -30,6 +30,7 @@ cdef struct Arena:
     uint8_t *room
     size_t count
     size_t used
+    size_t strangers  # of the count
 
 cdef struct EventQueue:
     pthread_mutex_t lock
@@ -42,6 +43,9 @@ cdef void events_clear(EventQueue *queue) noexcept nogil
 cdef bint events_put(
     EventQueue *queue, int kind, uint32_t spi, const Endpoint *source,
     const uint8_t *data, size_t octets,
+) noexcept nogil
+cdef bint events_put_stranger(
+    EventQueue *queue, int kind, const Endpoint *source, const uint8_t *data, size_t octets
 ) noexcept nogil
 cdef bint events_put_number(
     EventQueue *queue, int kind, uint32_t spi, uint32_t number, const Endpoint *source,

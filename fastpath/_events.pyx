@@ -15,6 +15,7 @@ from fastpath import types
 
 cdef size_t MAX_EVENTS = types.EVENT_QUEUE_PACKETS
 cdef size_t MAX_OCTETS = types.EVENT_QUEUE_OCTETS
+cdef size_t MAX_STRANGERS = types.EVENT_QUEUE_STRANGERS
 
 
 cdef int events_init(EventQueue *queue) except -1:
@@ -57,13 +58,31 @@ cdef bint events_put_number(
     const uint8_t *data, size_t octets,
 ) noexcept nogil:
     """Queues an event with a copy of ``data``; false when the queue is full."""
+    return _put(queue, kind, spi, number, source, data, octets, False)
+
+
+cdef bint events_put_stranger(
+    EventQueue *queue, int kind, const Endpoint *source, const uint8_t *data, size_t octets
+) noexcept nogil:
+    """The same for a stranger's first message, of which it keeps fewer."""
+    return _put(queue, kind, 0, 0, source, data, octets, True)
+
+
+cdef bint _put(
+    EventQueue *queue, int kind, uint32_t spi, uint32_t number, const Endpoint *source,
+    const uint8_t *data, size_t octets, bint stranger,
+) noexcept nogil:
     cdef Arena *arena
     cdef Event *event
     cdef uint64_t one = 1
     cdef bint first
     pthread_mutex_lock(&queue.lock)
     arena = &queue.arenas[queue.active]
-    if arena.count >= MAX_EVENTS or arena.used + octets > MAX_OCTETS:
+    if (
+        arena.count >= MAX_EVENTS
+        or arena.used + octets > MAX_OCTETS
+        or stranger and (arena.strangers >= MAX_STRANGERS or arena.used > MAX_OCTETS // 2)
+    ):
         pthread_mutex_unlock(&queue.lock)
         return False
     first = arena.count == 0
@@ -79,6 +98,7 @@ cdef bint events_put_number(
         memcpy(arena.room + arena.used, data, octets)
     arena.used += octets
     arena.count += 1
+    arena.strangers += stranger
     if first:
         write(queue.fd, &one, sizeof(one))
     pthread_mutex_unlock(&queue.lock)
@@ -95,6 +115,7 @@ cdef list events_drain(EventQueue *queue):
     queue.active = 1 - queue.active
     queue.arenas[queue.active].count = 0
     queue.arenas[queue.active].used = 0
+    queue.arenas[queue.active].strangers = 0
     read(queue.fd, &value, sizeof(value))
     pthread_mutex_unlock(&queue.lock)
     return [_event(arena, &arena.events[index]) for index in range(arena.count)]

@@ -17,6 +17,7 @@ from fastpath._endpoint cimport Endpoint
 from fastpath._esp cimport Opened, esp_open
 from fastpath._events cimport (
     CONTROL, CONTROL_BARE, DUMMY_CAME, NEW_SOURCE, UNKNOWN, events_put, events_put_number,
+    events_put_stranger,
 )
 from fastpath._inner cimport IPV6_HEADER, unwrap_transport, unwrap_tunnel
 from fastpath._linux cimport POLLIN, atomic_get, boottime, poll, pollfd
@@ -33,6 +34,8 @@ from fastpath import types
 cdef int UNKNOWN_PER_SECOND = types.UNKNOWN_SPI_EVENTS_PER_SECOND
 cdef int DUMMIES_PER_SECOND = types.DUMMY_EVENTS_PER_SECOND
 cdef size_t DUMMY_HEAD = types.DUMMY_HEAD_OCTETS
+
+cdef uint8_t[8] NO_SPI = [0, 0, 0, 0, 0, 0, 0, 0]
 
 cdef enum:
     MARKER_OCTETS = 4
@@ -136,13 +139,13 @@ cdef void _datagram(
         return
     cdef uint32_t spi = load32(data)
     if spi == 0:
-        _event(core, CONTROL, 0, source, data + MARKER_OCTETS, octets - MARKER_OCTETS)
+        _ike(core, CONTROL, source, data + MARKER_OCTETS, octets - MARKER_OCTETS)
         return
     entry = <InboundEntry *>table_get(&core.inbound, 0, spi)
     if entry != NULL:
         _esp(worker, entry, data, octets, source, now)
     elif _looks_like_ike(data, octets):
-        _event(core, CONTROL_BARE, 0, source, data, octets)
+        _ike(core, CONTROL_BARE, source, data, octets)
     else:
         drop(&core.received, NULL, UNKNOWN_SPI)
         if rate_allows(&core.unknown, UNKNOWN_PER_SECOND, now):
@@ -156,6 +159,19 @@ cdef inline bint _looks_like_ike(const uint8_t *data, size_t octets) noexcept no
         and FIRST_EXCHANGE <= data[18] <= LAST_EXCHANGE
         and load32(data + 24) == octets
     )
+
+
+cdef void _ike(
+    Core *core, int kind, const Endpoint *source, const uint8_t *data, size_t octets
+) noexcept nogil:
+    """Hands an IKE message over; of first words, which anybody can send, fewer wait."""
+    cdef bint queued
+    if octets >= IKE_HEADER and data[18] == FIRST_EXCHANGE and not memcmp(data + 8, NO_SPI, 8):
+        queued = events_put_stranger(&core.events, kind, source, data, octets)
+    else:
+        queued = events_put(&core.events, kind, 0, source, data, octets)
+    if not queued:
+        drop(&core.received, NULL, QUEUE_FULL)
 
 
 cdef bint _event(

@@ -62,6 +62,10 @@ EVENT_QUEUE_PACKETS = 1024
 EVENT_QUEUE_OCTETS = 2 * 1024 * 1024
 """A pump keeps at most so many undrained events and payload octets, else ``QUEUE_FULL``."""
 
+EVENT_QUEUE_STRANGERS = 512
+"""So many of them may be first messages of strangers (IKE_SA_INIT requests): a flood of those
+leaves room for what known peers say and for what our own applications want."""
+
 
 class SequenceExhausted(Exception):  # noqa: N818 - a state of the SA, not a fault of the caller
     """The outbound SA has used its last sequence number and must never wrap (RFC 4303 §3.3.3)."""

@@ -289,13 +289,17 @@ class Node:
     # --- What it shows ----------------------------------------------------------------------
 
     def status(self, now: float) -> dict[str, Any]:
-        """The ``certificate``, ``zone`` and ``peers`` parts of ``status --json``; ``server`` and
-        ``transport`` of the zone are the driver's to fill in."""
+        """The ``certificate``, ``zone``, ``strangers`` and ``peers`` parts of ``status --json``;
+        ``server`` and ``transport`` of the zone are the driver's to fill in."""
         views = {view.name: view for view in self._core.ike.views()}
         peers = sorted(self._core.peers, key=lambda peer: peer.name)
         return {
             "certificate": self._signing.status(),
             "zone": self._directory.status(),
+            "strangers": {
+                "half_open": self._core.ike.half_open(),
+                "counters": dict(sorted(self._core.ike.counters().items())),
+            },
             "peers": [peer_status(peer, views.get(peer.name), now) for peer in peers],
         }
 

@@ -50,7 +50,7 @@ class Hosts:
     @contextmanager
     def tunnel(self, pair: Pair) -> Iterator[Tunnel]:
         hosts = [
-            self._host(end, other, remote, inner)
+            self.host(end, other, remote, inner)
             for (end, _, remote), other, inner in zip(
                 pair.ends, (pair.right, pair.left), (INNER, INNER[::-1]), strict=True
             )
@@ -71,9 +71,10 @@ class Hosts:
             setup_seconds=lasted,
         )
 
-    def _host(
+    def host(
         self, end: Namespace, other: Namespace, remote: str, inner: Sequence[str]
     ) -> HostMachine:
+        """A host on ``end``, not up yet, whose only peer is ``other`` at ``remote``."""
         host = HostMachine(end)
         host.config.write_text(
             CONFIG.format(

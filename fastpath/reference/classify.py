@@ -11,6 +11,7 @@ NON_ESP_MARKER = bytes(MARKER_OCTETS)
 IKE_HEADER_OCTETS = 28
 IKE_MAJOR_VERSION = 2
 FIRST_EXCHANGE, LAST_EXCHANGE = 34, 44  # IKE_SA_INIT .. IKE_FOLLOWUP_KE (RFC 7296, 9370)
+NO_SPI = bytes(8)
 
 
 class Kind(Enum):
@@ -47,4 +48,14 @@ def looks_like_ike(datagram: bytes) -> bool:
         and datagram[17] >> 4 == IKE_MAJOR_VERSION
         and FIRST_EXCHANGE <= datagram[18] <= LAST_EXCHANGE
         and int.from_bytes(datagram[24:28], "big") == len(datagram)
+    )
+
+
+def is_first_word(message: bytes) -> bool:
+    """Whether an IKE message, without its marker, is a stranger's first: an IKE_SA_INIT request,
+    in which the responder has no SPI yet (RFC 7296 §3.1)."""
+    return (
+        len(message) >= IKE_HEADER_OCTETS
+        and message[18] == FIRST_EXCHANGE
+        and message[8:16] == NO_SPI
     )

@@ -6,17 +6,70 @@
 
 The secret changes every minute; the one before is still good, so that no honest initiator is
 caught by the change.
+
+In a flood nearly every request has no good cookie. So no more is read of one than ``glance`` does,
+which makes no object of any payload; a demand is written without any either.
 """
 
 from __future__ import annotations
 
 import hmac
+import struct
 from collections.abc import Callable
+from typing import NamedTuple
 
+from keys.ike.header import HEADER, HEADER_OCTETS, NO_SPI, RESPONSE, VERSION, Exchange
+from keys.ike.notify import NotifyType
+from keys.ike.payloads import GENERIC, MAX_PAYLOADS, NONCE_OCTETS, PayloadType
 from keys.ike.types import Endpoint
 
 _MAC_OCTETS = 16
 _SECRET_OCTETS = 32
+_NOTIFY = struct.Struct(">BBHBBH")  # generic header; protocol, SPI size, type
+_NEEDED = frozenset((PayloadType.SA, PayloadType.KE, PayloadType.NONCE))
+
+
+class Glance(NamedTuple):
+    """What a COOKIE depends on: the nonce of a request, and the cookie that it brings, or b""."""
+
+    nonce: bytes
+    cookie: bytes
+
+
+def glance(data: bytes) -> Glance | None:
+    """Walks an IKE_SA_INIT request; None for one without SA, KE or nonce, or with a broken chain.
+
+    Asking for the three keeps our demand smaller than what was asked with.
+    """
+    kind, offset, end = data[16], HEADER_OCTETS, len(data)
+    nonce = cookie = b""
+    seen: set[int] = set()
+    for _ in range(MAX_PAYLOADS):
+        if kind == PayloadType.NONE:
+            whole = offset == end and len(nonce) in NONCE_OCTETS and seen >= _NEEDED
+            return Glance(nonce, cookie) if whole else None
+        if offset + GENERIC.size > end:
+            return None
+        following, _, octets = GENERIC.unpack_from(data, offset)
+        if octets < GENERIC.size or offset + octets > end:
+            return None
+        seen.add(kind)
+        if kind == PayloadType.NONCE:
+            nonce = data[offset + GENERIC.size : offset + octets]
+        elif kind == PayloadType.NOTIFY and octets > _NOTIFY.size and not cookie:
+            size, number = _NOTIFY.unpack_from(data, offset)[4:]
+            if number == NotifyType.COOKIE:
+                cookie = data[offset + _NOTIFY.size + size : offset + octets]
+        kind, offset = following, offset + octets
+    return None
+
+
+def demand(spi_i: bytes, cookie: bytes) -> bytes:
+    """The whole answer that asks for ``cookie``."""
+    octets = _NOTIFY.size + len(cookie)
+    head = (PayloadType.NOTIFY, VERSION, Exchange.IKE_SA_INIT, RESPONSE, 0, HEADER_OCTETS + octets)
+    notify = _NOTIFY.pack(PayloadType.NONE, 0, octets, 0, 0, NotifyType.COOKIE)
+    return HEADER.pack(spi_i, NO_SPI, *head) + notify + cookie
 
 
 class CookieJar:

@@ -359,6 +359,10 @@ class IkeEndpoint:
         """The keys of all SAs with ``name``, for one who is to see what is in their packets."""
         return wireshark_tables(self._ctx.named(name.lower()))
 
+    def half_open(self) -> int:
+        """How many strangers have begun and not proven who they are."""
+        return self._ctx.half_open.total
+
     def counters(self) -> Counter[str]:
         """How many messages were dropped, by reason."""
         return Counter(self._ctx.counters)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from keys.ike import natd, ppk, proof
 from keys.ike.additional import Rounds, accepted, names
 from keys.ike.context import Context
+from keys.ike.cookie import demand, glance
 from keys.ike.errors import IkeError, InvalidSyntaxError, RefusedError
 from keys.ike.groups import NAMES, PrivateKey, generate
 from keys.ike.header import NO_SPI, Exchange, Header
@@ -233,14 +234,12 @@ def take_request(ctx: Context, header: Header, data: bytes, remote: Endpoint, no
             ctx.send(known.init.response, remote)
         return
     try:
+        if _demands_cookie(ctx, header, data, remote, now):
+            return
         contents = decode_contents(decode_chain(header.next_payload, data[28:]))
         if not (contents.sa and contents.ke and contents.nonce):
             raise InvalidSyntaxError("an IKE_SA_INIT request without SA, KE or nonce")
-        cookie = _demand_cookie(ctx, header, contents, remote, now)
-        if cookie is not None:
-            # Not limited: it is smaller than the request, and honest peers need theirs in a flood.
-            ctx.send(_error(header, cookie), remote)
-        elif ctx.half_open.total >= ctx.settings.half_open_limit:
+        if ctx.half_open.total >= ctx.settings.half_open_limit:
             ctx.counters["half_open_limit"] += 1
         elif ctx.half_open.of(remote) >= ctx.settings.half_open_per_source:
             ctx.counters["half_open_per_source"] += 1
@@ -254,19 +253,22 @@ def take_request(ctx: Context, header: Header, data: bytes, remote: Endpoint, no
         ctx.answer_stranger(_error(header, error.notify()), remote, now)
 
 
-def _demand_cookie(
-    ctx: Context, header: Header, contents: Contents, remote: Endpoint, now: float
-) -> Notify | None:
-    """The COOKIE notification to answer with, or None if this stranger may go on."""
+def _demands_cookie(
+    ctx: Context, header: Header, data: bytes, remote: Endpoint, now: float
+) -> bool:
+    """Whether this stranger must first bring the COOKIE that it is told."""
     if ctx.half_open.total < ctx.settings.cookie_threshold:
-        return None
-    assert contents.nonce is not None
-    given = contents.notify(NotifyType.COOKIE)
-    if given and ctx.cookies.check(given.data, contents.nonce, header.spi_i, remote, now):
-        return None
+        return False
+    seen = glance(data)
+    if seen is None:
+        raise InvalidSyntaxError("an IKE_SA_INIT request without SA, KE or nonce")
+    if ctx.cookies.check(seen.cookie, seen.nonce, header.spi_i, remote, now):
+        return False
     ctx.counters["cookie_demanded"] += 1
-    made = ctx.cookies.make(contents.nonce, header.spi_i, remote, now)
-    return Notify(NotifyType.COOKIE, made)
+    # Not limited: it is smaller than the request, and honest peers need theirs in a flood.
+    made = ctx.cookies.make(seen.nonce, header.spi_i, remote, now)
+    ctx.send(demand(header.spi_i, made), remote)
+    return True
 
 
 def _answer(

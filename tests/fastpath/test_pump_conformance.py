@@ -16,6 +16,7 @@ import pytest
 from fastpath.reference.esp import InboundSa, OutboundSa
 from fastpath.types import (
     EVENT_QUEUE_PACKETS,
+    EVENT_QUEUE_STRANGERS,
     UNKNOWN_SPI_EVENTS_PER_SECOND,
     AcquireEvent,
     ControlEvent,
@@ -230,6 +231,29 @@ def test_ike_is_handed_over_with_and_without_its_marker(rig: Rig) -> None:
     assert rig.events() == [ControlEvent(IKE_HEADER, endpoint_of(rig.far), True)]
     rig.to_pump(BARE_IKE)
     assert rig.events() == [ControlEvent(BARE_IKE, endpoint_of(rig.far), False)]
+
+
+def test_strangers_leave_room_for_others_in_the_queue(rig: Rig) -> None:
+    """Nobody drains it: half of its places are for what is not a first word."""
+    rig.with_sas()
+    rig.pump.clear_flow(PEER_ID)
+    for number in range(EVENT_QUEUE_STRANGERS + 40):
+        rig.to_pump(bytes(4) + number.to_bytes(8, "big") + IKE_HEADER[8:])
+        if number % 32 == 0:  # not faster than a small socket buffer
+            rig.to_pump(b"\xff")
+            rig.until("drop_keepalive", number // 32 + 1)
+    rig.until("drop_queue_full", 40)
+    known = bytes(4) + IKE_HEADER[:8] + b"responds" + IKE_HEADER[16:]
+    rig.to_pump(known)
+    rig.to_pump(b"\xff")
+    rig.until("drop_keepalive", (EVENT_QUEUE_STRANGERS + 39) // 32 + 2)
+    rig.pump.inject(tunnelled_out(b"ours"))
+    *strangers, other, ours = rig.pump.drain()
+    assert len(strangers) == EVENT_QUEUE_STRANGERS
+    assert other == ControlEvent(known[4:], endpoint_of(rig.far), True)
+    assert ours == AcquireEvent(tunnelled_out(b"ours"))
+    rig.to_pump(bytes(4) + IKE_HEADER)
+    assert rig.events() == [ControlEvent(IKE_HEADER, endpoint_of(rig.far), True)]
 
 
 def test_raw_datagrams_are_sent_as_they_are(rig: Rig) -> None:

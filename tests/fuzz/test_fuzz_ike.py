@@ -10,8 +10,10 @@ import contextlib
 import os
 import random
 
+from keys.ike.cookie import Glance, glance
 from keys.ike.errors import IkeError
 from keys.ike.header import HeaderError, decode_header
+from keys.ike.notify import NotifyType
 from keys.ike.payloads import decode_chain, decode_contents
 from keys.ike.types import SendIke
 from tests.keys.ike.net import Net, pair
@@ -153,3 +155,28 @@ def test_an_endpoint_that_stands() -> None:
     net.run(lap, lap.ike.rekey(desk.name, net.now))
     net.play(10)
     assert net.pair_is_up()
+
+
+def test_fuzz_a_glance_at_a_request() -> None:
+    """It never raises, and where the whole request can be read it sees the same."""
+    print(f"FUZZ_SEED={SEED}")
+    rng = random.Random(SEED)
+    net, desk, lap = pair(cookie_threshold=0)
+    net.connect(desk, lap)
+    net.play(2)
+    requests = [d.data for d in net.sent if d.kind == "34q"]
+    assert glance(requests[0]) and glance(requests[1]).cookie  # type: ignore[union-attr]
+    seen = 0
+    for _ in range(100_000):
+        data = with_right_length(mutated(rng, rng.choice(requests)))
+        if len(data) < 28:
+            continue
+        found = glance(data)
+        with contextlib.suppress(IkeError):
+            contents = decode_contents(decode_chain(data[16], data[28:]))
+            if not (contents.sa and contents.ke and contents.nonce):
+                continue
+            cookie = contents.notify(NotifyType.COOKIE)
+            assert found == Glance(contents.nonce, cookie.data if cookie else b""), data.hex()
+            seen += 1
+    assert seen > 1000

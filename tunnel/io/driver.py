@@ -17,10 +17,12 @@ from typing import Any
 import structlog
 
 from fastpath import types as pump_types
+from fastpath.reference.classify import is_first_word
 from fastpath.types import Endpoint, Pump, SaCounters
 from tunnel import commands as do
 from tunnel.io.device import Device, DeviceError
 from tunnel.io.sockets import UdpPair
+from tunnel.io.strangers import in_turn
 from tunnel.node import Node
 
 MARKER = bytes(4)  # RFC 3948 §2.2
@@ -73,6 +75,7 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._activity_at = 0.0
         self._running = False
+        self.unheard = 0  # strangers' first messages that there was no time for
 
     # --- Life -------------------------------------------------------------------------------
 
@@ -102,8 +105,13 @@ class Driver:
     def tell(self, method: Callable[..., list[do.Command]], *arguments: Any) -> None:
         """Calls a method of the node with ``arguments`` and the time, and does what it says."""
         if self._running:
-            self._carry_out(method(*arguments, boottime(), int(time.time())))
+            self._pass_on(method, *arguments)
             self._set_timer()
+
+    def _pass_on(self, method: Callable[..., list[do.Command]], *arguments: Any) -> None:
+        """As :meth:`tell`, for one of many: the caller sets the timer when all are told."""
+        if self._running:
+            self._carry_out(method(*arguments, boottime(), int(time.time())))
 
     def now(self) -> float:
         """The node's time."""
@@ -137,24 +145,48 @@ class Driver:
             self._set_timer()
 
     def _drain(self) -> None:
-        node = self._node
+        """Known peers and our own applications first; then strangers, some at a time."""
+        strangers = []
         for event in self._pump.drain():
-            match event:
-                case pump_types.AcquireEvent(packet):
-                    self.tell(node.acquire, packet)
-                case pump_types.ControlEvent(data, source, marker):
-                    self._remember(source, _Framing(marker, None))
-                    self.tell(node.datagram, data, source)
-                case pump_types.NewSourceEvent(spi, source):
-                    self.tell(node.new_source, spi, source)
-                case pump_types.LifetimeEvent(spi):
-                    self.tell(node.lifetime, spi)
-                case pump_types.UnknownSpiEvent(spi, source):
-                    self.tell(node.unknown_spi, spi, source)
-                case pump_types.DummyEvent(spi, octets, head):
-                    self.tell(node.dummy, spi, octets, head)
-                case pump_types.TooBigEvent(quote, largest):
-                    self.tell(node.too_big, quote, largest)
+            if isinstance(event, pump_types.ControlEvent) and is_first_word(event.data):
+                strangers.append(event)
+            else:
+                self._happened(event)
+        heard = in_turn(strangers)
+        self.unheard += len(strangers) - len(heard)
+        for event in heard:
+            self._first_word(event.data, event.source, _Framing(event.marker, None))
+        if self._running:
+            self._set_timer()
+
+    def _first_word(self, data: bytes, source: Endpoint, framing: _Framing) -> None:
+        """A stranger's. How it is framed is kept for the answer only: in a flood, those that have
+        never proven to be anywhere would drive out what we know of peers."""
+        before = self._framings.get(source)
+        self._remember(source, framing)
+        self._pass_on(self._node.datagram, data, source)
+        self._framings.pop(source, None)
+        if before is not None:
+            self._framings[source] = before
+
+    def _happened(self, event: pump_types.Event) -> None:
+        node = self._node
+        match event:
+            case pump_types.AcquireEvent(packet):
+                self._pass_on(node.acquire, packet)
+            case pump_types.ControlEvent(data, source, marker):
+                self._remember(source, _Framing(marker, None))
+                self._pass_on(node.datagram, data, source)
+            case pump_types.NewSourceEvent(spi, source):
+                self._pass_on(node.new_source, spi, source)
+            case pump_types.LifetimeEvent(spi):
+                self._pass_on(node.lifetime, spi)
+            case pump_types.UnknownSpiEvent(spi, source):
+                self._pass_on(node.unknown_spi, spi, source)
+            case pump_types.DummyEvent(spi, octets, head):
+                self._pass_on(node.dummy, spi, octets, head)
+            case pump_types.TooBigEvent(quote, largest):
+                self._pass_on(node.too_big, quote, largest)
 
     def _ike_sockets(self) -> list[Any]:
         return [] if self._ike_pair is None else list(self._ike_pair.sockets.values())
@@ -165,9 +197,13 @@ class Driver:
             data, address = one.recvfrom(_IKE_OCTETS)
         except OSError:
             return
-        source = (address[0], address[1])
-        self._remember(source, _Framing(False, self._ike_pair))
-        self.tell(self._node.datagram, data, source)
+        source, framing = (address[0], address[1]), _Framing(False, self._ike_pair)
+        if is_first_word(data):
+            self._first_word(data, source, framing)
+            self._set_timer()
+        else:
+            self._remember(source, framing)
+            self.tell(self._node.datagram, data, source)
 
     def _remember(self, source: Endpoint, framing: _Framing) -> None:
         """Bounded, since anybody can send: the oldest is forgotten and gets the usual framing."""

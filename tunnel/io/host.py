@@ -289,6 +289,9 @@ class Host:
             },
             "nat": dict.fromkeys(("method", "gateway", "external", "lifetime_s", "double_nat")),
             "certificate": about["certificate"] if about else None,
+            "strangers": about["strangers"] | {"unheard": driver.unheard}
+            if about and driver
+            else None,
             "zone": zone,
             "peers": about["peers"] if about else [],
         }

@@ -22,10 +22,12 @@ from typing import Any, TypeAlias
 import cryptography
 from cryptography.hazmat.backends.openssl import backend
 
+from fastpath.reference.classify import is_first_word
 from fastpath.reference.datapath import Datapath, Output, SendDatagram, WritePacket
 from fastpath.types import (
     EVENT_QUEUE_OCTETS,
     EVENT_QUEUE_PACKETS,
+    EVENT_QUEUE_STRANGERS,
     NO_LIMIT,
     AcquireEvent,
     ControlEvent,
@@ -56,19 +58,24 @@ class EventQueue:
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
-        self._octets = 0
+        self._octets = self._strangers = 0
         self._lock = threading.Lock()
         self._signal = Signal()
 
     def put(self, event: Event) -> bool:
         """Queues ``event``; false when the queue is full and it was dropped."""
         octets = _octets_of(event)
+        stranger = isinstance(event, ControlEvent) and is_first_word(event.data)
         with self._lock:
             full = len(self._events) >= EVENT_QUEUE_PACKETS
             if full or self._octets + octets > EVENT_QUEUE_OCTETS:
                 return False
+            crowd = self._strangers >= EVENT_QUEUE_STRANGERS
+            if stranger and (crowd or self._octets > EVENT_QUEUE_OCTETS // 2):
+                return False
             self._events.append(event)
             self._octets += octets
+            self._strangers += stranger
         self._signal.set()
         return True
 
@@ -76,7 +83,7 @@ class EventQueue:
         """Takes everything, oldest first."""
         with self._lock:
             self._signal.clear()
-            events, self._octets = list(self._events), 0
+            events, self._octets, self._strangers = list(self._events), 0, 0
             self._events.clear()
         return events
 

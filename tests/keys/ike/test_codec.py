@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 import pytest
@@ -10,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keys.ike.cipher import IntegrityError, MessageCipher, Opened
-from keys.ike.cookie import CookieJar
+from keys.ike.cookie import CookieJar, demand, glance
 from keys.ike.errors import IkeError, InvalidSyntaxError, UnsupportedCriticalError
 from keys.ike.header import Exchange, Header, HeaderError, decode_header
-from keys.ike.notify import Notify, decode_notify
+from keys.ike.notify import Notify, NotifyType, decode_notify
 from keys.ike.payloads import (
     Authentication,
     Contents,
@@ -31,6 +32,7 @@ from keys.ike.proposals import (
     NO_INTEGRITY,
     NO_KE,
     PROTOCOL_ESP,
+    PROTOCOL_IKE,
     Proposal,
     Transform,
     TransformType,
@@ -41,6 +43,7 @@ from keys.ike.proposals import (
     encode_sa,
     offer,
 )
+from keys.ike.sa import plain_message
 from keys.ike.selectors import Selector, claimed_host, decode_selectors, encode_selectors, host
 
 U8, U16, U32 = st.integers(0, 255), st.integers(0, 65535), st.integers(0, 2**32 - 1)
@@ -247,6 +250,36 @@ def test_other_selector_types_are_narrowed_away() -> None:
 
 
 # --- COOKIE ----------------------------------------------------------------------------------
+
+
+def test_a_glance_sees_what_a_whole_reading_sees() -> None:
+    for cookie in (b"", b"c" * 17):
+        notifies = [Notify(NotifyType.COOKIE, cookie)] if cookie else []
+        notifies.append(Notify(NotifyType.MOBIKE_SUPPORTED))
+        contents = Contents(
+            sa=(Proposal(1, PROTOCOL_IKE, b"", (ENCRYPTION["aes128gcm16"],)),),
+            ke=KeyExchange(31, bytes(32)),
+            nonce=b"n" * 32,
+            notifies=notifies,
+        )
+        header = Header(b"i" * 8, bytes(8), Exchange.IKE_SA_INIT, 0, response=False, initiator=True)
+        assert glance(plain_message(header, contents.encode())) == (b"n" * 32, cookie)
+        for less in (
+            replace(contents, sa=None),
+            replace(contents, ke=None),
+            replace(contents, nonce=None),
+        ):
+            assert glance(plain_message(header, less.encode())) is None
+
+
+def test_a_demand_is_smaller_than_what_it_answers() -> None:
+    """Else a stranger could make us shout at others."""
+    least = 28 + 4 + 4 + (4 + 16)  # a header; SA and KE without anything; a nonce
+    assert len(demand(b"i" * 8, bytes(17))) < least
+    header = decode_header(demand(b"i" * 8, b"c" * 17))
+    assert (header.spi_i, header.spi_r, header.response) == (b"i" * 8, bytes(8), True)
+    contents = decode_contents(decode_chain(header.next_payload, demand(b"i" * 8, b"c" * 17)[28:]))
+    assert contents.notifies == [Notify(NotifyType.COOKIE, b"c" * 17)]
 
 
 def test_a_cookie_binds_nonce_spi_and_endpoint_and_outlives_one_change_of_secret() -> None:
