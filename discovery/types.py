@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import TypeAlias
 
+import dns.name
+import dns.rdata
+
 Endpoint: TypeAlias = tuple[str, int]
 """An outer (address text, UDP port)."""
 
@@ -25,11 +28,23 @@ class TsigKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """A service of a host for the others of the account (RFC 6763): ``type`` like ``_ssh._tcp``,
+    ``name`` for people, ``texts`` as ``key=value``. :mod:`discovery.services` checks them."""
+
+    type: str
+    name: str
+    port: int
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HostRecords:
     """All that the zone says of one host (RFC 6281 §3, §5.2; DESIGN "Records").
 
     ``label`` is the host label below the domain, ``target`` the ``AutoTunnel-<EUI64>`` label.
     ``endpoints`` holds at most one IPv4 and one IPv6 outer endpoint. ``info`` are the TXT strings.
+    ``services`` are what the owner advertises; those in ``withdrawn`` shall stand no more.
     """
 
     label: str
@@ -37,6 +52,8 @@ class HostRecords:
     target: str
     endpoints: tuple[Endpoint, ...]
     info: tuple[str, ...] = ()
+    services: tuple[Service, ...] = ()
+    withdrawn: tuple[Service, ...] = ()
 
 
 # --- Commands of the client machine ---------------------------------------------------------
@@ -52,9 +69,10 @@ class SendZone:
 @dataclass(frozen=True, slots=True)
 class Published:
     """Our records stand in the zone. ``lease`` is the granted lease in seconds, ``None`` if the
-    server knows no leases."""
+    server knows no leases. ``records`` are what stands there now."""
 
     lease: int | None
+    records: HostRecords | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +124,56 @@ class TextsChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordsFound:
+    """What stands at a name for a type; ``exists``: there is such a name, if not such a record.
+    ``reason`` says why it could not be learnt."""
+
+    name: dns.name.Name
+    rdtype: int
+    answer: tuple[dns.rdata.Rdata, ...]
+    exists: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundService:
+    """A service that the zone knows, and the label of its host."""
+
+    service: Service
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServicesFound:
+    """All services of one type, or of all where ``type`` is empty, sorted by type and name;
+    ``reason`` says why they could not be learnt."""
+
+    type: str
+    services: tuple[FoundService, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What stands at a subscribed name for its type: ``records`` now, and how that differs from
+    what was told before. The first one of a subscription tells what there is, also if nothing."""
+
+    name: dns.name.Name
+    rdtype: int
+    added: tuple[dns.rdata.Rdata, ...]
+    removed: tuple[dns.rdata.Rdata, ...]
+    records: tuple[dns.rdata.Rdata, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DropZone:
+    """Leave the connection to the rendezvous at once and make a new one: it broke the rules of a
+    session (RFC 8490 §5.1), or stays silent."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ZoneProblem:
     """Something is wrong between us and the zone (wrong secret, clock skew, refused, no answer);
     ``reason`` says cause and fix. Given once per change, not per packet. ``kind`` is ``secret`` or
@@ -129,6 +197,10 @@ ClientCommand: TypeAlias = (
     | HostsListed
     | TextsFound
     | TextsChanged
+    | RecordsFound
+    | ServicesFound
+    | Changed
+    | DropZone
     | ZoneProblem
     | ZoneFine
 )
