@@ -17,7 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+import dns.name
+
 from discovery import exchange
+from discovery.browse import Ask, Browse
 from discovery.exchange import Rejection, Request, Response
 from discovery.lookup import HostList, Lookup, Question
 from discovery.registration import Registration, RegistrationSettings
@@ -26,7 +29,9 @@ from discovery.types import (
     ClientCommand,
     HostNotFound,
     HostRecords,
+    RecordsFound,
     SendZone,
+    ServicesFound,
     TsigKey,
     ZoneFine,
     ZoneProblem,
@@ -53,7 +58,7 @@ class ClientSettings:
     registration: RegistrationSettings = field(default_factory=RegistrationSettings)
 
 
-_Search: TypeAlias = Lookup | HostList | ReadTexts
+_Search: TypeAlias = Lookup | HostList | ReadTexts | Ask | Browse
 _Job: TypeAlias = _Search | ChangeTexts | Registration
 
 
@@ -150,6 +155,24 @@ class ZoneClient:
         unsigned = change_message(changes, self._domain, self._identity())
         deadline = now + self._settings.timeout
         return self._send(ChangeTexts(ticket), None, unsigned, deadline, now, unix)
+
+    def browse(self, kind: str, now: float, unix: int) -> list[ClientCommand]:
+        """Find the services of one type, or of all where ``kind`` is empty.
+        :class:`ServicesFound` follows, one for all who asked the same meanwhile."""
+        if f"browse {kind}" in self._jobs:
+            return []
+        if len(self._jobs) >= self._settings.max_lookups:
+            return [ServicesFound(kind, (), "too many lookups are under way")]
+        return self._start(f"browse {kind}", Browse(kind, self._domain), now, unix)
+
+    def ask(self, name: dns.name.Name, rdtype: int, now: float, unix: int) -> list[ClientCommand]:
+        """Ask for the records at a name. :class:`RecordsFound` follows, as for :meth:`browse`."""
+        job = f"ask {rdtype} {name.canonicalize().to_text()}"
+        if job in self._jobs:
+            return []
+        if len(self._jobs) >= self._settings.max_lookups:
+            return [RecordsFound(name, rdtype, (), False, "too many lookups are under way")]
+        return self._start(job, Ask(name, rdtype), now, unix)
 
     def _start(self, name: str, job: _Search, now: float, unix: int) -> list[ClientCommand]:
         self._jobs[name] = job

@@ -11,6 +11,8 @@ For host ``desk`` of ``alice.example``::
     <target>-v6.alice.example.           AAAA  outer IPv6 address, alone
     _autotunnel._udp.alice.example.      PTR   desk.alice.example.     the list of all hosts
 
+and what its owner advertises (:mod:`discovery.services`).
+
 ``<target>`` is the ``AutoTunnel-<EUI64>`` label. There is never an A beside the AAAA of the host's
 name: RFC 6724 would prefer it, and the application would speak in clear.
 """
@@ -35,7 +37,8 @@ import dns.rdtypes.IN.AAAA
 import dns.rdtypes.IN.SRV
 import dns.update
 
-from discovery.types import Endpoint, HostRecords
+from discovery import services
+from discovery.types import Endpoint, HostRecords, Service
 
 A: Final = int(dns.rdatatype.A)
 AAAA: Final = int(dns.rdatatype.AAAA)
@@ -58,6 +61,7 @@ LEASE_OPTION: Final = 2  # RFC 9664 §4
 MAX_INFO: Final = 255  # octets of one TXT string
 
 _ULA_FIRST: Final = 0xFC
+_MAX_UPDATE: Final = 65535  # octets: what fits in a message over TLS or TCP
 
 
 class RecordsError(ValueError):
@@ -147,9 +151,14 @@ def update_message(
     host, service = host_name(records.label, domain), service_name(records.label, domain)
     update.delete(host, "AAAA")
     update.delete(service, "SRV")
+    for gone in records.withdrawn:
+        _remove_service(update, gone, host, domain)
+    for offered in records.services:
+        for rdtype in ("SRV", "TXT"):
+            update.delete(services.instance_name(offered, domain), rdtype)
     for name, rdata in _rdatas(records, domain):
         update.add(name, RECORD_TTL, rdata)
-    return update.to_wire()
+    return update.to_wire(max_size=_MAX_UPDATE)
 
 
 def withdrawal_message(records: HostRecords, domain: str, identity: int) -> bytes:
@@ -160,7 +169,9 @@ def withdrawal_message(records: HostRecords, domain: str, identity: int) -> byte
     update.delete(service_name(records.label, domain), "SRV")
     _remove_target(update, records.target, domain)
     update.delete(hosts_name(domain), _ptr(host))
-    return update.to_wire()
+    for gone in (*records.services, *records.withdrawn):
+        _remove_service(update, gone, host, domain)
+    return update.to_wire(max_size=_MAX_UPDATE)
 
 
 def empty_update(domain: str, identity: int, lease: int | None) -> dns.update.UpdateMessage:
@@ -182,6 +193,14 @@ def _remove_target(update: dns.update.UpdateMessage, target: str, domain: str) -
     update.delete(outer6_name(target, domain), "AAAA")
 
 
+def _remove_service(
+    update: dns.update.UpdateMessage, service: Service, host: dns.name.Name, domain: str
+) -> None:
+    """Remove exactly what we wrote: another host may have taken the name since."""
+    for name, rdata in services.rdatas(service, host, domain):
+        update.delete(name, rdata)
+
+
 def _rdatas(records: HostRecords, domain: str) -> list[tuple[dns.name.Name, dns.rdata.Rdata]]:
     """Return (owner name, data) of every record of the host."""
     host, service = host_name(records.label, domain), service_name(records.label, domain)
@@ -198,7 +217,9 @@ def _rdatas(records: HostRecords, domain: str) -> list[tuple[dns.name.Name, dns.
     if outer6 is not None:
         name6 = outer6_name(records.target, domain)
         made += [(service, _srv(PRIORITY6, outer6[1], name6)), (name6, _aaaa(outer6[0]))]
-    return made
+    for offered in records.services:
+        made += services.rdatas(offered, host, domain)
+    return [*made, *services.shared_rdatas(records.services, domain)]
 
 
 def split_endpoints(endpoints: Iterable[Endpoint]) -> tuple[Endpoint | None, Endpoint | None]:

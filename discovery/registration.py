@@ -187,7 +187,7 @@ class Registration:
         if self._withdrawn:
             self._withdrawn = False
             return [Withdrawn()]
-        return [Published(self._lease)]
+        return [Published(self._lease, self._sent)]
 
     def failed(self, now: float) -> None:
         """The message under way came to nothing: try again later."""
