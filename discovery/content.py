@@ -1,11 +1,13 @@
 """The content of one zone in memory, and a draft of changes to it.
 
 A :class:`ZoneContent` answers what stands at a name; a :class:`Draft` lies over it while one
-UPDATE is worked out, so that a failure at any step leaves nothing to undo (RFC 2136 §3.4.2.7).
+UPDATE is worked out, so that a failure at any step leaves nothing to undo (RFC 2136 §3.4.2.7). The
+content knows which of its leases ends next (RFC 9664): a moment in which none ends costs nothing.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +23,8 @@ NS = int(dns.rdatatype.NS)
 CNAME = int(dns.rdatatype.CNAME)
 
 SERIAL_SPACE = 1 << 32
+
+_SPARE_ENDS = 64
 
 
 def serial_greater(one: int, other: int) -> bool:
@@ -72,6 +76,10 @@ def _without(content: RecordSet, data: frozenset[bytes]) -> RecordSet | None:
     return replace(content, items=items) if items else None
 
 
+def _first_end(content: RecordSet) -> int | None:
+    return min((item.expires for item in content.items if item.expires is not None), default=None)
+
+
 class ZoneContent:
     """All sets of the zone ``origin``, found by name without regard to case."""
 
@@ -80,6 +88,8 @@ class ZoneContent:
         self.records = 0
         self._nodes: dict[dns.name.Name, dict[int, RecordSet]] = {}
         self._below: Counter[dns.name.Name] = Counter()
+        self._ends: list[tuple[int, int, SetKey]] = []  # a heap of (unix seconds, tie break, set)
+        self._pushed = 0
         for content in sets:
             self._put(content)
 
@@ -113,6 +123,25 @@ class ZoneContent:
         assert isinstance(rdata, dns.rdtypes.ANY.SOA.SOA)
         return rdata
 
+    @property
+    def next_end(self) -> int | None:
+        """The unix second at which the next lease ends, or ``None`` where all is permanent. A set
+        that was refreshed since may let it be too early, never too late."""
+        return self._ends[0][0] if self._ends else None
+
+    def ended(self, unix: int) -> dict[SetKey, RecordSet | None]:
+        """Return the changes by which every record leaves whose lease ended at or before ``unix``
+        (RFC 9664 §7). The content stays as it is."""
+        found: dict[SetKey, RecordSet | None] = {}
+        while self._ends and self._ends[0][0] <= unix:
+            end, _, key = heapq.heappop(self._ends)
+            content = self.get(*key)
+            if content is None or _first_end(content) != end:
+                continue  # gone or refreshed since; the refresh has an entry of its own
+            kept = tuple(i for i in content.items if i.expires is None or i.expires > unix)
+            found[key] = replace(content, items=kept) if kept else None
+        return found
+
     def merge(self, changes: Changes) -> None:
         """Take over changes that the store has made durable."""
         for key, content in changes.items():
@@ -132,6 +161,23 @@ class ZoneContent:
             self._below.update(self._ancestors(content.name))
         node[content.rdtype] = content
         self.records += len(content.items)
+        self._note_end(content)
+
+    def _note_end(self, content: RecordSet) -> None:
+        end = _first_end(content)
+        if end is None:
+            return
+        if len(self._ends) > 2 * self.records + _SPARE_ENDS:  # refreshes leave stale entries behind
+            self._ends = [
+                (found, number, (each.name, each.rdtype))
+                for number, each in enumerate(self.sets())
+                if (found := _first_end(each)) is not None
+            ]
+            heapq.heapify(self._ends)
+            self._pushed = len(self._ends)
+            return  # this set is among them
+        self._pushed += 1
+        heapq.heappush(self._ends, (end, self._pushed, (content.name, content.rdtype)))
 
     def _drop(self, key: SetKey) -> None:
         name, rdtype = key

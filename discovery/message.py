@@ -123,8 +123,8 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """What to answer: RCODE (12 bits, with EDNS), sections, and one sentence for a refusal (sent
-    as an Extended DNS Error, RFC 8914)."""
+    """What to answer: RCODE (12 bits, with EDNS), sections, one sentence for a refusal (sent as an
+    Extended DNS Error, RFC 8914), and other EDNS options as (code, data)."""
 
     rcode: int = NOERROR
     authoritative: bool = False
@@ -133,6 +133,7 @@ class Reply:
     additional: list[RecordSet] = field(default_factory=list)
     reason: str = ""
     reason_code: int = EDE_OTHER
+    options: list[tuple[int, bytes]] = field(default_factory=list)
 
 
 def refuse(reason: str) -> Reply:
@@ -274,10 +275,10 @@ def _opt(request: Request, reply: Reply) -> bytes:
     """Return the OPT record of the reply; empty for a request without one (RFC 6891 §6.1.1)."""
     if request.edns is None:
         return b""
-    options = b""
+    options = b"".join(struct.pack("!HH", code, len(data)) + data for code, data in reply.options)
     if reply.reason:
         text = struct.pack("!H", reply.reason_code) + reply.reason.encode()
-        options = struct.pack("!HH", EDE_OPTION, len(text)) + text
+        options += struct.pack("!HH", EDE_OPTION, len(text)) + text
     extended = reply.rcode >> 4 << 24
     fixed = struct.pack("!BHHIH", 0, TYPE_OPT, UDP_PAYLOAD, extended, len(options))
     return fixed + options

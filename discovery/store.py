@@ -22,7 +22,7 @@ class StoreError(Exception):
 @dataclass(frozen=True, slots=True)
 class Item:
     """One resource record's data. ``expires``: unix seconds at which its lease ends, ``None`` for
-    a permanent one (RFC 9664; nothing grants leases yet)."""
+    a permanent one (RFC 9664)."""
 
     rdata: dns.rdata.Rdata = field(compare=False)
     expires: int | None = None

@@ -28,6 +28,7 @@ from discovery.content import (
     canonical_data,
     serial_greater,
 )
+from discovery.lease import PERMANENT, LeaseEnds
 from discovery.message import CLASS_ANY, CLASS_NONE, IN, TYPE_ANY, Record
 from discovery.store import Item, RecordSet, SetKey
 
@@ -96,12 +97,12 @@ def work_out(
     prerequisites: Collection[Record],
     updates: Collection[Record],
     policy: UpdatePolicy = NO_POLICY,
-    expires: int | None = None,
+    ends: LeaseEnds = PERMANENT,
 ) -> dict[SetKey, RecordSet | None]:
     """Return the changes that an UPDATE makes to ``content``, which stays as it is.
 
-    ``expires`` (unix seconds) is the end of the lease that was granted for the records which this
-    UPDATE adds, ``None`` for permanent ones (RFC 9664 §4). Raises :exc:`UpdateError`.
+    ``ends`` says when the records that this UPDATE adds leave by themselves (RFC 9664 §4).
+    Raises :exc:`UpdateError`.
     """
     limits = policy.limits
     if len(prerequisites) + len(updates) > limits.update_records:
@@ -113,7 +114,7 @@ def work_out(
     _check_policy(content.origin, updates, policy)
     draft = Draft(content)
     for record in updates:
-        _apply(draft, record, limits, expires)
+        _apply(draft, record, limits, ends)
     _check_limits(draft, limits)
     step_serial(draft)
     return draft.changes()
@@ -206,9 +207,9 @@ def _check_policy(origin: dns.name.Name, records: Iterable[Record], policy: Upda
 # --- Applying (RFC 2136 §3.4.2) -------------------------------------------------------------
 
 
-def _apply(draft: Draft, record: Record, limits: ZoneLimits, expires: int | None) -> None:
+def _apply(draft: Draft, record: Record, limits: ZoneLimits, ends: LeaseEnds) -> None:
     if record.rdclass == IN:
-        _add(draft, record, limits, expires)
+        _add(draft, record, limits, ends)
     elif record.rdclass == CLASS_NONE:
         _delete_one(draft, record)
     elif record.rdtype == TYPE_ANY:
@@ -218,13 +219,13 @@ def _apply(draft: Draft, record: Record, limits: ZoneLimits, expires: int | None
         _delete_set(draft, record.name, record.rdtype)
 
 
-def _add(draft: Draft, record: Record, limits: ZoneLimits, expires: int | None) -> None:
+def _add(draft: Draft, record: Record, limits: ZoneLimits, ends: LeaseEnds) -> None:
     assert record.rdata is not None  # the prescan saw to it
     if record.rdtype == SOA and not _is_newer_soa(draft, record):
         return
     if _conflicts(record.rdtype, draft.types_at(record.name)):
         return
-    added = Item(record.rdata, None if record.rdtype in (SOA, NS) else expires)
+    added = Item(record.rdata, ends.of(record.rdtype))
     before = draft.get(record.name, record.rdtype)
     items: tuple[Item, ...] = (added,)
     if before is not None and record.rdtype not in _SINGLETONS:
@@ -304,16 +305,14 @@ def step_serial(draft: Draft) -> None:
     """Raise the serial by one if answers change and the UPDATE itself did not (§3.6)."""
     origin = draft.base.origin
     changed = draft.visible_changes()
-    if not changed or (origin, SOA) in changed:
-        return
-    _put_serial(draft, (draft.base.soa.serial + 1) % SERIAL_SPACE)
+    if changed and (origin, SOA) not in changed:
+        raise_serial(draft)
 
 
-def _put_serial(draft: Draft, serial: int) -> None:
-    """Set the SOA's serial in a draft."""
-    origin = draft.base.origin
-    before = draft.base.get(origin, SOA)
+def raise_serial(draft: Draft) -> None:
+    """Raise the serial by one."""
+    before = draft.base.get(draft.base.origin, SOA)
     assert before is not None
-    draft.put(
-        RecordSet(before.name, SOA, before.ttl, (Item(draft.base.soa.replace(serial=serial)),))
-    )
+    soa = draft.base.soa
+    after = soa.replace(serial=(soa.serial + 1) % SERIAL_SPACE)
+    draft.put(RecordSet(before.name, SOA, before.ttl, (Item(after),)))

@@ -19,7 +19,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import dns.name
@@ -27,7 +27,7 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 
-from discovery import answers, bootstrap, invitations, message, transfer, tsig, update
+from discovery import answers, bootstrap, invitations, lease, message, transfer, tsig, update
 from discovery.bootstrap import ServerIdentity
 from discovery.content import (
     SERIAL_SPACE,
@@ -40,8 +40,9 @@ from discovery.content import (
 )
 from discovery.duplicates import AnsweredUpdates
 from discovery.invitations import Invitation
+from discovery.lease import LeaseError, LeaseLimits
 from discovery.message import FormatError, Question, Reply, Request, refuse
-from discovery.store import Changes, Item, RecordSet, StoreError, ZoneStore
+from discovery.store import Changes, Item, RecordSet, SetKey, StoreError, ZoneStore
 from discovery.types import Endpoint, TsigKey
 from discovery.update import UpdateError, UpdatePolicy, ZoneLimits
 
@@ -50,6 +51,8 @@ SHA256: Final = "hmac-sha256"
 FORGET_AFTER: Final = 86400
 """Seconds after its expiry at which a used invitation is forgotten (its expiry refuses it; the day
 is for clocks that were set back)."""
+
+NOBODY: Final[Endpoint] = ("", 0)  # the source of what happens by itself
 
 UNSIGNED_ENTRIES: Final = 32
 SIGNED_ENTRIES: Final = 2048
@@ -121,6 +124,9 @@ class _Zone:
         on_change: Callable[[ZoneChange], None],
     ) -> None:
         self._on_change = on_change
+        self._ended: dict[SetKey, RecordSet | None] = {}  # not answered any more, not yet written
+        self._left: tuple[RecordSet, ...] = ()  # and what they were
+        self._retry = unix
         self.account = account
         self.origin = dns.name.from_text(account.domain).canonicalize()
         self.text = self.origin.to_text()
@@ -133,16 +139,40 @@ class _Zone:
         if not self.content.records:
             first = bootstrap.apex_records(self.origin, unix % SERIAL_SPACE)
             self.commit({(content.name, content.rdtype): content for content in first})
+        self.expire(unix)
 
     def commit(self, changes: Changes) -> None:
-        """Make changes durable, then true. Raises :exc:`StoreError`: then nothing changed."""
-        if not changes:
+        """Make changes durable, then true, together with what left since its lease ended. Raises
+        :exc:`StoreError`: then nothing changed."""
+        written = {**self._ended, **changes}
+        if not written:
             return
-        self._store.commit(self.origin, changes)
-        told = difference(self.origin, self.content, changes)
-        self.content.merge(changes)
+        if self._ended and (self.origin, SOA) not in written:
+            draft = Draft(self.content)
+            update.raise_serial(draft)
+            written |= draft.changes()
+        self._store.commit(self.origin, written)
+        left, self._ended, self._left = self._left, {}, ()
+        told = difference(self.origin, self.content, written)
+        self.content.merge(written)
+        told = replace(told, removed=(*left, *told.removed))
         if told.removed or told.added:
             self._on_change(told)
+
+    @property
+    def next_end(self) -> int | None:
+        """The unix second at which :meth:`expire` has something to do."""
+        return self._retry if self._ended else self.content.next_end
+
+    def expire(self, unix: int) -> None:
+        """Let records leave whose lease ended by ``unix`` (RFC 9664 §7). Raises
+        :exc:`StoreError`: they are not answered any more, and are written with the next change."""
+        ended = self.content.ended(unix)
+        self._left += difference(self.origin, self.content, ended).removed
+        self.content.merge(ended)
+        self._ended |= ended
+        self._retry = unix + 1
+        self.commit({})
 
     def take_place(self, server: ServerIdentity) -> None:
         """Write the server's own records where they differ from what the zone has."""
@@ -192,8 +222,10 @@ class ZoneServer:
         limits: ZoneLimits = update.DEFAULT_LIMITS,
         report: Callable[[Happening], None] = lambda _: None,
         on_change: Callable[[ZoneChange], None] = lambda _: None,
+        leases: LeaseLimits = lease.DEFAULT_LIMITS,
     ) -> None:
         self.counters: Counter[str] = Counter()
+        self.leases = leases
         self.on_change = on_change
         self._store = store
         self._report = report
@@ -219,6 +251,7 @@ class ZoneServer:
         if len(wire) < message.HEADER_SIZE or wire[2] & 0x80:
             self.counters["dropped"] += 1
             return []
+        self.tick(unix)
         job = _Job(self, wire, source, transport, unix)
         verdict = tsig.verify(wire, self._find_key, unix)
         if isinstance(verdict, tsig.Verified):
@@ -228,6 +261,24 @@ class ZoneServer:
         if isinstance(verdict, tsig.TsigFailure):
             return [job.tsig_failed(verdict)]
         return job.answer(None)
+
+    @property
+    def next_end(self) -> int | None:
+        """The unix second at which :meth:`tick` is wanted next, or ``None``."""
+        ends = (zone.next_end for zone in self._zones.values())
+        return min((end for end in ends if end is not None), default=None)
+
+    def tick(self, unix: int) -> None:
+        """Let records leave whose lease ended. A store that fails is told and tried again; the
+        records are not answered any more in any case."""
+        for zone in self._zones.values():
+            end = zone.next_end
+            if end is None or end > unix:
+                continue
+            try:
+                zone.expire(unix)
+            except StoreError as error:
+                self.count("lease.SERVFAIL", NOBODY, zone.text, f"the store failed: {error}")
 
     def zone_of(self, name: dns.name.Name) -> _Zone | None:
         """Return the zone that a name belongs to: the closest one above it."""
@@ -433,14 +484,19 @@ class _Job:
         if asker.zone is not zone or asker.invitation is not None:
             return refuse("this key may not change that zone")
         try:
+            asked = lease.asked_in(request.edns.options if request.edns else ())
+            granted = self._server.leases.grant(asked) if asked else None
+            ends = lease.ends_of(granted, self._unix)
             zone.commit(
-                update.work_out(zone.content, request.answer, request.authority, zone.policy)
+                update.work_out(zone.content, request.answer, request.authority, zone.policy, ends)
             )
+        except LeaseError as error:
+            return Reply(rcode=message.FORMERR, reason=str(error))
         except UpdateError as error:
             return Reply(rcode=error.rcode, reason=error.reason)
         except StoreError as error:
             return Reply(rcode=message.SERVFAIL, reason=f"the store failed: {error}")
-        return Reply()
+        return Reply(options=[(lease.OPTION, granted.octets())] if granted else [])
 
     # --- The way out ---
 

@@ -134,6 +134,7 @@ class Rendezvous:
     accounts: tuple[ZoneAccount, ...] = (account(ALICE), account(BOB))
     place: ServerIdentity = PLACE
     happenings: list[Happening] = field(default_factory=list)
+    unix: int = UNIX
 
     def __post_init__(self) -> None:
         self.restart()
@@ -143,7 +144,7 @@ class Rendezvous:
             self.accounts,
             self.store,
             self.place,
-            unix=UNIX,
+            unix=self.unix,
             limits=self.limits,
             report=self.happenings.append,
         )
@@ -175,7 +176,7 @@ class Rendezvous:
     def update(
         self, *updates: bytes, prerequisites: tuple[bytes, ...] = (), zone: str = ALICE
     ) -> str:
-        wire = update_wire(zone, updates, prerequisites, identity=self._next_identity())
+        wire = update_wire(zone, updates, prerequisites, identity=self.next_identity())
         return dns.rcode.to_text(self.signed(wire, key_of(zone)).rcode())
 
     def ask(self, name: str, rdtype: str, zone: str = ALICE) -> dns.message.Message:
@@ -189,7 +190,7 @@ class Rendezvous:
     def serial(self) -> int:
         return self.server.content(ALICE).soa.serial
 
-    def _next_identity(self) -> int:
+    def next_identity(self) -> int:
         # Two updates in one second with one ID would be the same message: a retransmission.
         self._identity = getattr(self, "_identity", 0) + 1
         return self._identity

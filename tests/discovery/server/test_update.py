@@ -17,7 +17,6 @@ from tests.discovery.server.helpers import (
     add,
     key_of,
     name_wire,
-    opt,
     parse,
     rr,
     update_wire,
@@ -300,20 +299,6 @@ def test_an_update_of_too_many_records_is_refused() -> None:
     zone = Rendezvous(limits=ZoneLimits(update_records=5))
     assert zone.update(*[rr(DESK, "AAAA", ANY)] * 6) == "REFUSED"
     assert "send several" in zone.happenings[-1].reason
-
-
-def test_a_lease_is_not_granted_and_not_echoed() -> None:
-    """RFC 9664 §4: no option in the answer = no lease; the record stays until it is withdrawn."""
-    zone = Rendezvous()
-    lease = bytes.fromhex("0002000400001518")
-    wire = update_wire(updates=(add(DESK, "AAAA", ID1),), additional=(opt(options=lease),))
-    answer = zone.signed(wire)
-    assert answer.rcode() == 0
-    assert answer.edns == 0
-    assert answer.options == ()
-    assert {
-        item.expires for content in zone.server.content(ALICE).sets() for item in content.items
-    } == {None}
 
 
 def test_the_same_signed_update_is_carried_out_once() -> None:
