@@ -122,7 +122,7 @@ KeyFinder: TypeAlias = Callable[[str, str], TsigKey | None]
 """(key name: lower case, trailing dot; algorithm: lower case, no trailing dot) -> key."""
 
 
-class _FormatError(Exception):
+class TsigFormatError(Exception):
     """The message or its TSIG record cannot be read, or the record stands in a wrong place."""
 
 
@@ -163,7 +163,7 @@ def sign(
         canonical_name(key.name), algorithm, unix, fudge, b"", identity, error, other
     )
     mac = _mac(wire, key, record, request_mac)
-    return _append(wire, record, mac), mac
+    return append(wire, record, mac), mac
 
 
 def attach_error(wire: bytes, failure: TsigFailure, unix: int) -> bytes:
@@ -176,7 +176,7 @@ def attach_error(wire: bytes, failure: TsigFailure, unix: int) -> bytes:
     if seen is None or not failure.error:
         return wire
     if failure.key is None:
-        return _append(
+        return append(
             wire,
             TsigRecord(
                 seen.key_name,
@@ -210,7 +210,14 @@ def overhead(key: TsigKey, other: int = 0) -> int:
     return names + 10 + 16 + _mac_size(algorithm) + other
 
 
-def _append(wire: bytes, record: TsigRecord, mac: bytes) -> bytes:
+def digest(key: TsigKey, octets: bytes) -> bytes:
+    """Return the MAC of ``octets`` under a key, cut as its algorithm wants it."""
+    hash_name, size = _algorithm(canonical_algorithm(key.algorithm))
+    return hmac.digest(key.secret, octets, hash_name)[:size]
+
+
+def append(wire: bytes, record: TsigRecord, mac: bytes) -> bytes:
+    """Append a TSIG record with this MAC to a message."""
     rdata = (
         _wire_name(record.algorithm)
         + _time(record.time_signed, record.fudge)
@@ -275,13 +282,13 @@ def verify(
     The checks come in the order of RFC 8945 §5.2: form, key, MAC, time, truncation policy.
     """
     try:
-        located = _locate(wire)
-    except (_FormatError, dns.exception.DNSException) as error:
+        located = locate(wire)
+    except (TsigFormatError, dns.exception.DNSException) as error:
         return TsigFailure(FORMERR, 0, f"the message or its TSIG record is malformed: {error}")
     if located is None:
         return NoTsig()
     record, start = located
-    message = wire[:10] + (int.from_bytes(wire[10:12]) - 1).to_bytes(2) + wire[12:start]
+    message = without_tsig(wire, start)
     if request_mac and not record.mac:
         return TsigFailure(
             NOTAUTH,
@@ -291,6 +298,11 @@ def verify(
             from_peer=record.error != 0,
         )
     return _judge(message, record, keys, unix, request_mac, minimum_mac)
+
+
+def without_tsig(wire: bytes, start: int) -> bytes:
+    """Return a message as it was before its TSIG record, which begins at ``start``, was added."""
+    return wire[:10] + (int.from_bytes(wire[10:12]) - 1).to_bytes(2) + wire[12:start]
 
 
 def _judge(
@@ -322,8 +334,11 @@ def _judge(
     return Verified(key, record, message)
 
 
-def _locate(wire: bytes) -> tuple[TsigRecord, int] | None:
-    """Find the TSIG record and the offset at which it starts. It must be the last record."""
+def locate(wire: bytes) -> tuple[TsigRecord, int] | None:
+    """Find the TSIG record and the offset at which it starts. It must be the last record.
+
+    Raises :exc:`TsigFormatError` or a DNSException of dnspython.
+    """
     parser = dns.wire.Parser(wire)
     _, _, questions, *counts = parser.get_struct("!HHHHHH")
     for _ in range(questions):
@@ -339,14 +354,14 @@ def _locate(wire: bytes) -> tuple[TsigRecord, int] | None:
             parser.get_bytes(length)
             continue
         if index != total - 1 or not counts[2]:
-            raise _FormatError("TSIG is not the last additional record")
+            raise TsigFormatError("TSIG is not the last additional record")
         if rdclass != CLASS_ANY or ttl:
-            raise _FormatError("TSIG has a wrong class or TTL")
+            raise TsigFormatError("TSIG has a wrong class or TTL")
         owner = dns.name.from_wire_parser(dns.wire.Parser(wire, start))
         with parser.restrict_to(length):
             found = _read_record(owner, parser), start
     if parser.remaining():
-        raise _FormatError("octets after the last record")
+        raise TsigFormatError("octets after the last record")
     return found
 
 
@@ -358,7 +373,7 @@ def _skip_name(parser: dns.wire.Parser) -> None:
             parser.get_uint8()
             return
         if size > 63:
-            raise _FormatError("a label has an unknown type")
+            raise TsigFormatError("a label has an unknown type")
         parser.get_bytes(size)
 
 

@@ -47,6 +47,9 @@ from discovery.types import Endpoint, TsigKey
 from discovery.update import UpdateError, UpdatePolicy, ZoneLimits
 
 SHA256: Final = "hmac-sha256"
+ALGORITHMS: Final = frozenset(("hmac-sha224", SHA256, "hmac-sha384", "hmac-sha512"))
+"""What an account's key may be used with (RFC 8945 §6). hmac-md5 only where the account allows it,
+hmac-sha1 and the cut variants never."""
 
 FORGET_AFTER: Final = 86400
 """Seconds after its expiry at which a used invitation is forgotten (its expiry refuses it; the day
@@ -191,7 +194,7 @@ class _Zone:
     def key(self, algorithm: str) -> TsigKey | None:
         """Return the account's key, if it may be used with this algorithm."""
         legacy = self.account.legacy_md5 and algorithm == tsig.HMAC_MD5
-        if algorithm != SHA256 and not legacy:
+        if algorithm not in ALGORITHMS and not legacy:
             return None
         return TsigKey(self.text, self.account.tsig_secret, algorithm)
 

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import dns.message
+import dns.name
 import dns.rcode
 import dns.tsig
 import pytest
@@ -50,13 +51,13 @@ def error_record(answer: bytes) -> tsig.TsigRecord:
     return verdict.record
 
 
-def cut_mac(wire: bytes, key: TsigKey, octets: int) -> bytes:
+def cut_mac(wire: bytes, octets: int, algorithm: bytes = ALGORITHM_NAME, full: int = 32) -> bytes:
     """Shorten (or stretch) the MAC of a signed message."""
-    at = wire.rindex(ALGORITHM_NAME) + len(ALGORITHM_NAME)
-    head, fixed, tail = wire[:at], wire[at : at + 8], wire[at + 10 + 32 :]
-    mac = (wire[at + 10 : at + 42] + bytes(octets))[:octets]
-    length_at = at - len(ALGORITHM_NAME) - 2
-    rdlength = len(ALGORITHM_NAME) + 8 + 2 + octets + len(tail)
+    at = wire.rindex(algorithm) + len(algorithm)
+    head, fixed, tail = wire[:at], wire[at : at + 8], wire[at + 10 + full :]
+    mac = (wire[at + 10 : at + 10 + full] + bytes(octets))[:octets]
+    length_at = at - len(algorithm) - 2
+    rdlength = len(algorithm) + 8 + 2 + octets + len(tail)
     head = head[:length_at] + struct.pack("!H", rdlength) + head[length_at + 2 :]
     return head + fixed + struct.pack("!H", octets) + mac + tail
 
@@ -75,7 +76,9 @@ def test_an_unknown_key_is_badkey_and_unsigned(zone: Rendezvous) -> None:
     assert nothing_happened(zone)
 
 
-@pytest.mark.parametrize("algorithm", ["hmac-sha1", "hmac-sha512", "hmac-md5", "hmac-sha256-128"])
+@pytest.mark.parametrize(
+    "algorithm", ["hmac-sha1", "hmac-md5", "hmac-sha256-128", "hmac-sha512-256"]
+)
 def test_an_algorithm_that_is_not_allowed_is_badkey(zone: Rendezvous, algorithm: str) -> None:
     answer = zone.raw(tsig.sign(UPDATE, key_of(ALICE, algorithm), UNIX)[0])
     assert error_record(answer).error == tsig.BADKEY
@@ -131,11 +134,39 @@ def test_a_clock_at_the_edge_of_the_fudge_is_right(zone: Rendezvous, skew: int) 
     assert zone.data(DESK, "AAAA") == ["fd01::1"]
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "least", "policy", "full"),
+    [
+        (tsig.HMAC_MD5, 10, 16, 16),
+        ("hmac-sha224", 14, 16, 28),
+        ("hmac-sha256", 16, 16, 32),
+        ("hmac-sha384", 24, 24, 48),
+        ("hmac-sha512", 32, 32, 64),
+    ],
+)
+def test_cut_macs_by_algorithm(algorithm: str, least: int, policy: int, full: int) -> None:
+    """RFC 8945 §5.2.2.1: at least half the hash and ten octets, else FORMERR; §5.2.4: what is
+    lawful and yet too short for us is BADTRUNC, signed."""
+    key = key_of(ALICE, algorithm)
+    for octets in range(1, full + 2):
+        zone = Rendezvous(accounts=(account(ALICE, legacy_md5=True),))
+        name = dns.name.from_text(algorithm).to_wire()
+        signed, mac = tsig.sign(UPDATE, key, UNIX)
+        answer = zone.raw(cut_mac(signed, octets, name, full))
+        if not least <= octets <= full:
+            assert parse(answer).rcode() == dns.rcode.FORMERR, octets
+            continue
+        verdict = tsig.verify(answer, lambda *_: key, UNIX, request_mac=mac[:octets])
+        assert isinstance(verdict, tsig.Verified), octets
+        assert verdict.record.error == (0 if octets >= policy else tsig.BADTRUNC)
+        assert nothing_happened(zone) == (octets < policy)
+
+
 @pytest.mark.parametrize("octets", [9, 10, 15, 33])
 def test_a_mac_of_unlawful_length_is_formerr(zone: Rendezvous, octets: int) -> None:
     """RFC 8945 §5.2.2.1: shorter than half the hash, or longer than it."""
     key = key_of(ALICE)
-    answer = zone.raw(cut_mac(tsig.sign(UPDATE, key, UNIX)[0], key, octets))
+    answer = zone.raw(cut_mac(tsig.sign(UPDATE, key, UNIX)[0], octets))
     assert parse(answer).rcode() == dns.rcode.FORMERR
     assert nothing_happened(zone)
 
@@ -143,7 +174,7 @@ def test_a_mac_of_unlawful_length_is_formerr(zone: Rendezvous, octets: int) -> N
 def test_a_lawfully_cut_mac_is_taken_and_digested_as_it_came(zone: Rendezvous) -> None:
     key = key_of(ALICE)
     signed, mac = tsig.sign(UPDATE, key, UNIX)
-    answer = zone.raw(cut_mac(signed, key, 16))
+    answer = zone.raw(cut_mac(signed, 16))
     verdict = tsig.verify(answer, lambda *_: key, UNIX, request_mac=mac[:16])
     assert isinstance(verdict, tsig.Verified)
     assert parse(answer).rcode() == 0
