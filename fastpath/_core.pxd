@@ -11,6 +11,7 @@ from fastpath._esp cimport Inbound, Outbound
 from fastpath._events cimport EventQueue
 from fastpath._linux cimport pthread_mutex_t
 from fastpath._table cimport Table
+from fastpath._traffic cimport Traffic
 
 cdef struct Gate:
     pthread_mutex_t turnstile  # a thread in a hurry for its next batch waits here for a caller
@@ -37,8 +38,17 @@ cdef struct InboundEntry:
     Passed passed
     Rate dummies
 
+cdef enum:
+    NARROW_WAYS = 4
+
+cdef struct Narrow:
+    Traffic traffic
+    uint32_t spi
+
 cdef struct Flow:
     uint32_t spi
+    int narrows  # packets that one of these holds go on its SPI
+    Narrow narrow[NARROW_WAYS]
     Endpoint endpoint
     size_t mtu  # octets of an inner packet that fit the path; large frames are cut so
     size_t largest  # above it, an inner packet is refused
@@ -82,7 +92,8 @@ cdef int core_install_inbound(Core *core, object params, str aead) except -1
 cdef void core_remove_outbound(Core *core, uint32_t spi) noexcept nogil
 cdef void core_remove_inbound(Core *core, uint32_t spi) noexcept nogil
 cdef int core_set_flow(
-    Core *core, bytes peer_id, uint32_t spi, object endpoint, size_t mtu, size_t largest
+    Core *core, bytes peer_id, uint32_t spi, object endpoint, size_t mtu, size_t largest,
+    object narrow,
 ) except -1
 cdef int core_clear_flow(Core *core, bytes peer_id) except -1
 cdef dict core_counters(Core *core)

@@ -20,11 +20,14 @@ from fastpath._table cimport (
     Table, table_clear, table_init, table_put, table_remove, table_reserve,
 )
 
+from fastpath._traffic cimport traffic_set
+
 import os
 
 from fastpath import types
 from fastpath._drops cimport *
 
+assert types.NARROW_WAYS == NARROW_WAYS
 assert {drop.name: drop.value for drop in types.Drop} == {
     "NONE": 0, "MALFORMED": MALFORMED, "UNKNOWN_SPI": UNKNOWN_SPI, "REPLAY": REPLAY,
     "AUTHENTICATION": AUTHENTICATION, "PADDING": PADDING, "SELECTOR": SELECTOR,
@@ -202,9 +205,11 @@ cdef void core_remove_inbound(Core *core, uint32_t spi) noexcept nogil:
 
 
 cdef int core_set_flow(
-    Core *core, bytes peer_id, uint32_t spi, object endpoint, size_t mtu, size_t largest
+    Core *core, bytes peer_id, uint32_t spi, object endpoint, size_t mtu, size_t largest,
+    object narrow,
 ) except -1:
-    """Raises :class:`ValueError` for a bad host id, endpoint or size."""
+    """Raises :class:`ValueError` for a bad host id, endpoint or size, or too many narrow ways."""
+    cdef int number
     cdef uint64_t key[2]
     cdef Flow *flow
     cdef void *before
@@ -213,6 +218,9 @@ cdef int core_set_flow(
         raise ValueError(
             f"a flow takes at least {MINIMUM_MTU} octets, and an MTU of {SMALLEST_MTU}; "
             f"not {largest} and {mtu}")
+    if len(narrow) > NARROW_WAYS:
+        raise ValueError(
+            f"a flow chooses from {NARROW_WAYS} narrow ways at most, not {len(narrow)}")
     endpoint_parse(endpoint, &parsed)
     _host_key(peer_id, key)
     flow = <Flow *>calloc(1, sizeof(Flow))
@@ -222,6 +230,10 @@ cdef int core_set_flow(
     flow.endpoint = parsed
     flow.mtu = mtu
     flow.largest = largest
+    for number, (traffic, narrow_spi) in enumerate(narrow):
+        traffic_set(&flow.narrow[number].traffic, traffic)
+        flow.narrow[number].spi = narrow_spi
+    flow.narrows = len(narrow)
     with nogil:
         before = _swap(&core.flows, &core.outbound_gate, key[0], key[1], flow)
         free(before)

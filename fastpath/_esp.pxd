@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastpath._aead cimport Aead
 from fastpath._replay cimport Replay
+from fastpath._traffic cimport Traffic
 
 cdef enum:
     HEADER_OCTETS = 16  # SPI, sequence number, IV
@@ -30,6 +31,8 @@ cdef struct Inbound:
     Replay window
     uint32_t spi
     bint transport
+    bint narrow  # only packets of this traffic are taken
+    Traffic traffic
     uint8_t local_id[16]
     uint8_t peer_id[16]
 

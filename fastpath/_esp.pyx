@@ -16,6 +16,7 @@ from fastpath._drops cimport (
     AUTHENTICATION, DUMMY, MALFORMED, PADDING, REPLAY, SEQUENCE_EXHAUSTED, UNKNOWN_SPI,
 )
 from fastpath._replay cimport replay_check, replay_clear, replay_infer, replay_init, replay_mark
+from fastpath._traffic cimport traffic_set
 
 from fastpath import types
 
@@ -51,6 +52,9 @@ cdef void outbound_clear(Outbound *sa) noexcept nogil:
 cdef int inbound_init(Inbound *sa, object params, str backend) except -1:
     """Fills a zeroed ``sa``; after an exception, :func:`inbound_clear` frees what was made."""
     _check(params)
+    if params.traffic is not None:
+        sa.narrow = True
+        traffic_set(&sa.traffic, params.traffic)
     replay_init(&sa.window, params.replay_window, params.esn)
     aead_init(&sa.aead, backend, params.suite, params.key, False)
     sa.spi = params.spi

@@ -12,7 +12,7 @@ from fastpath._bytes cimport load32
 from fastpath._core cimport (
     Core, InboundEntry, count, drop, gate_enter_batch, gate_leave_batch, rate_allows,
 )
-from fastpath._drops cimport DUMMY, KEEPALIVE, MALFORMED, QUEUE_FULL, UNKNOWN_SPI
+from fastpath._drops cimport DUMMY, KEEPALIVE, MALFORMED, QUEUE_FULL, SELECTOR, UNKNOWN_SPI
 from fastpath._endpoint cimport Endpoint
 from fastpath._esp cimport Opened, esp_open
 from fastpath._events cimport (
@@ -28,6 +28,7 @@ from fastpath._receiver cimport (
     Message, receiver_free, receiver_message, receiver_new, receiver_read,
 )
 from fastpath._table cimport table_get
+from fastpath._traffic cimport Upper, traffic_holds, upper_of
 
 from fastpath import types
 
@@ -190,6 +191,7 @@ cdef void _esp(
     """Opens, holds the inner packet against the SA, and passes it on."""
     cdef Core *core = worker.core
     cdef Opened opened
+    cdef Upper upper
     cdef uint64_t highest = entry.sa.window.top
     cdef uint8_t *packet = merger_place(worker.merger)
     cdef uint8_t *payload = packet + (IPV6_HEADER if entry.sa.transport else 0)
@@ -209,6 +211,9 @@ cdef void _esp(
             payload, min(opened.octets, DUMMY_HEAD),
         ):
             drop(&core.received, NULL, QUEUE_FULL)
+    if reason == 0 and entry.sa.narrow:
+        upper_of(packet, opened.octets, &upper)
+        reason = 0 if traffic_holds(&entry.sa.traffic, &upper, False) else SELECTOR
     if reason:
         merger_drop(worker.merger, packet)
         drop(&core.received, &entry.passed, reason)

@@ -27,6 +27,7 @@ from fastpath._sender cimport (
     MAX_DATAGRAM, SENDER_OCTETS, sender_add, sender_flush, sender_free, sender_new, sender_place,
 )
 from fastpath._table cimport table_get
+from fastpath._traffic cimport Upper, traffic_holds, upper_of
 from fastpath._whole cimport send_whole
 
 from fastpath import types
@@ -170,8 +171,27 @@ cdef void _find_way(Core *core, const uint8_t *packet, size_t octets, Way *way) 
         host_key(packet + 24, key)
         way.flow = <Flow *>table_get(&core.flows, key[0], key[1])
         if way.flow != NULL:
-            way.entry = <OutboundEntry *>table_get(&core.outbound, 0, way.flow.spi)
+            if way.flow.narrows:
+                way.entry = _narrow(core, way.flow, packet, octets)
+            if way.entry == NULL:
+                way.entry = <OutboundEntry *>table_get(&core.outbound, 0, way.flow.spi)
         way.acquire = way.entry == NULL
+
+
+cdef OutboundEntry *_narrow(
+    Core *core, const Flow *flow, const uint8_t *packet, size_t octets
+) noexcept nogil:
+    """The SA of the first narrow way that holds this packet, if there is one."""
+    cdef OutboundEntry *entry
+    cdef Upper upper
+    cdef int number
+    upper_of(packet, octets, &upper)
+    for number in range(flow.narrows):
+        if traffic_holds(&flow.narrow[number].traffic, &upper, True):
+            entry = <OutboundEntry *>table_get(&core.outbound, 0, flow.narrow[number].spi)
+            if entry != NULL:
+                return entry
+    return NULL
 
 
 cdef void _pass(

@@ -1,4 +1,6 @@
-from fastpath.types import Endpoint, Event, SaCounters, SaParams
+from collections.abc import Sequence
+
+from fastpath.types import Endpoint, Event, SaCounters, SaParams, Traffic
 
 class NativePump:
     engine: str
@@ -21,7 +23,13 @@ class NativePump:
     def remove_inbound(self, spi: int) -> None: ...
     def remove_outbound(self, spi: int) -> None: ...
     def set_flow(
-        self, peer_id: bytes, spi: int, endpoint: Endpoint, mtu: int = 65535, largest: int = 65535
+        self,
+        peer_id: bytes,
+        spi: int,
+        endpoint: Endpoint,
+        mtu: int = 65535,
+        largest: int = 65535,
+        narrow: Sequence[tuple[Traffic, int]] = (),
     ) -> None: ...
     def clear_flow(self, peer_id: bytes) -> None: ...
     def inject(self, packet: bytes) -> None: ...

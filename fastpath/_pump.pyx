@@ -144,9 +144,9 @@ cdef class NativePump:
             core_remove_outbound(self.core, spi)
 
     def set_flow(self, bytes peer_id, uint32_t spi, endpoint, size_t mtu=MAX_MTU,
-                 size_t largest=MAX_MTU):
+                 size_t largest=MAX_MTU, narrow=()):
         """As :meth:`fastpath.types.Pump.set_flow`; :class:`ValueError` for a bad endpoint."""
-        core_set_flow(self.core, peer_id, spi, endpoint, mtu, largest)
+        core_set_flow(self.core, peer_id, spi, endpoint, mtu, largest, narrow)
 
     def clear_flow(self, bytes peer_id):
         """Inner packets to ``peer_id`` raise an acquire event from now on."""

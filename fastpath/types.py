@@ -7,6 +7,7 @@ endpoints, because that is what both engines look up; SPIs are ``int`` in 256..2
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Protocol, TypeAlias
@@ -78,6 +79,25 @@ class Mode(StrEnum):
     TRANSPORT = "transport"
 
 
+ANY_PORT = (0, 65_535)
+
+NARROW_WAYS = 4
+"""So many SAs beside its first one a flow may choose from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Which packets between two host ids an SA is for (RFC 4301 §4.4.1.1).
+
+    ``protocol`` is the number of the upper layer, 0 for any; ports are first and last. ICMPv6 (58)
+    has type × 256 + code for both ports, the Mobility Header (135) its type × 256.
+    """
+
+    protocol: int = 0
+    local_ports: tuple[int, int] = ANY_PORT
+    peer_ports: tuple[int, int] = ANY_PORT
+
+
 @dataclass(frozen=True, slots=True)
 class SaParams:
     """One direction of an ESP security association, bound to two host ids, never to an endpoint.
@@ -85,6 +105,7 @@ class SaParams:
     ``key`` is the cipher key followed by the salt (KEYMAT order, RFC 7296 §2.17).
     ``local_id`` and ``peer_id`` are 16 octets. Inbound: the inner source must be ``peer_id``
     and the inner destination ``local_id``; outbound: the other way round (RFC 4303 §3.4.4).
+    ``traffic``: no other packets between the two are taken from an inbound SA.
     """
 
     spi: int
@@ -95,6 +116,7 @@ class SaParams:
     esn: bool = True
     mode: Mode = Mode.TUNNEL
     replay_window: int = REPLAY_WINDOW
+    traffic: Traffic | None = None
 
 
 class Drop(IntEnum):
@@ -260,8 +282,12 @@ class Pump(Protocol):
         endpoint: Endpoint,
         mtu: int = NO_LIMIT,
         largest: int = NO_LIMIT,
+        narrow: Sequence[tuple[Traffic, int]] = (),
     ) -> None:
         """Seals inner packets to ``peer_id`` with outbound ``spi`` and sends to ``endpoint``.
+
+        Packets of a ``narrow`` traffic go on its SPI instead: on the first that holds them and is
+        installed. More than :data:`NARROW_WAYS` are a :class:`ValueError`.
 
         Packets up to ``mtu`` octets are known to fit the path; large frames are cut so. Larger
         ones go as fragments (``fastpath.reference.inner.split``), those above ``largest`` are

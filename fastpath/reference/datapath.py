@@ -10,16 +10,18 @@ and is held to it by the conformance suite. In the order a packet meets them:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from fastpath.reference import inner
+from fastpath.reference import inner, traffic
 from fastpath.reference.classify import MARKER_OCTETS, Kind, classify
 from fastpath.reference.esp import NEXT_HEADER_DUMMY, InboundSa, OutboundSa
 from fastpath.types import (
     DUMMY_EVENTS_PER_SECOND,
     DUMMY_HEAD_OCTETS,
     MINIMUM_MTU,
+    NARROW_WAYS,
     NO_LIMIT,
     QUOTE_OCTETS,
     SOFT_LIMIT_PACKETS,
@@ -38,6 +40,7 @@ from fastpath.types import (
     SaParams,
     SequenceExhausted,
     TooBigEvent,
+    Traffic,
     UnknownSpiEvent,
 )
 
@@ -121,6 +124,7 @@ class _Flow:
     endpoint: Endpoint
     mtu: int
     largest: int
+    narrow: tuple[tuple[Traffic, int], ...]
     told: _Rate = field(default_factory=lambda: _Rate(TOO_BIG_EVENTS_PER_SECOND))
 
 
@@ -167,13 +171,14 @@ class Datapath:
         endpoint: Endpoint,
         mtu: int = NO_LIMIT,
         largest: int = NO_LIMIT,
+        narrow: Sequence[tuple[Traffic, int]] = (),
     ) -> None:
         """Seals inner packets to ``peer_id`` with ``spi`` and sends them to ``endpoint``.
 
-        Raises :class:`ValueError` for an ``mtu`` or a ``largest`` that :class:`Pump` forbids.
+        Raises :class:`ValueError` for what :class:`Pump` forbids.
         """
-        check_sizes(mtu, largest)
-        self._flows[peer_id] = _Flow(spi, endpoint, mtu, largest)
+        check_flow(mtu, largest, len(narrow))
+        self._flows[peer_id] = _Flow(spi, endpoint, mtu, largest, tuple(narrow))
 
     def clear_flow(self, peer_id: bytes) -> None:
         """Inner packets to ``peer_id`` raise :class:`AcquireEvent` from now on."""
@@ -192,7 +197,7 @@ class Datapath:
         if inner.source_of(packet) != self.host_id:
             return self._drop(Drop.FOREIGN_SOURCE)
         flow = self._flows.get(destination)
-        entry = None if flow is None else self._outbound.get(flow.spi)
+        entry = None if flow is None else self._way(flow, packet)
         if flow is None or entry is None:
             self._totals.drops[Drop.NO_FLOW] += 1
             return [AcquireEvent(packet)]
@@ -201,6 +206,16 @@ class Datapath:
             told = flow.told.allows(self._now)
             return [TooBigEvent(packet[:QUOTE_OCTETS], flow.largest)] if told else []
         return self._pass(flow, entry, packet)
+
+    def _way(self, flow: _Flow, packet: bytes) -> _Outbound | None:
+        """The SA of an outbound packet: the first narrow one that holds it, else the flow's own."""
+        if flow.narrow:
+            upper = traffic.upper_of(packet)
+            for given, spi in flow.narrow:
+                entry = self._outbound.get(spi)
+                if entry is not None and traffic.holds(given, upper, outgoing=True):
+                    return entry
+        return self._outbound.get(flow.spi)
 
     def _pass(self, flow: _Flow, entry: _Outbound, packet: bytes) -> list[Output]:
         if len(packet) > flow.mtu:
@@ -332,8 +347,10 @@ class Datapath:
             self._now = now
 
 
-def check_sizes(mtu: int, largest: int) -> None:
+def check_flow(mtu: int, largest: int, narrow: int) -> None:
     """Raises :class:`ValueError` for what :meth:`fastpath.types.Pump.set_flow` forbids."""
+    if narrow > NARROW_WAYS:
+        raise ValueError(f"a flow chooses from {NARROW_WAYS} narrow ways at most, not {narrow}")
     if mtu < SMALLEST_MTU or largest < MINIMUM_MTU:
         raise ValueError(
             f"a flow takes at least {MINIMUM_MTU} octets, and an MTU of {SMALLEST_MTU}; "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 
+from fastpath.reference import traffic
 from fastpath.reference.esp import NEXT_HEADER_IPV6
 from fastpath.types import MINIMUM_MTU, Drop, Mode, Opened, SaParams
 
@@ -87,6 +88,14 @@ def unwrap(params: SaParams, opened: Opened) -> bytes | Drop:
 
     Octets behind the inner packet's own length are traffic-flow padding (RFC 4303 §2.7) and cut.
     """
+    packet = _bare(params, opened)
+    if isinstance(packet, Drop) or params.traffic is None:
+        return packet
+    inside = traffic.holds(params.traffic, traffic.upper_of(packet), outgoing=False)
+    return packet if inside else Drop.SELECTOR
+
+
+def _bare(params: SaParams, opened: Opened) -> bytes | Drop:
     if params.mode is Mode.TRANSPORT:
         return _rebuild(params, opened)
     if opened.next_header != NEXT_HEADER_IPV6:

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -35,9 +35,12 @@ from fastpath.types import (
     DummyEvent,
     Endpoint,
     Event,
+    Offload,
+    OffloadState,
     SaCounters,
     SaParams,
     TooBigEvent,
+    Traffic,
 )
 from tunnel.io import fragments
 
@@ -221,11 +224,12 @@ class PortablePump:
         endpoint: Endpoint,
         mtu: int = NO_LIMIT,
         largest: int = NO_LIMIT,
+        narrow: Sequence[tuple[Traffic, int]] = (),
     ) -> None:
         """As :meth:`fastpath.types.Pump.set_flow`; :class:`ValueError` for a bad endpoint."""
         _socket_address(endpoint)
         with self._lock:
-            self._datapath.set_flow(peer_id, spi, endpoint, mtu, largest)
+            self._datapath.set_flow(peer_id, spi, endpoint, mtu, largest, narrow)
 
     def clear_flow(self, peer_id: bytes) -> None:
         """Inner packets to ``peer_id`` raise an acquire event from now on."""
@@ -257,6 +261,18 @@ class PortablePump:
             self._carry_out(self._datapath.dummy(spi, endpoint, body, whole, boottime()))
 
     # --- What the control thread reads --------------------------------------------------------
+
+    def offloads(self) -> dict[Offload, OffloadState]:
+        """None of them: packets are taken one by one."""
+        present = {
+            socket.AF_INET: (Offload.UDP_SEGMENT4, Offload.UDP_GRO4),
+            socket.AF_INET6: (Offload.UDP_SEGMENT6, Offload.UDP_GRO6),
+        }
+        states = {Offload.TUN_USO: OffloadState.OFF}
+        for family, names in present.items():
+            state = OffloadState.OFF if family in self._udp else OffloadState.ABSENT
+            states |= dict.fromkeys(names, state)
+        return states
 
     def event_fd(self) -> int:
         """Readable when :meth:`drain` has something."""
