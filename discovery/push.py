@@ -42,6 +42,11 @@ REMOVE_ALL: Final = 0xFFFFFFFE
 REMOVE_ONE: Final = 0xFFFFFFFF
 """The TTL of the removal of one record."""
 
+SESSION_LABEL: Final = "_push"
+"""The label below the domain that introduces a session to the rendezvous: DSO messages carry no
+TSIG, so a client first asks for the SOA of ``_push.<domain>``, signed, on the same TLS connection
+and *after* it has proven the server's key (decision 0042). No other question introduces it."""
+
 _HOUR_MS: Final = 3_600_000
 _DEFAULT_RETRY_MS: Final = 300_000
 _RETRY_MS: Final = {dso.SERVFAIL: 60_000, dso.NOTIMP: _HOUR_MS, dso.DSOTYPENI: _HOUR_MS}
