@@ -1,41 +1,41 @@
 """The stub resolver on its loopback address, UDP and TCP, around :mod:`discovery.stub`.
 
 Each query is a task of its own: a held one waits for its tunnel, together with all others for the
-same host; a forwarded one goes to the system's servers from a fresh socket each time, so that the
-source port is random too. Tasks, connections and tunnels waited for are bounded; beyond that
-queries are dropped (UDP) or not read (TCP), and applications ask again.
-
-``/etc/resolv.conf`` is read, never written; our own address in it is left out, so that no query
-comes back to us.
+same host; one about services waits for the zone; a forwarded one goes to the system's servers
+(:mod:`discovery.io_forward`). Tasks, connections, questions to the zone and tunnels waited for are
+bounded; beyond that queries are dropped (UDP) or not read (TCP), and applications ask again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
+import dns.name
 import structlog
 
-from discovery import stub
-from discovery.stub import Forward, Hold, NotThere, Reply, Stub
-from discovery.types import Endpoint
-
-RESOLV_CONF: Final = Path("/etc/resolv.conf")
-DNS_PORT: Final = 53
-MAX_SERVERS: Final = 8
+from discovery import forwarding, stub
+from discovery.io_forward import RESOLV_CONF, Forwarder, ForwardSettings
+from discovery.stub import AskZone, Forward, Hold, NotThere, Reply, Stub
+from discovery.types import Endpoint, RecordsFound
 
 _MAX_MESSAGE: Final = 65535
 _MAX_UDP: Final = 4096  # octets of a query that we look at over UDP
 
 Reach: TypeAlias = Callable[[str], Awaitable[IPv6Address | NotThere]]
 """Makes the tunnel to the host with this label; returns its host id, or why not."""
+
+Ask: TypeAlias = Callable[[dns.name.Name, int], Awaitable[RecordsFound]]
+"""Asks the zone for the records at a name."""
+
+
+async def _ask_nobody(name: dns.name.Name, rdtype: int) -> RecordsFound:
+    return RecordsFound(name, rdtype, (), exists=True)
 
 
 class StubError(Exception):
@@ -44,15 +44,15 @@ class StubError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StubSettings:
-    """Times in seconds; ``hold`` bounds the wait for a tunnel, ``forward_timeout`` the wait for
-    one server, of which all are asked ``rounds`` times."""
+    """Times in seconds; ``hold`` bounds the wait for a tunnel and for the zone. ``max_asked``
+    questions to the zone leave room for the host's own lookups."""
 
     hold: float = 15.0
-    forward_timeout: float = 2.0
-    rounds: int = 2
+    forward: ForwardSettings = field(default_factory=ForwardSettings)
     tcp_idle: float = 30.0
     max_questions: int = 512
     max_labels: int = 64
+    max_asked: int = 24
     max_connections: int = 64
 
 
@@ -63,6 +63,7 @@ class StubServer:
     """Answers applications on ``listen`` (port 0 takes a free one, see :attr:`address`).
 
     ``forward`` are the servers for all other names; left out, those of ``resolv_conf``.
+    ``ask`` is left out where there is no zone, ``name_of`` gives the name of a host by its host id.
     """
 
     def __init__(
@@ -73,21 +74,26 @@ class StubServer:
         label: str,
         host_id: IPv6Address,
         reach: Reach,
+        ask: Ask = _ask_nobody,
+        name_of: Callable[[IPv6Address], str | None] = lambda _: None,
         forward: Sequence[Endpoint] = (),
         resolv_conf: Path = RESOLV_CONF,
         settings: StubSettings = DEFAULT_SETTINGS,
     ) -> None:
         self.address = listen
-        self.counters = {"held": 0, "forwarded": 0, "answered": 0, "dropped": 0}
-        self._stub = Stub(domain, label, host_id)
+        self.counters = {"held": 0, "asked": 0, "forwarded": 0, "answered": 0, "dropped": 0}
+        self.forwarder = Forwarder(
+            lambda: self.address, forward, resolv_conf, settings=settings.forward
+        )
+        self._stub = Stub(domain, label, host_id, name_of=name_of, searches=self.forwarder.searches)
         self._reach = reach
-        self._forward = tuple(forward)
-        self._resolv_conf = resolv_conf
+        self._ask = ask
         self._settings = settings
         self._log = structlog.get_logger("autotunnel.stub")
         self._reaching: dict[str, asyncio.Task[IPv6Address | NotThere]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
+        self._asked = 0
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
 
@@ -109,12 +115,8 @@ class StubServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.forwarder.stop()
         self._udp = self._tcp = None
-
-    def servers(self) -> list[Endpoint]:
-        """Return the servers that other names are forwarded to, ours never among them."""
-        found = self._forward or _nameservers(self._resolv_conf)
-        return [server for server in found if server != self.address][:MAX_SERVERS]
 
     def _bind(self) -> tuple[socket.socket, socket.socket]:
         host, port = self.address
@@ -191,18 +193,50 @@ class StubServer:
 
     async def _answer(self, wire: bytes, *, tcp: bool) -> bytes | None:
         decision = self._stub.decide(wire)
-        if isinstance(decision, Hold):
-            self.counters["held"] += 1
-            return decision.question.outcome(await self._held(decision.label))
-        if isinstance(decision, Forward):
-            self.counters["forwarded"] += 1
-            answer = await self._forwarded(decision, tcp)
-            if answer is None:
-                reason = "no server of the system answered"
-                return decision.question.reply(stub.SERVFAIL, reason=reason)
-            return stub.with_identity(answer, decision.question.identity)
-        self.counters["answered"] += 1
-        return decision.wire if isinstance(decision, Reply) else None
+        match decision:
+            case Hold(label, question):
+                self.counters["held"] += 1
+                outcome = await self._held(label)
+                if not isinstance(outcome, NotThere):
+                    self._stub.remember(outcome, label)
+                return question.outcome(outcome)
+            case AskZone(question):
+                self.counters["asked"] += 1
+                found = await self._asked_of_zone(question)
+                return question.found(found, self._stub.domain, tcp=tcp)
+            case Forward(question, _):
+                return await self._forwarded(decision, question, tcp)
+            case Reply(answer):
+                self.counters["answered"] += 1
+                return answer
+        return None
+
+    async def _forwarded(
+        self, forward: Forward, question: stub.Question, tcp: bool
+    ) -> bytes | None:
+        if self.forwarder.is_our_probe(question):
+            return None
+        self.counters["forwarded"] += 1
+        answer = await self.forwarder.ask(forward, tcp=tcp)
+        if answer is None:
+            return question.reply(stub.SERVFAIL, reason="no server of the system answered")
+        return forwarding.with_identity(answer, question.identity)
+
+    async def _asked_of_zone(self, question: stub.Question) -> RecordsFound:
+        name, rdtype = question.name, question.rdtype
+        if self._asked >= self._settings.max_asked:
+            return RecordsFound(name, rdtype, (), False, "too many questions; try again")
+        self._asked += 1
+        try:
+            async with asyncio.timeout(self._settings.hold):
+                return await self._ask(name, rdtype)
+        except TimeoutError:
+            return RecordsFound(name, rdtype, (), False, "the rendezvous did not answer in time")
+        except Exception as error:  # a fault of ours; the application gets an answer all the same
+            self._log.exception("asking the zone failed", name=str(name), error=str(error))
+            return RecordsFound(name, rdtype, (), False, "an internal fault; the log says more")
+        finally:
+            self._asked -= 1
 
     # --- Holding ---
 
@@ -227,33 +261,6 @@ class StubServer:
             self._log.exception("reaching a host failed", label=label, error=str(error))
             return NotThere("an internal fault; the log says more")
 
-    # --- Forwarding ---
-
-    async def _forwarded(self, forward: Forward, tcp: bool) -> bytes | None:
-        failed: bytes | None = None
-        for server in self.servers() * self._settings.rounds:
-            query = stub.with_identity(forward.wire, int.from_bytes(os.urandom(2)))
-            answer = await self._ask(server, query, forward.question, tcp)
-            if answer is None:
-                continue
-            if answer[3] & 15 != stub.SERVFAIL:
-                return answer
-            failed = answer  # perhaps another server knows better
-        return failed
-
-    async def _ask(
-        self, server: Endpoint, query: bytes, question: stub.Question, tcp: bool
-    ) -> bytes | None:
-        """Ask one server over UDP; where a TCP client's answer was cut, over TCP."""
-        try:
-            async with asyncio.timeout(self._settings.forward_timeout):
-                answer = await _ask_udp(server, query, question)
-                if tcp and stub.is_truncated(answer):
-                    answer = await _ask_tcp(server, query, question)
-                return answer
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            return None
-
 
 class _Datagrams(asyncio.DatagramProtocol):
     """Hands the queries of the UDP socket to the server."""
@@ -263,56 +270,3 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._server.datagram(data, addr)
-
-
-class _Waiting(asyncio.DatagramProtocol):
-    """One forwarded query: resolves with its answer, lets forged ones pass by."""
-
-    def __init__(self, query: bytes, question: stub.Question) -> None:
-        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._query, self._question = query, question
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        del addr  # the socket is connected
-        if not self.answer.done() and stub.is_answer(self._query, self._question, data):
-            self.answer.set_result(data)
-
-    def error_received(self, exc: Exception) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(exc)
-
-
-async def _ask_udp(server: Endpoint, query: bytes, question: stub.Question) -> bytes:
-    loop = asyncio.get_running_loop()
-    transport, waiting = await loop.create_datagram_endpoint(
-        lambda: _Waiting(query, question), remote_addr=server
-    )
-    try:
-        transport.sendto(query)
-        return await waiting.answer
-    finally:
-        transport.close()
-
-
-async def _ask_tcp(server: Endpoint, query: bytes, question: stub.Question) -> bytes:
-    reader, writer = await asyncio.open_connection(*server, limit=_MAX_MESSAGE + 2)
-    try:
-        writer.write(len(query).to_bytes(2) + query)
-        answer = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
-    finally:
-        writer.close()
-    if not stub.is_answer(query, question, answer):
-        raise ConnectionError("the server answers another question")
-    return answer
-
-
-def _nameservers(path: Path) -> list[Endpoint]:
-    """Return the servers of a resolv.conf; an absent or unreadable file names none."""
-    found: list[Endpoint] = []
-    with contextlib.suppress(OSError):
-        for line in path.read_text("utf-8", "replace").splitlines():
-            words = line.split()
-            if len(words) >= 2 and words[0] == "nameserver":
-                with contextlib.suppress(ValueError):
-                    found.append((str(ip_address(words[1])), DNS_PORT))
-    return found

@@ -244,6 +244,16 @@ def place_in(answers: Iterable[dns.rdata.Rdata], domain: str) -> tuple[str, int]
     return min(found)[2:] if found else None
 
 
+def inside(answers: Iterable[dns.rdata.Rdata], domain: str) -> Iterator[dns.rdata.Rdata]:
+    """Return the data that an application may have: what points out of the account is left out,
+    since it would lead past the tunnel."""
+    origin = _origin(domain)
+    for rdata in answers:
+        target = getattr(rdata, "target", None)
+        if target is None or target.is_subdomain(origin):
+            yield rdata
+
+
 def texts_in(answers: Iterable[dns.rdata.Rdata]) -> tuple[str, ...]:
     """Return a service's texts: those with a key, the first of each key (RFC 6763 §6.4)."""
     texts: dict[str, str] = {}
