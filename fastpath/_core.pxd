@@ -12,6 +12,7 @@ from fastpath._events cimport EventQueue
 from fastpath._linux cimport pthread_mutex_t
 from fastpath._table cimport Table
 from fastpath._traffic cimport Traffic
+from fastpath._turn cimport Turn
 
 cdef struct Gate:
     pthread_mutex_t turnstile  # a thread in a hurry for its next batch waits here for a caller
@@ -59,6 +60,7 @@ cdef struct Core:
     int udp4  # -1: no such socket
     int udp6
     int wake  # an eventfd that turns readable when the threads must stop
+    Turn turn
     bint vnet_hdr
     uint64_t stopping  # atomic
     uint64_t mtu  # atomic; octets of an inner packet that a large frame is cut into

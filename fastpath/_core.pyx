@@ -19,6 +19,7 @@ from fastpath._linux cimport (
 from fastpath._table cimport (
     Table, table_clear, table_init, table_put, table_remove, table_reserve,
 )
+from fastpath._turn cimport turn_clear, turn_init
 
 from fastpath._traffic cimport traffic_set
 
@@ -86,6 +87,8 @@ cdef Core *core_new(bytes host_id) except NULL:
     gate_init(&core.outbound_gate)
     gate_init(&core.inbound_gate)
     core.wake = -1
+    core.turn.opening = -1
+    core.turn.sealing = -1
     pthread_mutex_init(&core.whole, NULL)
     memcpy(core.host_id, <const uint8_t *>host_id, 16)
     try:
@@ -93,6 +96,7 @@ cdef Core *core_new(bytes host_id) except NULL:
         table_init(&core.flows, int.from_bytes(os.urandom(8), "little"))
         table_init(&core.inbound, int.from_bytes(os.urandom(8), "little"))
         events_init(&core.events)
+        turn_init(&core.turn)
         core.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if core.wake < 0:
             raise OSError("no eventfd is left; raise the limit of open files (ulimit -n)")
@@ -118,6 +122,7 @@ cdef void core_free(Core *core) noexcept nogil:
     table_clear(&core.inbound)
     table_clear(&core.flows)
     events_clear(&core.events)
+    turn_clear(&core.turn)
     if core.wake >= 0:
         close(core.wake)
     gate_clear(&core.outbound_gate)

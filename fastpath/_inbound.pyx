@@ -20,15 +20,19 @@ from fastpath._events cimport (
     events_put_stranger,
 )
 from fastpath._inner cimport IPV6_HEADER, unwrap_transport, unwrap_tunnel
-from fastpath._linux cimport POLLIN, atomic_get, boottime, poll, pollfd
+from fastpath._linux cimport atomic_get, atomic_set, boottime
 from fastpath._merge cimport (
     merger_drop, merger_flush, merger_free, merger_new, merger_place, merger_take,
 )
+from fastpath._outbound cimport OutboundWorker, outbound_serve
 from fastpath._receiver cimport (
     Message, receiver_free, receiver_message, receiver_new, receiver_read,
 )
 from fastpath._table cimport table_get
 from fastpath._traffic cimport Upper, traffic_holds, upper_of
+from fastpath._turn cimport (
+    READY_TUN, READY_UDP4, READY_UDP6, is_little, turn_pause, turn_to_sealing, turn_wait,
+)
 
 from fastpath import types
 
@@ -43,15 +47,17 @@ cdef enum:
     IKE_HEADER = 28
     FIRST_EXCHANGE = 34  # IKE_SA_INIT
     LAST_EXCHANGE = 44  # IKE_FOLLOWUP_KE
+    BATCHES = 64  # before the set of ready descriptors is asked for again
     BROKEN_UDP_MS = 100  # so long a socket that fails again and again is left alone
     ERRORS_IN_A_ROW = 16
 
 
-cdef InboundWorker *inbound_new(Core *core) except NULL:
+cdef InboundWorker *inbound_new(Core *core, OutboundWorker *outbound) except NULL:
     cdef InboundWorker *worker = <InboundWorker *>calloc(1, sizeof(InboundWorker))
     if worker == NULL:
         raise MemoryError
     worker.core = core
+    worker.outbound = outbound
     try:
         worker.receiver = receiver_new()
         worker.merger = merger_new(core)
@@ -71,20 +77,57 @@ cdef void inbound_free(InboundWorker *worker) noexcept nogil:
 cdef void inbound_run(InboundWorker *worker) noexcept nogil:
     """The thread: until ``core.stopping``."""
     cdef Core *core = worker.core
-    cdef pollfd fds[3]
-    cdef int timeout = -1
-    cdef bint more
-    fds[2] = pollfd(core.wake, <short>POLLIN, 0)
+    cdef uint32_t ready
     while not atomic_get(&core.stopping):
-        fds[0] = pollfd(core.udp4 if timeout < 0 else -1, <short>POLLIN, 0)
-        fds[1] = pollfd(core.udp6 if timeout < 0 else -1, <short>POLLIN, 0)
-        poll(fds, 3, timeout)
-        timeout = -1
-        more = True
-        while more and timeout < 0 and not atomic_get(&core.stopping):
-            more = False
-            if not _batch(worker, core.udp4, &more) or not _batch(worker, core.udp6, &more):
-                timeout = BROKEN_UDP_MS
+        ready = turn_wait(core.turn.opening)
+        worker.packets = 0
+        worker.octets = 0
+        if ready & READY_TUN:
+            worker.our_turn = True
+        if ready & (READY_UDP4 | READY_UDP6) and not _serve_udp(worker, ready):
+            _give_away(worker)
+            turn_pause(&core.turn, BROKEN_UDP_MS)
+        # What we wrote may have been answered by now: before sleeping, look.
+        if worker.our_turn and not _serve_tun(worker):
+            _give_away(worker)
+        if is_little(worker.packets, worker.octets):
+            atomic_set(&core.turn.calm, core.turn.calm + 1)
+        else:
+            atomic_set(&core.turn.calm, 0)
+
+
+cdef bint _serve_udp(InboundWorker *worker, uint32_t ready) noexcept nogil:
+    """What the sockets that are ready have; false when one fails."""
+    cdef Core *core = worker.core
+    cdef bint more = True
+    cdef int step
+    for step in range(BATCHES):
+        if not more or atomic_get(&core.stopping):
+            break
+        more = False
+        if ready & READY_UDP4 and not _batch(worker, core.udp4, &more):
+            return False
+        if ready & READY_UDP6 and not _batch(worker, core.udp6, &more):
+            return False
+        if worker.our_turn and is_little(worker.packets, worker.octets):
+            break
+    return True
+
+
+cdef bint _serve_tun(InboundWorker *worker) noexcept nogil:
+    """One burst; false when there is more to do than one thread should."""
+    cdef OutboundWorker *outbound = worker.outbound
+    return (
+        outbound_serve(outbound)
+        and is_little(worker.packets, worker.octets)
+        and is_little(outbound.count, outbound.burst)
+    )
+
+
+cdef void _give_away(InboundWorker *worker) noexcept nogil:
+    if worker.our_turn:
+        worker.our_turn = False
+        turn_to_sealing(&worker.core.turn)
 
 
 cdef bint _batch(InboundWorker *worker, int fd, bint *more) noexcept nogil:
@@ -96,8 +139,6 @@ cdef bint _batch(InboundWorker *worker, int fd, bint *more) noexcept nogil:
     cdef int got = -1
     cdef int errors = 0
     cdef int wanted = 0
-    if fd < 0:
-        return True
     while got < 0 and errors < ERRORS_IN_A_ROW:
         wanted = worker.receiver.wanted
         got = receiver_read(worker.receiver, fd)  # an error of an earlier send shows up here, once
@@ -106,10 +147,12 @@ cdef bint _batch(InboundWorker *worker, int fd, bint *more) noexcept nogil:
         merger_flush(worker.merger)
         return got == 0
     more[0] = True
+    worker.packets += got
     now = boottime()
     gate_enter_batch(&worker.core.inbound_gate)
     for index in range(got):
         receiver_message(worker.receiver, index, &message)
+        worker.octets += message.octets
         if message.truncated:
             drop(&worker.core.received, NULL, MALFORMED)
             continue

@@ -21,6 +21,18 @@ cdef extern from "<poll.h>" nogil:
     int poll(pollfd *, unsigned long, int)
     int POLLIN, POLLOUT
 
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        uint32_t u32
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int)
+    int epoll_ctl(int, int, int, epoll_event *)
+    int epoll_wait(int, epoll_event *, int, int)
+    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL
+    uint32_t EPOLLIN
+
 cdef extern from "<sys/eventfd.h>" nogil:
     int eventfd(unsigned int, int)
     int EFD_NONBLOCK, EFD_CLOEXEC

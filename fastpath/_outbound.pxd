@@ -16,12 +16,16 @@ cdef struct OutboundWorker:
     Sender *sender
     uint8_t *room
     int count
+    size_t burst  # octets of all frames
     size_t offsets[BURST_FRAMES]
     size_t octets[BURST_FRAMES]
 
 cdef OutboundWorker *outbound_new(Core *core) except NULL
 cdef void outbound_free(OutboundWorker *worker) noexcept nogil
 cdef void outbound_run(OutboundWorker *worker) noexcept nogil
+# One burst of TUN, by the thread whose turn it is (see _turn.pxd); false when the device fails.
+# What came stands in `count` and `burst` then.
+cdef bint outbound_serve(OutboundWorker *worker) noexcept nogil
 
 # Under the outbound gate. Behind a packet or body 5 octets must be writable (esp_seal).
 cdef void outbound_packet(

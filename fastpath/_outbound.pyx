@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """TUN to UDP: read a burst, seal it under the gate, send it; see ``_outbound.pxd``.
 
-In the order a packet meets them: ``outbound_run``, ``_read_burst``, ``_frame``,
+In the order a packet meets them: ``outbound_serve``, ``_read_burst``, ``_frame``,
 ``_find_way`` (policy), ``_pass``, ``_seal``; then ``sender_flush`` outside the gate.
 """
 
@@ -21,13 +21,16 @@ from fastpath._drops cimport (
 from fastpath._esp cimport IPV6, NO_NEXT_HEADER, OVERHEAD_OCTETS, SLACK_OCTETS, esp_seal
 from fastpath._events cimport ACQUIRE, LIFETIME, TOO_LARGE, events_put, events_put_number
 from fastpath._inner cimport IPV6_HEADER, is_ipv6, never_tunnelled
-from fastpath._linux cimport POLLIN, atomic_get, boottime, poll, pollfd, read
+from fastpath._linux cimport atomic_get, boottime, read
 from fastpath._segment cimport VNET_OCTETS, Cut, Vnet, cut_begin, cut_next
 from fastpath._sender cimport (
     MAX_DATAGRAM, SENDER_OCTETS, sender_add, sender_flush, sender_free, sender_new, sender_place,
 )
 from fastpath._table cimport table_get
 from fastpath._traffic cimport Upper, traffic_holds, upper_of
+from fastpath._turn cimport (
+    CALM_ROUNDS, READY_TUN, is_little, turn_pause, turn_to_opening, turn_wait,
+)
 from fastpath._whole cimport send_whole
 
 from fastpath import types
@@ -76,29 +79,37 @@ cdef void outbound_free(OutboundWorker *worker) noexcept nogil:
 
 
 cdef void outbound_run(OutboundWorker *worker) noexcept nogil:
-    """The thread: until ``core.stopping``."""
+    """The thread: until ``core.stopping``. It sleeps while the other one serves TUN."""
     cdef Core *core = worker.core
-    cdef pollfd fds[2]
-    cdef int timeout = -1
-    cdef int index
-    cdef double now
-    fds[1] = pollfd(core.wake, <short>POLLIN, 0)
+    cdef uint64_t calm = 0
     while not atomic_get(&core.stopping):
-        fds[0] = pollfd(core.tun if timeout < 0 else -1, <short>POLLIN, 0)
-        poll(fds, 2, timeout)
-        timeout = -1
+        if not turn_wait(core.turn.sealing) & READY_TUN:
+            continue
         while not atomic_get(&core.stopping):
-            if not _read_burst(worker):
-                timeout = BROKEN_TUN_MS
+            if not outbound_serve(worker):
+                turn_pause(&core.turn, BROKEN_TUN_MS)
             if worker.count == 0:
                 break
-            now = boottime()
-            gate_enter_batch(&core.outbound_gate)
-            for index in range(worker.count):
-                _frame(core, worker.sender, worker.room + worker.offsets[index],
-                       worker.octets[index], now)
-            gate_leave_batch(&core.outbound_gate)
-            sender_flush(core, worker.sender, True)
+            calm = calm + 1 if is_little(worker.count, worker.burst) else 0
+        if calm >= CALM_ROUNDS and atomic_get(&core.turn.calm) >= CALM_ROUNDS:
+            calm = 0
+            turn_to_opening(&core.turn)
+
+
+cdef bint outbound_serve(OutboundWorker *worker) noexcept nogil:
+    cdef Core *core = worker.core
+    cdef bint works = _read_burst(worker)
+    cdef int index
+    cdef double now
+    if worker.count:
+        now = boottime()
+        gate_enter_batch(&core.outbound_gate)
+        for index in range(worker.count):
+            _frame(core, worker.sender, worker.room + worker.offsets[index],
+                   worker.octets[index], now)
+        gate_leave_batch(&core.outbound_gate)
+        sender_flush(core, worker.sender, True)
+    return works
 
 
 cdef bint _read_burst(OutboundWorker *worker) noexcept nogil:
@@ -106,6 +117,7 @@ cdef bint _read_burst(OutboundWorker *worker) noexcept nogil:
     cdef size_t used = 0
     cdef ssize_t got
     worker.count = 0
+    worker.burst = 0
     while worker.count < BURST_FRAMES and used + FRAME_OCTETS + SLACK_OCTETS <= BURST_OCTETS:
         got = read(worker.core.tun, worker.room + used, FRAME_OCTETS)
         if got <= 0:
@@ -113,6 +125,7 @@ cdef bint _read_burst(OutboundWorker *worker) noexcept nogil:
         worker.offsets[worker.count] = used
         worker.octets[worker.count] = <size_t>got
         worker.count += 1
+        worker.burst += <size_t>got
         used += (<size_t>got + SLACK_OCTETS + 63) & ~<size_t>63
     return True
 

@@ -35,6 +35,7 @@ from fastpath._sender cimport (
     Sender, sender_add, sender_flush, sender_free, sender_new, sender_place,
 )
 from fastpath._table cimport table_get
+from fastpath._turn cimport turn_begin
 
 cdef enum:
     CALL_OCTETS = 2 * 65536  # room for one packet of a caller
@@ -82,8 +83,8 @@ cdef class NativePump:
         self.core.gso = _knows_gso(self.core.udp4) and _knows_gso(self.core.udp6)
         self._gro = _set_gro(self.core.udp4) and _set_gro(self.core.udp6)
         self.caller = sender_new(CALL_OCTETS)
-        self.inbound = inbound_new(self.core)
         self.outbound = outbound_new(self.core)
+        self.inbound = inbound_new(self.core, self.outbound)
 
     def __dealloc__(self):
         inbound_free(self.inbound)
@@ -98,6 +99,7 @@ cdef class NativePump:
         """Starts the threads. A pump is started once."""
         if self._threads or self._stopped:
             raise RuntimeError("a pump is started once")
+        turn_begin(&self.core.turn, self.core.tun, self.core.udp4, self.core.udp6, self.core.wake)
         self._threads = [
             threading.Thread(target=self._run_outbound, name="autotunnel-out", daemon=True),
             threading.Thread(target=self._run_inbound, name="autotunnel-in", daemon=True),
