@@ -38,7 +38,7 @@ def answer_signed(content: ZoneContent, question: Question) -> Reply:
     if not found:
         reply.rcode = message.NOERROR if _exists(content, name) else message.NXDOMAIN
         reply.authority.append(_negative_soa(content))
-    reply.additional += _additional(content, reply.answer)
+    reply.additional += additional_to(content, reply.answer)
     return reply
 
 
@@ -99,7 +99,7 @@ def _negative_soa(content: ZoneContent) -> RecordSet:
     return RecordSet(soa.name, SOA, min(soa.ttl, content.soa.minimum), soa.items)
 
 
-def _additional(content: ZoneContent, answer: Iterable[RecordSet]) -> list[RecordSet]:
+def additional_to(content: ZoneContent, answer: Iterable[RecordSet]) -> list[RecordSet]:
     """Return what a requestor will ask next (RFC 2782; RFC 6763 §12): the SRV and TXT of a PTR's
     target, the addresses of an SRV's or NS's."""
     wanted = {_PTR: (_SRV, _TXT), _SRV: (_A, _AAAA), NS: (_A, _AAAA)}

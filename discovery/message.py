@@ -225,7 +225,7 @@ def _options(parser: dns.wire.Parser) -> tuple[tuple[int, bytes], ...]:
 def header_only(wire: bytes, rcode: int) -> bytes:
     """Answer a message of which only the header can be trusted: no sections."""
     identity, flags = struct.unpack_from("!HH", wire)
-    return struct.pack("!HHHHHH", identity, _flags(flags, rcode), 0, 0, 0, 0)
+    return struct.pack("!HHHHHH", identity, response_flags(flags, rcode), 0, 0, 0, 0)
 
 
 def render(request: Request, reply: Reply, limit: int) -> bytes | None:
@@ -234,7 +234,7 @@ def render(request: Request, reply: Reply, limit: int) -> bytes | None:
     Additional records are left out silently where they alone do not fit (RFC 2181 §9).
     """
     opt = _opt(request, reply)
-    out = _Writer(limit - len(opt))
+    out = Writer(limit - len(opt))
     fits = all(out.question(question) for question in _echoed(request))
     fits = fits and all(out.record_set(1, content) for content in reply.answer)
     fits = fits and all(out.record_set(2, content) for content in reply.authority)
@@ -242,17 +242,19 @@ def render(request: Request, reply: Reply, limit: int) -> bytes | None:
         return None
     for content in reply.additional:
         out.record_set(3, content)
-    return out.finish(request, _flags(request.flags, reply.rcode, reply.authoritative), opt)
+    return out.finish(
+        request.identity, response_flags(request.flags, reply.rcode, reply.authoritative), opt
+    )
 
 
 def render_truncated(request: Request, reply: Reply) -> bytes:
     """Write the reply with its question only and TC set; the requestor comes again over TCP."""
     bare = Reply(rcode=reply.rcode, authoritative=reply.authoritative)
-    out = _Writer(TCP_PAYLOAD)
+    out = Writer(TCP_PAYLOAD)
     for question in _echoed(request)[:1]:
         out.question(question)
-    flags = _flags(request.flags, reply.rcode, reply.authoritative) | TC
-    return out.finish(request, flags, _opt(request, bare))
+    flags = response_flags(request.flags, reply.rcode, reply.authoritative) | TC
+    return out.finish(request.identity, flags, _opt(request, bare))
 
 
 def _echoed(request: Request) -> tuple[Question, ...]:
@@ -265,7 +267,8 @@ def _echoed(request: Request) -> tuple[Question, ...]:
     return asked if is_zone else ()
 
 
-def _flags(request_flags: int, rcode: int, authoritative: bool = False) -> int:
+def response_flags(request_flags: int, rcode: int, authoritative: bool = False) -> int:
+    """Return the header's flags for the answer of a request with these flags."""
     # Opcode and RD are copied; CD, AD, RA and Z stay zero: we neither validate nor recurse.
     copied = request_flags & (0x7800 | RD)
     return QR | copied | (AA if authoritative else 0) | (rcode & 15)
@@ -284,7 +287,7 @@ def _opt(request: Request, reply: Reply) -> bytes:
     return fixed + options
 
 
-class _Writer:
+class Writer:
     """A message under construction: sections in order, names compressed, never above ``limit``."""
 
     def __init__(self, limit: int) -> None:
@@ -295,6 +298,7 @@ class _Writer:
         self._counts = [0, 0, 0, 0]
 
     def question(self, question: Question) -> bool:
+        """Write a question, unless it does not fit: then return false."""
         start = self._out.tell()
         question.name.to_wire(self._out, self._compress)
         self._out.write(struct.pack("!HH", question.rdtype, question.rdclass))
@@ -316,9 +320,10 @@ class _Writer:
                 break
         return self._keep(start, section, len(content.items))
 
-    def finish(self, request: Request, flags: int, opt: bytes) -> bytes:
+    def finish(self, identity: int, flags: int, opt: bytes) -> bytes:
+        """Return the message; ``opt`` is its OPT record, or nothing."""
         additional = self._counts[3] + (1 if opt else 0)
-        header = struct.pack("!HHHHHH", request.identity, flags, *self._counts[:3], additional)
+        header = struct.pack("!HHHHHH", identity, flags, *self._counts[:3], additional)
         return header + self._out.getvalue()[HEADER_SIZE:] + opt
 
     def _keep(self, start: int, section: int, count: int) -> bool:
