@@ -43,14 +43,14 @@ from keys.ike.proposals import (
     offer,
     offers,
 )
-from keys.ike.sa import IkeSa, Series
+from keys.ike.sa import ForChild, IkeSa, Series
 from keys.ike.selectors import host
 from keys.ike.types import IkeFailed
 
 NONCE_OCTETS = 32
 
 
-class CreateChild:
+class CreateChild(ForChild):
     """Our CREATE_CHILD_SA: a new child, or one that replaces ``old``; and the IKE_FOLLOWUP_KE
     exchanges that belong to it."""
 
@@ -62,7 +62,6 @@ class CreateChild:
         self._group = group
         self._retried = group is not None
         self._offered: tuple[Proposal, ...] = ()
-        self._spi_in = 0
         self._nonce = b""
         self._key: PrivateKey | None = None
         self._agreed: Agreed | None = None
@@ -81,7 +80,7 @@ class CreateChild:
             if self.old is not None:
                 self.old.rekeying = False
             return None
-        self._spi_in = sa.ctx.new_child_spi()
+        self.spi_in = sa.ctx.new_child_spi()
         self._nonce = sa.ctx.random(NONCE_OCTETS)
         self._offer(sa)
         rekey = []
@@ -111,7 +110,7 @@ class CreateChild:
     def _offer(self, sa: IkeSa) -> None:
         """With a fresh key exchange first, and without one for peers that want none."""
         assert sa.policy is not None
-        spi, settings = esp_spi(self._spi_in), sa.ctx.settings
+        spi, settings = esp_spi(self.spi_in), sa.ctx.settings
         plain = wanted(sa.policy)
         if not settings.pfs:
             self._offered = (offer(PROTOCOL_ESP, spi, plain),)
@@ -149,7 +148,7 @@ class CreateChild:
             sa.queue.appendleft(self)
 
     def _end(self, sa: IkeSa) -> None:
-        sa.ctx.free_spi(self._spi_in)
+        sa.release(self)
         if self.old is not None:
             self.old.rekeying = False
 
@@ -157,7 +156,7 @@ class CreateChild:
         if self._link is not None:
             self._rounds.take(answer.ke)
         else:
-            self._agreed = check(sa, answer, self._offered, self._spi_in)
+            self._agreed = check(sa, answer, self._offered, self.spi_in)
             if answer.nonce is None:
                 raise InvalidSyntaxError(f"{sa.peer} answered CREATE_CHILD_SA without a nonce")
             self._nonces = Nonces(self._nonce, answer.nonce)
@@ -176,6 +175,9 @@ class CreateChild:
 
     def _complete(self, sa: IkeSa, now: float) -> None:
         assert self._agreed is not None
+        if self._agreed.chosen.spi in self.closed:
+            self._begin_anew(sa, now)
+            return
         child = install(
             sa,
             self._agreed,
@@ -192,6 +194,14 @@ class CreateChild:
         self.old.rekeying = False
         self.old.mine = child
         settle(sa, self.old, now)
+
+    def _begin_anew(self, sa: IkeSa, now: float) -> None:
+        """The answer comes late: the peer has closed the child again before we heard of it."""
+        self._end(sa)
+        if self.old is None:
+            sa.enqueue(CreateChild(), now)
+        else:
+            self.old.rekey_at = now + sa.ctx.settings.rekey_retry
 
     def _secret(self, sa: IkeSa, chosen: Proposal, answer: Contents) -> bytes:
         method = chosen.of(TransformType.KE)
@@ -287,6 +297,10 @@ def _old_child(sa: IkeSa, request: Contents) -> Child | None:
             raise RefusedError(NotifyType.NO_ADDITIONAL_SAS, sentence)
         return None
     old = sa.child_by_outbound(int.from_bytes(notify.spi, "big"))
+    if old is None and isinstance(sa.task, CreateChild):
+        # It may be the one that we have asked for: only its answer has not come yet.
+        sentence = f"{sa.peer} wants to rekey a child while we wait to hear of one"
+        raise RefusedError(NotifyType.TEMPORARY_FAILURE, sentence)
     if old is None or notify.protocol != PROTOCOL_ESP:
         sentence = f"{sa.peer} wants to rekey a child that we do not have"
         raise RefusedError(NotifyType.CHILD_SA_NOT_FOUND, sentence, esp_spi=notify.spi)

@@ -238,6 +238,7 @@ def _take_answer(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now: 
         if isinstance(task, Liveness) and sa.is_established:
             mobike.look_at_nat(sa, contents, now)
     except (InvalidSyntaxError, UnsupportedCriticalError, RefusedError) as error:
+        sa.release(task)
         _answer_is_wrong(sa, error, now)
     sa.pump(now)
 

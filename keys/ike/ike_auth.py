@@ -28,14 +28,14 @@ from keys.ike.notify import CHILD_ERRORS, Notify, NotifyType
 from keys.ike.payloads import Contents, Identity
 from keys.ike.proof import ProofError
 from keys.ike.proposals import PROTOCOL_ESP, Proposal, describe, offer
-from keys.ike.sa import IkeSa, Init, Pending, SaState
+from keys.ike.sa import ForChild, IkeSa, Init, Pending, SaState
 from keys.ike.selectors import claimed_host, host
 from keys.ike.types import AskPeer, IkeFailed, PeerPolicy, PeerUp
 
 # --- Initiator --------------------------------------------------------------------------------
 
 
-class Authenticate:
+class Authenticate(ForChild):
     """Our IKE_AUTH."""
 
     exchange = Exchange.IKE_AUTH
@@ -43,7 +43,6 @@ class Authenticate:
 
     def __init__(self) -> None:
         self._offered: tuple[Proposal, ...] = ()
-        self._spi_in = 0
 
     def request(self, sa: IkeSa, now: float) -> Contents | None:
         """Who we are, who we think the peer is, and the child we want."""
@@ -54,8 +53,8 @@ class Authenticate:
         except ProofError as error:
             sa.drop(str(error), now)
             return None
-        self._spi_in = sa.ctx.new_child_spi()
-        self._offered = (offer(PROTOCOL_ESP, esp_spi(self._spi_in), wanted(sa.policy)),)
+        self.spi_in = sa.ctx.new_child_spi()
+        self._offered = (offer(PROTOCOL_ESP, esp_spi(self.spi_in), wanted(sa.policy)),)
         first = not sa.ctx.standing(sa.name)
         asks.notifies += [Notify(NotifyType.INITIAL_CONTACT)] if first else []
         asks.notifies += mode_notifies(sa.policy.mode) + mobike.supported(sa)
@@ -80,7 +79,7 @@ class Authenticate:
         try:
             child = self._take_child(sa, answer, error, now)
         except RefusedError as refused:
-            sa.ctx.free_spi(self._spi_in)
+            sa.release(self)
             _establish(sa, now)
             sa.ctx.emit(IkeFailed(sa.peer, refused.sentence))
             close(sa, refused.sentence, now)
@@ -100,11 +99,11 @@ class Authenticate:
     def _take_child(self, sa: IkeSa, answer: Contents, error: Notify | None, now: float) -> Child:
         if error is not None:
             raise RefusedError(error.kind, _why_no_child(sa, error, self._offered))
-        agreed = check(sa, answer, self._offered, self._spi_in)
+        agreed = check(sa, answer, self._offered, self.spi_in)
         return install(sa, agreed, sa.nonces, initiator=True, now=now)
 
     def _give_up(self, sa: IkeSa, reason: str, now: float) -> None:
-        sa.ctx.free_spi(self._spi_in)
+        sa.release(self)
         sa.drop(reason, now)
 
     def _tell_and_give_up(self, sa: IkeSa, reason: str, now: float) -> None:

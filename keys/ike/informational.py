@@ -21,7 +21,7 @@ from keys.ike.header import Exchange
 from keys.ike.notify import Notify, NotifyType
 from keys.ike.payloads import Contents, Delete
 from keys.ike.proposals import PROTOCOL_ESP, PROTOCOL_IKE
-from keys.ike.sa import IkeSa, SaState
+from keys.ike.sa import ForChild, IkeSa, SaState
 from keys.ike.types import Endpoint, ProbeAnswered
 
 
@@ -127,7 +127,7 @@ def close(sa: IkeSa, reason: str, now: float) -> None:
     sa.reason = reason
     for child in list(sa.children.values()):
         sa.remove_child(child)
-    sa.queue.clear()
+    sa.clear_queue()
     # An unanswered request of ours holds the window; a dead peer would hold it for minutes.
     settings = sa.ctx.settings
     patience = settings.retransmit_first * (settings.retransmit_factor**settings.close_tries)
@@ -164,6 +164,8 @@ def respond(sa: IkeSa, request: Contents, now: float) -> Answer:
             continue
         for spi in delete.spis:
             child = sa.child_by_outbound(int.from_bytes(spi, "big"))
+            if child is None and isinstance(sa.task, ForChild):
+                sa.task.peer_closed(spi)
             if child is None or child in closed:
                 continue
             closed.append(child)

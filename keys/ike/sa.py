@@ -74,6 +74,21 @@ class Task(Protocol):
         """How often the request is sent before the peer counts as gone."""
 
 
+class ForChild:
+    """A task that has taken an SPI for the child that it asks for; 0 while it has none.
+
+    ``closed`` are SPIs that the peer has closed meanwhile and that we do not know: one of them
+    may be of this child, whose answer was lost on its way.
+    """
+
+    spi_in = 0
+    closed: frozenset[bytes] = frozenset()
+
+    def peer_closed(self, spi: bytes) -> None:
+        """Remembers one; an honest peer closes no more than the one."""
+        self.closed = frozenset((*tuple(self.closed)[:15], spi))
+
+
 @dataclass(slots=True)
 class Init:
     """What IKE_SA_INIT leaves behind for AUTH: the real messages (RFC 7296 §2.15)."""
@@ -288,6 +303,17 @@ class IkeSa:
             self.window.sent(data, now, task.tries(self))
             self.ctx.send(data, self.remote)
 
+    def release(self, task: Task) -> None:
+        """Nothing comes of a task: what it has taken is given back."""
+        if isinstance(task, ForChild):
+            self.ctx.free_spi(task.spi_in)
+            task.spi_in = 0
+
+    def clear_queue(self) -> None:
+        """Nothing more is asked on this SA, but for what is under way."""
+        while self.queue:
+            self.release(self.queue.popleft())
+
     def reply(self, exchange: Exchange, contents: Contents, remote: Endpoint | None = None) -> None:
         """Answers the request that the window accepted last."""
         data = self.encode(exchange, self.window.expected - 1, contents, response=True)
@@ -427,8 +453,10 @@ class IkeSa:
         self.keys = self._seal = self._open = None
         self.asked.forget()
         self.told.forget()
+        if self.task is not None:
+            self.release(self.task)
         self.task = None
-        self.queue.clear()
+        self.clear_queue()
         self.window.outstanding = None
         self.init = Init()
         self.nonces = Nonces(b"", b"")
