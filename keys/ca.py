@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from keys.ike.certificates import UNREADABLE
+from keys.ike.certificates import UNREADABLE, quietly
 
 HOST_LIFETIME: Final = 30 * 86400  # seconds
 RENEW_AFTER: Final = 2 / 3  # of a certificate's lifetime
@@ -71,9 +71,10 @@ def read_request(octets: bytes) -> Wanted:
     Raises :exc:`AuthorityError`.
     """
     try:
-        asked = x509.load_der_x509_csr(octets)
-        key = asked.public_key()
-        names = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        with quietly():
+            asked = x509.load_der_x509_csr(octets)
+            key = asked.public_key()
+            names = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         dns = names.get_values_for_type(x509.DNSName)
         good = asked.is_signature_valid and len(dns) == 1 and isinstance(key, Ed25519PublicKey)
     except UNREADABLE:
@@ -167,10 +168,11 @@ def read_revocations(octets: bytes, authority: x509.Certificate) -> Revocations:
     key = authority.public_key()
     assert isinstance(key, Ed25519PublicKey)
     try:
-        found = x509.load_der_x509_crl(octets)
-        good = found.issuer == authority.subject and found.is_signature_valid(key)
-        number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-        serials = frozenset(one.serial_number for one in found)
+        with quietly():
+            found = x509.load_der_x509_crl(octets)
+            good = found.issuer == authority.subject and found.is_signature_valid(key)
+            number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+            serials = frozenset(one.serial_number for one in found)
     except (*UNREADABLE, InvalidSignature):
         good = False
     if not good:

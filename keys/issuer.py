@@ -21,10 +21,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from keys import ca, signing
 from keys.ca import Authority, AuthorityError, Wanted
-from keys.ike.certificates import UNREADABLE
+from keys.ike.certificates import UNREADABLE, quietly
 from keys.signing import Granted, JoinRequest, Refused, RenewRequest, SigningError
 
 KEEP: Final = 86400  # seconds for which an entry outlives its certificate
+
+_LAST_SECOND: Final = 253402300799  # of the year 9999: no certificate can say a later one
+_SERIAL_BITS: Final = 159  # RFC 5280 §4.1.2.2: 20 octets, positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +58,10 @@ class Ledger:
         """Reads its file. Raises ValueError."""
         try:
             found: dict[str, Any] = json.loads(text)
-            issued = [Entry(**entry) for entry in found["issued"]]
-            revoked = {str(serial): int(when) for serial, when in found["revoked"].items()}
-            return cls(issued, revoked, int(found["number"]))
-        except (KeyError, TypeError, AttributeError) as error:
+            issued = [_entry(fields) for fields in found["issued"]]
+            revoked = {_serial(one): _when(when) for one, when in found["revoked"].items()}
+            return cls(issued, revoked, _whole(found["number"]))
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a ledger ({error})") from None
 
     def merge(self, other: Ledger) -> None:
@@ -72,6 +75,35 @@ class Ledger:
         self.issued = [entry for entry in self.issued if entry.expires + KEEP > unix]
         known = {entry.serial for entry in self.issued}
         self.revoked = {one: when for one, when in self.revoked.items() if one in known}
+
+
+def _entry(fields: dict[str, Any]) -> Entry:
+    entry = Entry(**fields)
+    _serial(entry.serial)
+    _when(entry.expires)
+    if not all(isinstance(text, str) for text in (entry.name, entry.key, entry.invitation)):
+        raise ValueError("an entry's name, key or invitation is no text")
+    return entry
+
+
+def _serial(text: Any) -> str:
+    """A serial number as we write it; another spelling of it would never be found again."""
+    number = int(text, 16)
+    if f"{number:x}" != text or not 0 < number < 1 << _SERIAL_BITS:
+        raise ValueError(f"{text!r} is no serial number")
+    return str(text)
+
+
+def _when(value: Any) -> int:
+    if _whole(value) > _LAST_SECOND:
+        raise ValueError(f"{value} is no time")
+    return int(value)
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is no whole number")
+    return value
 
 
 class Issuer:
@@ -155,8 +187,9 @@ class Issuer:
     def _renew(self, asked: RenewRequest, unix: int) -> Granted | Refused:
         try:
             wanted = ca.read_request(asked.request)
-            present = x509.load_der_x509_certificate(asked.certificate)
-            key = present.public_key()
+            with quietly():
+                present = x509.load_der_x509_certificate(asked.certificate)
+                key = present.public_key()
         except (AuthorityError, *UNREADABLE):
             return Refused("the renewal request cannot be read")
         if not ca.issued_by(present, self.authority.certificate):

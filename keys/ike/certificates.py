@@ -70,6 +70,13 @@ UNREADABLE: Final = (
 )
 
 
+def quietly() -> warnings.catch_warnings[None]:
+    """While a stranger's octets are read: the library warns of oddities (a negative serial number,
+    a wrong length of an attribute) that we refuse in words or do not mind; nobody here is to
+    mend them, and a stranger is not to fill our log."""
+    return warnings.catch_warnings(action="ignore")
+
+
 class CertificateError(Exception):
     """A certificate does not prove what it should; the text is one sentence."""
 
@@ -144,7 +151,7 @@ def check(payloads: Sequence[bytes], name: str, trust: Trust, unix: int) -> Veri
     if len(payloads) > MAX_CHAIN:
         raise CertificateError(f"{name} sent more than {MAX_CHAIN} certificates")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of oddities that we refuse or do not mind
+        with quietly():
             chain = [x509.load_der_x509_certificate(one) for one in payloads]
             return _check(chain, name, trust, unix)
     except UNREADABLE as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -169,9 +171,61 @@ def test_the_ledger_outlives_its_process_and_forgets_what_expired(issuer: Issuer
     assert kept == issuer.ledger
     kept.forget(UNIX + 32 * 86400)
     assert (kept.issued, kept.revoked, kept.number) == ([], {}, 1)
-    for wrong in ("", "[]", "{}", '{"issued": [{}], "revoked": {}, "number": 0}'):
+    for wrong in ("", "[]", "{}", '{"issued": [{}], "revoked": {}, "number": 0}', "[" * 100_000):
         with pytest.raises(ValueError):
             Ledger.from_json(wrong)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("number",), -1),
+        (("number",), True),
+        (("number",), float("inf")),
+        (("number",), "1"),
+        (("revoked",), {"1F": UNIX}),
+        (("revoked",), {"0": UNIX}),
+        (("revoked",), {"-1": UNIX}),
+        (("revoked",), {"words": UNIX}),
+        (("revoked",), {f"{2**159:x}": UNIX}),
+        (("revoked",), {"1": 253402300800}),
+        (("issued", 0, "serial"), "no"),
+        (("issued", 0, "expires"), None),
+        (("issued", 0, "name"), 5),
+    ],
+)
+def test_a_damaged_ledger_is_refused_before_it_is_used(
+    issuer: Issuer, place: tuple[str | int, ...], value: object
+) -> None:
+    joins(issuer, "laptop")
+    table = json.loads(issuer.ledger.to_json())
+    inner = table
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    with pytest.raises(ValueError):
+        Ledger.from_json(json.dumps(table))
+    for number in (0, 2**159 - 1):
+        fine = {"issued": [], "revoked": {f"{2**159 - 1:x}": 253402300799}, "number": number}
+        assert Ledger.from_json(json.dumps(fine)).number == number
+
+
+def test_a_stranger_s_oddities_raise_no_warning(issuer: Issuer) -> None:
+    """A negative serial number, an attribute of a wrong length: refused in words, not warned of."""
+    granted = joins(issuer, "laptop")
+    assert isinstance(granted, Granted)
+    certificate = x509.load_der_x509_certificate(granted.certificate)
+    own = certificate.serial_number.to_bytes(16)
+    negative = granted.certificate.replace(own, b"\xff" + own[1:], 1)
+    request = ca.request(ca.new_key(bytes_of), f"laptop.{DOMAIN}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        told = renews(issuer, negative, request)
+        assert isinstance(told, Refused) and "not issued by this CA" in told.reason
+        country = ca.request(ca.new_key(bytes_of), f"laptop.{DOMAIN}")
+        for at in range(len(country)):
+            with contextlib.suppress(AuthorityError):
+                ca.read_request(country[:at] + bytes((country[at] ^ 5,)) + country[at + 1 :])
 
 
 def test_a_full_list_is_refused_not_cut(issuer: Issuer) -> None:
