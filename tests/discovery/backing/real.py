@@ -1,0 +1,146 @@
+"""Real servers that hold a zone, in processes of the test: BIND and Knot on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from discovery.types import TsigKey
+
+ZONE = "alice.members.example."
+KEY = TsigKey("front.example.", bytes(range(32)))
+SECRET = base64.b64encode(KEY.secret).decode()
+
+_FILE = f"""\
+$TTL 300
+@ SOA ns.{ZONE} hostmaster.{ZONE} 100 3600 600 86400 60
+@ NS ns.{ZONE}
+ns A 127.0.0.1
+old AAAA fd00::1
+"""
+
+
+@dataclass
+class RealServer:
+    """A running server of somebody else's; ``port`` on 127.0.0.1."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def nsupdate(self, script: str) -> None:
+        """Change the zone behind the front's back."""
+        key = f"hmac-sha256:{KEY.name}:{SECRET}"
+        lines = f"server 127.0.0.1 {self.port}\nzone {ZONE}\n{script}\nsend\n"
+        subprocess.run(
+            ["nsupdate", "-y", key], input=lines.encode(), check=True, capture_output=True
+        )
+
+
+def free_port() -> int:
+    """A port of TCP and UDP that is free now."""
+    with socket.socket() as one, socket.socket(type=socket.SOCK_DGRAM) as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(one.getsockname())
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def bind(
+    folder: Path, *, port: int | None = None, notify: int | None = None
+) -> Iterator[RealServer]:
+    """BIND 9 with the zone; a second call with the same folder and port begins where it ended.
+
+    ``notify``: the port on 127.0.0.1 that is told of changes.
+    """
+    port = port or free_port()
+    zone = folder / "zone.db"
+    if not zone.exists():
+        zone.write_text(_FILE)
+    also = f"also-notify {{ 127.0.0.1 port {notify}; }};" if notify else ""
+    config = folder / "named.conf"
+    config.write_text(f"""
+key "{KEY.name}" {{ algorithm hmac-sha256; secret "{SECRET}"; }};
+options {{ directory "{folder}"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
+  pid-file none; session-keyfile none; recursion no; dnssec-validation no; notify-delay 0;
+  {"notify explicit;" if notify else "notify no;"} {also} }};
+controls {{ }};
+zone "{ZONE}" {{ type primary; file "{zone}"; journal "{folder}/zone.jnl";
+  allow-update {{ key "{KEY.name}"; }}; allow-transfer {{ key "{KEY.name}"; }};
+  ixfr-from-differences yes; }};
+""")
+    log = folder / "named.log"
+    with _running(["named", "-g", "-c", str(config)], port, log) as server:
+        yield server
+
+
+@contextmanager
+def knot(folder: Path, *, port: int | None = None) -> Iterator[RealServer]:
+    """Knot DNS with the zone."""
+    port = port or free_port()
+    zone = folder / "zone.db"
+    zone.write_text(_FILE)
+    config = folder / "knot.conf"
+    config.write_text(f"""
+server:
+  rundir: "{folder}"
+  listen: "127.0.0.1@{port}"
+database:
+  storage: "{folder}"
+log:
+  - target: stderr
+    any: info
+key:
+  - id: "{KEY.name}"
+    algorithm: hmac-sha256
+    secret: "{SECRET}"
+acl:
+  - id: front
+    key: "{KEY.name}"
+    action: [transfer, update]
+zone:
+  - domain: "{ZONE}"
+    file: "{zone}"
+    storage: "{folder}"
+    acl: front
+""")
+    with _running(["knotd", "-c", str(config)], port, folder / "knot.log") as server:
+        yield server
+
+
+@contextmanager
+def _running(command: list[str], port: int, log: Path) -> Iterator[RealServer]:
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent)
+    try:
+        _await(process, port, log)
+        yield RealServer(port, process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _await(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    for _ in range(600):
+        assert process.poll() is None, log.read_text()
+        with socket.socket() as probe:
+            if not probe.connect_ex(("127.0.0.1", port)):
+                return
+        time.sleep(0.05)
+    raise AssertionError(log.read_text())
+
+
+async def until(condition, patience: float = 30.0) -> None:
+    """Poll until it holds."""
+    for _ in range(int(patience / 0.02)):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it did not come true in time")
