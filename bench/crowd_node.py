@@ -18,9 +18,10 @@ from ipaddress import ip_address
 from bench.crowd import resident_octets
 from discovery import types as zone_types
 from discovery.client import ZoneClient
+from discovery.held import ZoneAccount
 from discovery.io_store import SqliteStore
 from discovery.types import HostRecords, TsigKey
-from discovery.zone import ZoneAccount, ZoneServer
+from discovery.zone import ZoneServer
 from fastpath.types import Endpoint, SaCounters
 from keys import hostid
 from keys.account import Account

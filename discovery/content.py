@@ -11,6 +11,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import dns.name
 import dns.rdatatype
@@ -78,6 +79,32 @@ def _without(content: RecordSet, data: frozenset[bytes]) -> RecordSet | None:
 
 def _first_end(content: RecordSet) -> int | None:
     return min((item.expires for item in content.items if item.expires is not None), default=None)
+
+
+class Contents(Protocol):
+    """What a :class:`Draft` lies over: a zone's content, or a stage over it
+    (:class:`discovery.held.Stage`)."""
+
+    origin: dns.name.Name
+    records: int
+
+    @property
+    def names(self) -> int:
+        """How many names own records."""
+        ...
+
+    @property
+    def soa(self) -> dns.rdtypes.ANY.SOA.SOA:
+        """The SOA record's data."""
+        ...
+
+    def at(self, name: dns.name.Name) -> Mapping[int, RecordSet]:
+        """Return the sets at a name by type; empty where there are none."""
+        ...
+
+    def get(self, name: dns.name.Name, rdtype: int) -> RecordSet | None:
+        """Return one set, or ``None``."""
+        ...
 
 
 class ZoneContent:
@@ -194,9 +221,9 @@ class ZoneContent:
 
 
 class Draft:
-    """Changes that lie over a :class:`ZoneContent` and are not yet true."""
+    """Changes that lie over a zone's content and are not yet true."""
 
-    def __init__(self, base: ZoneContent) -> None:
+    def __init__(self, base: Contents) -> None:
         self.base = base
         self._changed: dict[SetKey, RecordSet | None] = {}
         self._types: dict[dns.name.Name, set[int]] = {}

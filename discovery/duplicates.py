@@ -24,13 +24,13 @@ class AnsweredUpdates:
     def find(self, wire: bytes, unix: int) -> bytes | None:
         """Return the answer that this very message got, with the message's present ID."""
         self._expire(unix)
-        entry = self._answers.get(_key(wire))
+        entry = self._answers.get(key_of(wire))
         return None if entry is None else wire[:2] + entry[1][2:]
 
     def remember(self, wire: bytes, answer: bytes, valid_until: int, unix: int) -> None:
         """Keep the answer until ``valid_until`` (unix seconds), when TSIG refuses the message."""
         self._expire(unix)
-        self._answers[_key(wire)] = (valid_until, answer)
+        self._answers[key_of(wire)] = (valid_until, answer)
         if len(self._answers) > MAX_ENTRIES:
             self._answers.popitem(last=False)
 
@@ -43,6 +43,7 @@ class AnsweredUpdates:
             del self._answers[key]
 
 
-def _key(wire: bytes) -> bytes:
+def key_of(wire: bytes) -> bytes:
+    """Return what two transmissions of one signed message have in common, and no two messages."""
     # Without the message ID: TSIG digests the Original ID instead (RFC 8945 §4.2).
     return sha256(wire[2:]).digest()

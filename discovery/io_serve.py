@@ -22,6 +22,7 @@ import structlog
 
 from discovery import io_certificate, message
 from discovery.bootstrap import ServerIdentity
+from discovery.held import ZoneAccount
 from discovery.io_listen import (
     DatagramServer,
     ListenError,
@@ -34,7 +35,7 @@ from discovery.io_store import SqliteStore
 from discovery.store import StoreError
 from discovery.types import Endpoint
 from discovery.update import DEFAULT_LIMITS, ZoneLimits
-from discovery.zone import Happening, ZoneAccount, ZoneServer
+from discovery.zone import Happening, ZoneServer
 
 STORE_NAME: Final = "zone.sqlite"
 LOCK_NAME: Final = "serve.lock"

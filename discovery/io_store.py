@@ -7,9 +7,10 @@ before the commit returns, so that an acknowledged UPDATE survives a power cut (
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Final
 
 import dns.exception
@@ -62,9 +63,13 @@ class SqliteStore:
 
     def __init__(self, path: Path | str) -> None:
         self._path = str(path)
+        self._lock = RLock()
         try:
             # Transactions are written out; `timeout` bounds the wait for another process' lock.
-            self._db = sqlite3.connect(self._path, timeout=5.0, isolation_level=None)
+            # Changes are written by another thread than what reads; the lock keeps them apart.
+            self._db = sqlite3.connect(
+                self._path, timeout=5.0, isolation_level=None, check_same_thread=False
+            )
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._prepare()
@@ -94,20 +99,24 @@ class SqliteStore:
             raise StoreError(f"{self._path} holds a record that cannot be read: {error}") from error
         return sets.values()
 
-    def commit(self, zone: dns.name.Name, changes: Changes) -> None:
+    def commit(self, changes: Mapping[dns.name.Name, Changes]) -> None:
         """See :meth:`discovery.store.ZoneStore.commit`."""
-        domain = _text(zone)
         with self._transaction():
-            for (name, rdtype), content in changes.items():
-                key = (domain, _text(name), rdtype)
-                self._db.execute("DELETE FROM record WHERE zone = ? AND name = ? AND type = ?", key)
-                if content is not None:
-                    owner = content.name.to_text()
-                    rows = [
-                        (*key, i.canonical, owner, content.ttl, i.rdata.to_wire(), i.expires)
-                        for i in content.items
-                    ]
-                    self._db.executemany(_INSERT, rows)
+            for zone, of_zone in changes.items():
+                domain = _text(zone)
+                for (name, rdtype), content in of_zone.items():
+                    self._replace((domain, _text(name), rdtype), content)
+
+    def _replace(self, key: tuple[str, str, int], content: RecordSet | None) -> None:
+        self._db.execute("DELETE FROM record WHERE zone = ? AND name = ? AND type = ?", key)
+        if content is None:
+            return
+        owner = content.name.to_text()
+        rows = [
+            (*key, i.canonical, owner, content.ttl, i.rdata.to_wire(), i.expires)
+            for i in content.items
+        ]
+        self._db.executemany(_INSERT, rows)
 
     def bind_invitation(
         self, zone: dns.name.Name, identity: bytes, nonce: bytes, expires: int
@@ -132,7 +141,8 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the file; what was committed stays."""
-        self._db.close()
+        with self._lock:
+            self._db.close()
 
     def _prepare(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -149,7 +159,8 @@ class SqliteStore:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
+            with self._lock:
+                yield
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: {error}") from error
 

@@ -57,8 +57,9 @@ class ZoneStore(Protocol):
         """Return every set of the zone. Raises :exc:`StoreError`."""
         ...
 
-    def commit(self, zone: dns.name.Name, changes: Changes) -> None:
-        """Write all changes durably, or none. Raises :exc:`StoreError`."""
+    def commit(self, changes: Mapping[dns.name.Name, Changes]) -> None:
+        """Write all changes, by zone, durably, or none of them. Raises :exc:`StoreError`. A driver
+        may call it from another thread, one call at a time."""
         ...
 
     def bind_invitation(
@@ -95,15 +96,16 @@ class MemoryStore:
         """See :meth:`ZoneStore.load`."""
         return list(self._sets.get(zone, {}).values())
 
-    def commit(self, zone: dns.name.Name, changes: Changes) -> None:
+    def commit(self, changes: Mapping[dns.name.Name, Changes]) -> None:
         """See :meth:`ZoneStore.commit`."""
         self._check()
         self.commits += 1
-        sets = self._sets.setdefault(zone, {})
-        for key, content in changes.items():
-            sets.pop(key, None)
-            if content is not None:
-                sets[key] = content
+        for zone, of_zone in changes.items():
+            sets = self._sets.setdefault(zone, {})
+            for key, content in of_zone.items():
+                sets.pop(key, None)
+                if content is not None:
+                    sets[key] = content
 
     def bind_invitation(
         self, zone: dns.name.Name, identity: bytes, nonce: bytes, expires: int

@@ -23,8 +23,8 @@ from discovery.content import (
     NS,
     SERIAL_SPACE,
     SOA,
+    Contents,
     Draft,
-    ZoneContent,
     canonical_data,
     serial_greater,
 )
@@ -93,7 +93,7 @@ NO_POLICY: Final = UpdatePolicy()
 
 
 def work_out(
-    content: ZoneContent,
+    content: Contents,
     prerequisites: Collection[Record],
     updates: Collection[Record],
     policy: UpdatePolicy = NO_POLICY,
@@ -127,7 +127,7 @@ def _is_meta(rdtype: int) -> bool:
 # --- Prerequisites (RFC 2136 §3.2) ----------------------------------------------------------
 
 
-def _check_prerequisites(content: ZoneContent, records: Iterable[Record]) -> None:
+def _check_prerequisites(content: Contents, records: Iterable[Record]) -> None:
     # §3.2.5's pseudocode lacks an `else` before its zone-class test; this follows the prose.
     wanted: dict[SetKey, set[bytes]] = {}
     for record in records:
@@ -148,7 +148,7 @@ def _check_prerequisites(content: ZoneContent, records: Iterable[Record]) -> Non
             raise UpdateError(message.NXRRSET)
 
 
-def _check_existence(content: ZoneContent, record: Record) -> None:
+def _check_existence(content: Contents, record: Record) -> None:
     if record.rdclass not in (CLASS_ANY, CLASS_NONE) or record.length:
         raise UpdateError(message.FORMERR)
     if record.rdtype == TYPE_ANY:

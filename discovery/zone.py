@@ -8,7 +8,8 @@ A message's way through :meth:`ZoneServer.handle`, in order:
 4. who asks: an account's key, an invitation's key (:mod:`discovery.invitations`), or nobody;
 5. what: a query (:mod:`discovery.answers`) or an UPDATE (:mod:`discovery.update`), in the zone of
    that account and no other; everything else is NOTIMP;
-6. an UPDATE's changes are made durable, then true, and only then answered (RFC 2136 §3.5);
+6. an UPDATE's changes are made durable, then true, and only then answered (RFC 2136 §3.5), many
+   of them together where they come together (:mod:`discovery.batch`);
 7. the answer is cut to what the transport carries and signed if the question was.
 
 Accounts share nothing but the process: each has its own content, limits and memory of UPDATEs.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Final
 
 import dns.name
@@ -28,28 +29,16 @@ import dns.rdataclass
 import dns.rdatatype
 
 from discovery import answers, bootstrap, invitations, lease, message, transfer, tsig, update
+from discovery.batch import Batch, UpdateQueue, Waiting
 from discovery.bootstrap import ServerIdentity
-from discovery.content import (
-    SERIAL_SPACE,
-    SOA,
-    Draft,
-    ZoneChange,
-    ZoneContent,
-    difference,
-    same_content,
-)
-from discovery.duplicates import AnsweredUpdates
+from discovery.content import SOA, ZoneChange, ZoneContent
+from discovery.held import SHA256, HeldZone, ZoneAccount
 from discovery.invitations import Invitation
 from discovery.lease import LeaseError, LeaseLimits
 from discovery.message import FormatError, Question, Reply, Request, refuse
-from discovery.store import Changes, Item, RecordSet, SetKey, StoreError, ZoneStore
+from discovery.store import Item, RecordSet, StoreError, ZoneStore
 from discovery.types import Endpoint, TsigKey
-from discovery.update import UpdateError, UpdatePolicy, ZoneLimits
-
-SHA256: Final = "hmac-sha256"
-ALGORITHMS: Final = frozenset(("hmac-sha224", SHA256, "hmac-sha384", "hmac-sha512"))
-"""What an account's key may be used with (RFC 8945 §6). hmac-md5 only where the account allows it,
-hmac-sha1 and the cut variants never."""
+from discovery.update import ZoneLimits
 
 FORGET_AFTER: Final = 86400
 """Seconds after its expiry at which a used invitation is forgotten (its expiry refuses it; the day
@@ -89,22 +78,6 @@ _RCODES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class ZoneAccount:
-    """One account of the rendezvous.
-
-    ``tsig_secret`` is the secret of the TSIG key, whose name is the domain. ``account_secret`` is
-    what an invitation hands out, sealed; ``invitation_key(id, expires)`` derives an invitation's
-    key from it. ``legacy_md5`` accepts hmac-md5 too (Apple's clients; RFC 8945 §6 forbids new use).
-    """
-
-    domain: str
-    tsig_secret: bytes = field(repr=False)
-    account_secret: bytes = field(repr=False)
-    invitation_key: Callable[[bytes, int], bytes] = field(repr=False)
-    legacy_md5: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Happening:
     """Something that the operator's log may say: ``what`` (as in the counters), where from, the
     zone concerned if it is one of ours, and a reason in words."""
@@ -115,95 +88,11 @@ class Happening:
     reason: str
 
 
-class _Zone:
-    """One account's zone: its content, and what is the server's own in it."""
-
-    def __init__(
-        self,
-        account: ZoneAccount,
-        store: ZoneStore,
-        limits: ZoneLimits,
-        unix: int,
-        on_change: Callable[[ZoneChange], None],
-    ) -> None:
-        self._on_change = on_change
-        self._ended: dict[SetKey, RecordSet | None] = {}  # not answered any more, not yet written
-        self._left: tuple[RecordSet, ...] = ()  # and what they were
-        self._retry = unix
-        self.account = account
-        self.origin = dns.name.from_text(account.domain).canonicalize()
-        self.text = self.origin.to_text()
-        self.invite_tree = bootstrap.below(bootstrap.INVITE_LABEL, self.origin)
-        self.public = bootstrap.public_names(self.origin)
-        self.policy = UpdatePolicy(bootstrap.reserved_names(self.origin), self.invite_tree, limits)
-        self.answered = AnsweredUpdates()
-        self._store = store
-        self.content = ZoneContent(self.origin, store.load(self.origin))
-        if not self.content.records:
-            first = bootstrap.apex_records(self.origin, unix % SERIAL_SPACE)
-            self.commit({(content.name, content.rdtype): content for content in first})
-        self.expire(unix)
-
-    def commit(self, changes: Changes) -> None:
-        """Make changes durable, then true, together with what left since its lease ended. Raises
-        :exc:`StoreError`: then nothing changed."""
-        written = {**self._ended, **changes}
-        if not written:
-            return
-        if self._ended and (self.origin, SOA) not in written:
-            draft = Draft(self.content)
-            update.raise_serial(draft)
-            written |= draft.changes()
-        self._store.commit(self.origin, written)
-        left, self._ended, self._left = self._left, {}, ()
-        told = difference(self.origin, self.content, written)
-        self.content.merge(written)
-        told = replace(told, removed=(*left, *told.removed))
-        if told.removed or told.added:
-            self._on_change(told)
-
-    @property
-    def next_end(self) -> int | None:
-        """The unix second at which :meth:`expire` has something to do."""
-        return self._retry if self._ended else self.content.next_end
-
-    def expire(self, unix: int) -> None:
-        """Let records leave whose lease ended by ``unix`` (RFC 9664 §7). Raises
-        :exc:`StoreError`: they are not answered any more, and are written with the next change."""
-        ended = self.content.ended(unix)
-        self._left += difference(self.origin, self.content, ended).removed
-        self.content.merge(ended)
-        self._ended |= ended
-        self._retry = unix + 1
-        self.commit({})
-
-    def take_place(self, server: ServerIdentity) -> None:
-        """Write the server's own records where they differ from what the zone has."""
-        wanted = bootstrap.server_records(self.origin, server)
-        draft = Draft(self.content)
-        for name in self.policy.reserved:
-            for rdtype in self.content.at(name):
-                if (name, rdtype) not in wanted:
-                    draft.drop(name, rdtype)
-        for key, content in wanted.items():
-            if not same_content(content, self.content.get(*key)):
-                draft.put(content)
-        update.step_serial(draft)
-        self.commit(draft.changes())
-
-    def key(self, algorithm: str) -> TsigKey | None:
-        """Return the account's key, if it may be used with this algorithm."""
-        legacy = self.account.legacy_md5 and algorithm == tsig.HMAC_MD5
-        if algorithm not in ALGORITHMS and not legacy:
-            return None
-        return TsigKey(self.text, self.account.tsig_secret, algorithm)
-
-
 @dataclass(frozen=True, slots=True)
 class _Asker:
     """Who signed: the account itself, or the holder of one of its invitations."""
 
-    zone: _Zone
+    zone: HeldZone
     invitation: Invitation | None
 
 
@@ -232,17 +121,30 @@ class ZoneServer:
         self.on_change = on_change
         self._store = store
         self._report = report
-        self._zones: dict[dns.name.Name, _Zone] = {}
-        self._by_key: dict[str, _Zone] = {}
+        self._zones: dict[dns.name.Name, HeldZone] = {}
+        self._by_key: dict[str, HeldZone] = {}
+        self._queue = UpdateQueue()
         for account in accounts:
-            zone = _Zone(account, store, limits, unix, self._changed)
-            if zone.origin in self._zones:
+            origin = dns.name.from_text(account.domain).canonicalize()
+            if origin in self._zones:
                 raise ValueError(f"the domain {account.domain} stands in two accounts")
-            self._zones[zone.origin] = self._by_key[zone.text] = zone
-            zone.take_place(server)
+            zone = HeldZone(account, store.load(origin), limits)
+            self._zones[origin] = self._by_key[zone.text] = zone
+        self._take_place(server, unix)
 
-    def _changed(self, change: ZoneChange) -> None:
-        self.on_change(change)
+    def _take_place(self, server: ServerIdentity, unix: int) -> None:
+        writings = []
+        for zone in self._zones.values():
+            zone.expire(unix)
+            stage = zone.stage()
+            zone.found(stage, unix)
+            zone.take_place(stage, server)
+            writings.append((zone, zone.write(stage)))
+        changes = Batch(writings).changes
+        if changes:
+            self._store.commit(changes)
+        for zone, writing in writings:
+            zone.settle(writing)
 
     def content(self, domain: str) -> ZoneContent:
         """Return the content of an account's zone. Raises KeyError."""
@@ -250,12 +152,21 @@ class ZoneServer:
 
     def handle(self, wire: bytes, source: Endpoint, transport: str, unix: int) -> list[bytes]:
         """Answer one message that came over ``transport`` ("udp", "tcp" or "tls"): no message, one,
-        or several for a zone transfer."""
+        or several for a zone transfer. What it changes is written before this returns; a driver
+        that would rather write for many at once uses :meth:`submit`."""
+        answers = self.submit(wire, source, transport, unix)
+        return answers + [answer for _, answer in self._flush(unix)]
+
+    def submit(
+        self, wire: bytes, source: Endpoint, transport: str, unix: int, ticket: object = None
+    ) -> list[bytes]:
+        """Answer one message, but for an UPDATE that waits for the disk: its answer comes with
+        ``ticket`` from :meth:`end`, after the next :meth:`begin`."""
         if len(wire) < message.HEADER_SIZE or wire[2] & 0x80:
             self.counters["dropped"] += 1
             return []
-        self.tick(unix)
-        job = _Job(self, wire, source, transport, unix)
+        self.expire(unix)
+        job = _Job(self, wire, source, transport, unix, ticket)
         verdict = tsig.verify(wire, self._find_key, unix)
         if isinstance(verdict, tsig.Verified):
             return job.answer(verdict)
@@ -265,25 +176,60 @@ class ZoneServer:
             return [job.tsig_failed(verdict)]
         return job.answer(None)
 
+    # --- Writing ---
+
+    def queue(self, one: Waiting) -> bool:
+        """Let an UPDATE wait for the disk, or say that too many do."""
+        return self._queue.add(one)
+
+    def begin(self, unix: int) -> Batch | None:
+        """Return what waits to be written, for the store's ``commit``; ``None`` if nothing does.
+        :meth:`end` must follow before the next."""
+        return self._queue.begin(self._zones.values(), unix)
+
+    def end(self, batch: Batch, error: StoreError | None, unix: int) -> list[tuple[object, bytes]]:
+        """Take the word of the store on a batch; return the answers of its UPDATEs, by ticket."""
+        answers = self._queue.end(batch, error, unix)
+        for zone, writing in batch.writings:
+            if error is None and (writing.told.removed or writing.told.added):
+                self.on_change(writing.told)
+            if error is not None and writing.ended:
+                self.count("lease.SERVFAIL", NOBODY, zone.text, f"the store failed: {error}")
+        self.counters["update.repeated"] += len(batch.repeated)
+        return [(one.ticket, answer) for one, answer in answers]
+
+    def _flush(self, unix: int) -> list[tuple[object, bytes]]:
+        batch = self.begin(unix)
+        if batch is None:
+            return []
+        error = None
+        try:
+            if batch.changes:
+                self._store.commit(batch.changes)
+        except StoreError as problem:
+            error = problem
+        return self.end(batch, error, unix)
+
     @property
     def next_end(self) -> int | None:
         """The unix second at which :meth:`tick` is wanted next, or ``None``."""
         ends = (zone.next_end for zone in self._zones.values())
         return min((end for end in ends if end is not None), default=None)
 
-    def tick(self, unix: int) -> None:
-        """Let records leave whose lease ended. A store that fails is told and tried again; the
-        records are not answered any more in any case."""
+    def expire(self, unix: int) -> None:
+        """Answer no record any more whose lease ended (RFC 9664 §7); :meth:`begin` writes it."""
         for zone in self._zones.values():
             end = zone.next_end
-            if end is None or end > unix:
-                continue
-            try:
+            if end is not None and end <= unix:
                 zone.expire(unix)
-            except StoreError as error:
-                self.count("lease.SERVFAIL", NOBODY, zone.text, f"the store failed: {error}")
 
-    def zone_of(self, name: dns.name.Name) -> _Zone | None:
+    def tick(self, unix: int) -> None:
+        """Let records leave whose lease ended, and write it. A store that fails is told and tried
+        again; the records are not answered any more in any case."""
+        self.expire(unix)
+        self._flush(unix)
+
+    def zone_of(self, name: dns.name.Name) -> HeldZone | None:
         """Return the zone that a name belongs to: the closest one above it."""
         while True:
             zone = self._zones.get(name)
@@ -314,7 +260,7 @@ class ZoneServer:
         return TsigKey(key_name, secret, algorithm)
 
     def bind_invitation(
-        self, zone: _Zone, invitation: Invitation, nonce: bytes, unix: int
+        self, zone: HeldZone, invitation: Invitation, nonce: bytes, unix: int
     ) -> bytes:
         """Bind an invitation to the first nonce that comes; return the nonce it is bound to."""
         self._store.forget_invitations(unix - FORGET_AFTER)
@@ -333,8 +279,15 @@ class _Job:
     """One message on its way through the server."""
 
     def __init__(
-        self, server: ZoneServer, wire: bytes, source: Endpoint, transport: str, unix: int
+        self,
+        server: ZoneServer,
+        wire: bytes,
+        source: Endpoint,
+        transport: str,
+        unix: int,
+        ticket: object,
     ) -> None:
+        self._ticket = ticket
         self._server = server
         self._wire = wire
         self._source = source
@@ -403,7 +356,10 @@ class _Job:
         if request.edns is not None and request.edns.version:
             reply = Reply(rcode=message.BADVERS)
         elif kind == "update":
-            reply = self._update(request, asker)
+            waits = self._update(request, asker, verified)
+            if waits is None:
+                return []
+            reply = waits
         elif asker is not None and asker.invitation is not None:
             kind = "invitation"
             reply = self._redeem(request, asker.zone, asker.invitation)
@@ -413,15 +369,20 @@ class _Job:
             return transfer.transfer(content, request, verified.key, verified.mac, self._unix)
         else:
             reply = self._query(request, asker)
+        return [self._complete(kind, request, reply, asker, verified)]
+
+    def _complete(
+        self,
+        kind: str,
+        request: Request,
+        reply: Reply,
+        asker: _Asker | None,
+        verified: tsig.Verified | None,
+    ) -> bytes:
         zone = asker.zone.text if asker else ""
         what = f"{kind}.{_RCODES.get(reply.rcode, 'other')}"
         self._server.count(what, self._source, zone, reply.reason)
-        wire = self._finish(request, reply, verified)
-        carried_out = kind == "update" and reply.rcode == message.NOERROR
-        if carried_out and asker is not None and verified is not None:
-            until = verified.record.time_signed + verified.record.fudge
-            asker.zone.answered.remember(self._wire, wire, until, self._unix)
-        return [wire]
+        return self._finish(request, reply, verified)
 
     # --- The three things that can be asked ---
 
@@ -452,7 +413,7 @@ class _Job:
             and asked.name == asker.zone.origin
         )
 
-    def _redeem(self, request: Request, zone: _Zone, invitation: Invitation) -> Reply:
+    def _redeem(self, request: Request, zone: HeldZone, invitation: Invitation) -> Reply:
         nonce = _nonce_asked(request.questions, zone, invitation)
         if nonce is None:
             return refuse("the key of an invitation serves to redeem it, and for nothing else")
@@ -475,31 +436,36 @@ class _Job:
         answer = RecordSet(request.questions[0].name, _TXT, 0, (Item(rdata),))
         return Reply(authoritative=True, answer=[answer])
 
-    def _update(self, request: Request, asker: _Asker | None) -> Reply:
+    def _update(
+        self, request: Request, asker: _Asker | None, verified: tsig.Verified | None
+    ) -> Reply | None:
+        """Return why an UPDATE is not carried out, or ``None``: it waits for the disk."""
         if len(request.questions) != 1 or request.questions[0].rdtype != SOA:
             return Reply(rcode=message.FORMERR)
         named = request.questions[0]
         zone = self._server.zone_of(named.name)
         if zone is None or zone.origin != named.name or named.rdclass != message.IN:
             return Reply(rcode=message.NOTAUTH, reason="this server does not hold that zone")
-        if asker is None:
+        if asker is None or verified is None:
             return refuse("updates must be signed with the account's key (TSIG)")
         if asker.zone is not zone or asker.invitation is not None:
             return refuse("this key may not change that zone")
         try:
             asked = lease.asked_in(request.edns.options if request.edns else ())
-            granted = self._server.leases.grant(asked) if asked else None
-            ends = lease.ends_of(granted, self._unix)
-            zone.commit(
-                update.work_out(zone.content, request.answer, request.authority, zone.policy, ends)
-            )
         except LeaseError as error:
             return Reply(rcode=message.FORMERR, reason=str(error))
-        except UpdateError as error:
-            return Reply(rcode=error.rcode, reason=error.reason)
-        except StoreError as error:
-            return Reply(rcode=message.SERVFAIL, reason=f"the store failed: {error}")
-        return Reply(options=[(lease.OPTION, granted.octets())] if granted else [])
+        one = Waiting(
+            zone,
+            request,
+            self._wire,
+            verified.record.time_signed + verified.record.fudge,
+            self._server.leases.grant(asked) if asked else None,
+            lambda reply: self._complete("update", request, reply, asker, verified),
+            self._ticket,
+        )
+        if not self._server.queue(one):
+            return Reply(rcode=message.SERVFAIL, reason="too many updates wait; try again")
+        return None
 
     # --- The way out ---
 
@@ -523,7 +489,7 @@ class _Job:
 
 
 def _nonce_asked(
-    questions: tuple[Question, ...], zone: _Zone, invitation: Invitation
+    questions: tuple[Question, ...], zone: HeldZone, invitation: Invitation
 ) -> bytes | None:
     """Return the nonce if this is the one question that the invitation may ask."""
     if len(questions) != 1 or questions[0].rdtype != _TXT or questions[0].rdclass != message.IN:

@@ -7,11 +7,12 @@ import random
 import pytest
 
 from discovery.client import ClientSettings, ZoneClient
+from discovery.held import ZoneAccount
 from discovery.records import RecordsError
 from discovery.store import MemoryStore
 from discovery.texts import MAX_OCTETS, Change
 from discovery.types import ClientCommand, SendZone, TextsChanged, TextsFound, TsigKey
-from discovery.zone import ZoneAccount, ZoneServer
+from discovery.zone import ZoneServer
 
 DOMAIN = "alice.members.example"
 UNIX = 1_800_000_000

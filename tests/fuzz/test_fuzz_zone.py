@@ -152,7 +152,8 @@ def test_mutated_messages_never_crash_the_zone(kind: str) -> None:
     print(dict(server.server.counters))
     content = server.server.content(ALICE)
     store = SqliteStore(":memory:")  # whatever was taken can be stored and loaded again
-    store.commit(content.origin, {(found.name, found.rdtype): found for found in content.sets()})
+    wanted = {(found.name, found.rdtype): found for found in content.sets()}
+    store.commit({content.origin: wanted})
     loaded = {(found.name, found.rdtype): found for found in store.load(content.origin)}
     assert all(same_content(loaded[f.name, f.rdtype], f) for f in content.sets())
     assert len(server.server.counters) < 60

@@ -18,9 +18,10 @@ from ipaddress import IPv6Address
 
 from discovery import types as zone_types
 from discovery.client import ZoneClient
+from discovery.held import ZoneAccount
 from discovery.io_store import SqliteStore
-from discovery.types import HostRecords, TsigKey
-from discovery.zone import ZoneAccount, ZoneServer
+from discovery.types import HostRecords, Service, TsigKey
+from discovery.zone import ZoneServer
 from fastpath import types as pump
 from fastpath.reference.datapath import Datapath, Output, SendDatagram, WritePacket
 from fastpath.types import Endpoint
@@ -175,6 +176,8 @@ class Config:
     host_id: IPv6Address | None = None
     credentials: Credentials | None = None
     issuer: Issuer | None = None
+    services: tuple[Service, ...] = ()
+    withdrawn: tuple[Service, ...] = ()
 
 
 class SimHost:
@@ -206,6 +209,8 @@ class SimHost:
             settings=config.settings,
             credentials=config.credentials,
             issuer=config.issuer,
+            services=config.services,
+            withdrawn=config.withdrawn,
         )
         self.kept: dict[str, bytes] = {}
         self.datapath = Datapath(self.host_id.packed)
@@ -278,6 +283,12 @@ class SimHost:
     def lookup(self, name: str) -> int:
         self._ticket += 1
         self.tell(self.node.lookup, self._ticket, name)
+        return self._ticket
+
+    def ask(self, method: Callable[..., list[do.Command]], *arguments: object) -> int:
+        """A request about services."""
+        self._ticket += 1
+        self.tell(method, self._ticket, *arguments)
         return self._ticket
 
     def send(self, to: IPv6Address, number: int = 0) -> bytes:
@@ -391,6 +402,8 @@ class SimHost:
             case do.Deliver(packet):
                 self.received.append(packet)
             case do.Reached() | do.NotReached() | do.Pong() | do.Found():
+                self.answers[command.ticket] = command
+            case do.Advertised() | do.Browsed() | do.RecordsSaid():
                 self.answers[command.ticket] = command
             case do.Keep(what, content):
                 self.kept[what] = content

@@ -16,8 +16,9 @@ import dns.asyncresolver
 import dns.resolver
 import pytest
 
+from discovery.held import ZoneAccount
 from discovery.io_serve import RendezvousServer
-from discovery.zone import ZoneAccount
+from fastpath.types import Offload, OffloadState
 from keys.account import Account
 from keys.ike.endpoint import IkeEndpoint
 from keys.ike.types import PeerPolicy, SendIke
@@ -35,6 +36,7 @@ class FakeDevice:
     """A TUN device whose other end is a socket of the test."""
 
     name, vnet_hdr = "fake0", False
+    offloads = dict.fromkeys((o for o in Offload if o.startswith("tun_")), OffloadState.OFF)
 
     def __init__(self, mtu: int) -> None:
         self._ours, self.inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

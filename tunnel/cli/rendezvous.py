@@ -6,8 +6,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from discovery.held import ZoneAccount
 from discovery.io_serve import RendezvousServer
-from discovery.zone import ZoneAccount
 from keys import store
 from tunnel.cli.talk import say
 from tunnel.config import ServeAccount, ServeConfig

@@ -12,6 +12,7 @@ import pytest
 
 from discovery import records, tsig
 from discovery.client import ClientSettings, ZoneClient
+from discovery.held import ZoneAccount
 from discovery.store import MemoryStore
 from discovery.types import (
     ClientCommand,
@@ -26,7 +27,7 @@ from discovery.types import (
     ZoneFine,
     ZoneProblem,
 )
-from discovery.zone import ZoneAccount, ZoneServer
+from discovery.zone import ZoneServer
 
 UNIX = 1700000000
 DOMAIN = "alice.members.example"

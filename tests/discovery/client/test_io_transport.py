@@ -17,10 +17,10 @@ import uvloop
 
 from discovery import exchange, io_certificate, pinning
 from discovery.exchange import Response
+from discovery.held import ZoneAccount
 from discovery.io_serve import RendezvousServer
 from discovery.io_transport import TransportName, TransportSettings, ZoneTransport
 from discovery.types import Endpoint, TsigKey
-from discovery.zone import ZoneAccount
 from tests.discovery.client.waiting import until
 
 DOMAIN = "alice.members.example"

@@ -12,11 +12,12 @@ import dns.rrset
 import pytest
 
 from discovery import exchange, invitations, tsig
+from discovery.held import ZoneAccount
 from discovery.io_redeem import redeem
 from discovery.io_serve import RendezvousServer
 from discovery.redeem import RedeemError, Redemption
 from discovery.store import MemoryStore
-from discovery.zone import ZoneAccount, ZoneServer
+from discovery.zone import ZoneServer
 from keys.account import Account
 from keys.invitation import Invitation, decode, encode
 

@@ -17,10 +17,11 @@ import dns.rdatatype
 
 from discovery import tsig
 from discovery.bootstrap import ServerIdentity
+from discovery.held import ZoneAccount
 from discovery.store import MemoryStore
 from discovery.types import TsigKey
 from discovery.update import DEFAULT_LIMITS, ZoneLimits
-from discovery.zone import Happening, ZoneAccount, ZoneServer
+from discovery.zone import Happening, ZoneServer
 
 UNIX = 1_700_000_000
 ALICE = "alice.members.example"

@@ -143,7 +143,7 @@ def test_replies_are_read_back_as_they_were_meant_and_keep_their_bound(
 def test_the_store_gives_back_what_it_was_given(sets: list[RecordSet]) -> None:
     store, zone = SqliteStore(":memory:"), dns.name.root
     wanted = {(content.name, content.rdtype): content for content in sets}
-    store.commit(zone, wanted)
+    store.commit({zone: wanted})
     found = {(content.name, content.rdtype): content for content in store.load(zone)}
     assert found.keys() == wanted.keys()
     for key, content in wanted.items():

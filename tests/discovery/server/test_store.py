@@ -46,13 +46,13 @@ def shown(
 def test_sets_are_written_replaced_and_removed_per_zone(store: ZoneStore) -> None:
     desk = record_set("Desk", "AAAA", "fd01::1", "fd01::2")
     text = record_set("desk", "TXT", '"a" "b\\"c"')
-    store.commit(ZONE, keyed(desk, text))
-    store.commit(OTHER, keyed(record_set("desk", "AAAA", "fd01::9")))
+    store.commit({ZONE: keyed(desk, text)})
+    store.commit({OTHER: keyed(record_set("desk", "AAAA", "fd01::9"))})
     assert len(shown(store)) == 2
     assert ("Desk." + ALICE + ".", 28, 60, frozenset(("fd01::1", "fd01::2"))) in shown(store)
-    store.commit(ZONE, keyed(record_set("desk", "AAAA", "fd01::3", ttl=9)))
+    store.commit({ZONE: keyed(record_set("desk", "AAAA", "fd01::3", ttl=9))})
     assert {row[3] for row in shown(store) if row[1] == 28} == {frozenset(("fd01::3",))}
-    store.commit(ZONE, {(text.name, text.rdtype): None})
+    store.commit({ZONE: {(text.name, text.rdtype): None}})
     assert len(shown(store)) == 1
     assert len(shown(store, OTHER)) == 1
 
@@ -60,7 +60,7 @@ def test_sets_are_written_replaced_and_removed_per_zone(store: ZoneStore) -> Non
 def test_a_lease_end_is_kept(store: ZoneStore) -> None:
     rdata = dns.rdata.from_text("IN", "A", "192.0.2.1")
     leased = RecordSet(ZONE, 1, 60, (Item(rdata, UNIX + 5400),))
-    store.commit(ZONE, keyed(leased))
+    store.commit({ZONE: keyed(leased)})
     assert list(store.load(ZONE)) == [leased]
 
 
@@ -75,7 +75,7 @@ def test_an_invitation_is_bound_to_its_first_nonce(store: ZoneStore) -> None:
 def test_a_new_process_finds_everything(tmp_path: Path) -> None:
     path = tmp_path / "zone.sqlite"
     first = SqliteStore(path)
-    first.commit(ZONE, keyed(record_set("desk", "AAAA", "fd01::1")))
+    first.commit({ZONE: keyed(record_set("desk", "AAAA", "fd01::1"))})
     first.bind_invitation(ZONE, b"id", b"one", 100)
     before = shown(first)
     first.close()
@@ -92,14 +92,14 @@ def test_writes_are_synchronous_and_logged_ahead(tmp_path: Path) -> None:
 
 def test_a_commit_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "zone.sqlite")
-    store.commit(ZONE, keyed(record_set("desk", "AAAA", "fd01::1")))
+    store.commit({ZONE: keyed(record_set("desk", "AAAA", "fd01::1"))})
     before = shown(store)
     twice = Item(dns.rdata.from_text("IN", "A", "192.0.2.1"))
     broken = RecordSet(dns.name.from_text("lamp", ZONE), 1, 60, (twice, twice))
     with pytest.raises(StoreError):
-        store.commit(ZONE, keyed(record_set("desk", "AAAA", "fd01::2"), broken))
+        store.commit({ZONE: keyed(record_set("desk", "AAAA", "fd01::2"), broken)})
     assert shown(store) == before
-    store.commit(ZONE, keyed(record_set("lamp", "AAAA", "fd01::2")))  # and it goes on
+    store.commit({ZONE: keyed(record_set("lamp", "AAAA", "fd01::2"))})  # and it goes on
 
 
 def test_a_full_disk_is_a_store_error_and_nothing_changes(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_full_disk_is_a_store_error_and_nothing_changes(tmp_path: Path) -> Non
     large = keyed(*[record_set(f"h{n}", "TXT", '"' + "x" * 200 + '"') for n in range(200)])
     serial = server.content(ALICE).soa.serial
     with pytest.raises(StoreError, match="full"):
-        store.commit(ZONE, large)
+        store.commit({ZONE: large})
     assert not any(row[1] == 16 for row in shown(store))
     assert server.content(ALICE).soa.serial == serial
 
@@ -137,7 +137,7 @@ def test_a_store_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
 def test_a_damaged_record_is_a_store_error(tmp_path: Path) -> None:
     path = tmp_path / "zone.sqlite"
     store = SqliteStore(path)
-    store.commit(ZONE, keyed(record_set("desk", "AAAA", "fd01::1")))
+    store.commit({ZONE: keyed(record_set("desk", "AAAA", "fd01::1"))})
     store._db.execute("UPDATE record SET data = x'00'")
     with pytest.raises(StoreError, match="cannot be read"):
         store.load(ZONE)
