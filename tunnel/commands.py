@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import TypeAlias
 
+from discovery.types import FoundService, RecordsFound
 from fastpath.types import NO_LIMIT, Endpoint, SaParams
 
 
@@ -156,6 +157,31 @@ class Pong:
 
 
 @dataclass(frozen=True, slots=True)
+class Advertised:
+    """Answer to ``Node.advertise`` or ``Node.withdraw_service(ticket, …)``. ``done``: the zone says
+    so; else it is kept, and will be said when the rendezvous answers."""
+
+    ticket: int
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Browsed:
+    """Answer to ``Node.browse(ticket, …)``: the services that the zone knows."""
+
+    ticket: int
+    services: tuple[FoundService, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsSaid:
+    """Answer to ``Node.ask_zone(ticket, …)``: what stands at a name, or why nobody knows."""
+
+    ticket: int
+    found: RecordsFound
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """After ``Node.shutdown``: records withdrawn, peers told (or given up); the driver may end."""
 
@@ -163,7 +189,8 @@ class Finished:
 @dataclass(frozen=True, slots=True)
 class Keep:
     """Write this to its file, so that it outlives the process: ``certificate`` is this host's next
-    one (PEM), ``revocations`` the newest list (DER), ``ledger`` the issuer's (JSON, merged)."""
+    one (PEM), ``revocations`` the newest list (DER), ``ledger`` the issuer's (JSON, merged),
+    ``services`` what this host advertises (JSON)."""
 
     what: str
     content: bytes = field(repr=False)
@@ -197,6 +224,9 @@ Command: TypeAlias = (
     | NotReached
     | Found
     | Pong
+    | Advertised
+    | Browsed
+    | RecordsSaid
     | Finished
     | Keep
     | Log

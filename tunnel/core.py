@@ -11,7 +11,7 @@ import itertools
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
-from discovery.types import ClientCommand
+from discovery.types import ClientCommand, Service
 from fastpath.types import Endpoint
 from keys.ike import types as ike_types
 from keys.ike.endpoint import IkeEndpoint
@@ -49,6 +49,8 @@ class Core:
         self.unix = 0
         self.ending = False
         self.endpoints: tuple[Endpoint, ...] = ()
+        self.services: tuple[Service, ...] = ()  # that shall stand in the zone
+        self.withdrawn: tuple[Service, ...] = ()  # that shall stand there no more
         self._probes = itertools.count(1)
         self._errors = Bucket(settings.errors_per_second)
         self._answers: deque[Answer] = deque()

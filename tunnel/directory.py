@@ -63,6 +63,8 @@ class Directory:
             target=identity.target,
             endpoints=core.endpoints,
             info=identity.info,
+            services=core.services,
+            withdrawn=core.withdrawn,
         )
         core.zone_said(core.zone.publish(records, core.now, core.unix))
 

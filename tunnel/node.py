@@ -6,15 +6,17 @@ peer table, and speaks in the commands of :mod:`tunnel.commands`. Every method t
 commands to carry out, in order. The parts: :mod:`tunnel.attempts` makes tunnels on demand,
 :mod:`tunnel.asks` checks who wants one with us, :mod:`tunnel.directory` keeps the table true to
 the zone, :mod:`tunnel.flows` the engine true to IKE, :mod:`tunnel.following` follows peers,
-:mod:`tunnel.path_mtus` finds how large packets to them may be.
+:mod:`tunnel.path_mtus` finds how large packets to them may be, :mod:`tunnel.services` advertises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from discovery import types as zone_types
+from discovery.types import Service
 from fastpath.types import Endpoint, SaCounters
 from keys.ike import types as ike_types
 from keys.ike.endpoint import IkeEndpoint
@@ -31,18 +33,22 @@ from tunnel.following import Following
 from tunnel.path_mtus import PathMtus
 from tunnel.peers import Identity, PeerTable, StaticPeer
 from tunnel.pings import Pings
+from tunnel.services import Services
 from tunnel.settings import NodeSettings
 from tunnel.signing import Signing
 from tunnel.status import endpoint_text, peer_status
 
 if TYPE_CHECKING:
+    from dns.name import Name
+
     from discovery.client import ZoneClient
 
 
 class Node:
     """One host. ``zone`` is ``None`` on a host that has static peers only.
 
-    ``random(n)`` gives n octets that nobody can guess.
+    ``random(n)`` gives n octets that nobody can guess; ``services`` are what its owner advertised
+    before, ``withdrawn`` what the zone may still say of that.
     """
 
     def __init__(
@@ -55,6 +61,8 @@ class Node:
         settings: NodeSettings | None = None,
         credentials: Credentials | None = None,
         issuer: Issuer | None = None,
+        services: tuple[Service, ...] = (),
+        withdrawn: tuple[Service, ...] = (),
     ) -> None:
         settings = settings or NodeSettings()
         peers = PeerTable(identity, static, settings.peers)
@@ -74,9 +82,10 @@ class Node:
         self._flows = Flows(core)
         self._directory = Directory(core, self._attempts, self._asks, self._following)
         self._path_mtus = PathMtus(core)
+        self._services = Services(core, self._directory.publish, services, withdrawn)
         self._parts = (
             *(self._attempts, self._asks, self._following, self._flows, self._directory),
-            self._path_mtus,
+            *(self._path_mtus, self._services),
         )
         self._signing = Signing(core, credentials, issuer, random)
         self._farewell: float | None = None
@@ -96,6 +105,7 @@ class Node:
         """Begins: routes to the static peers, and the first questions to the zone."""
         self._turn(now, unix)
         self._directory.start()
+        self._services.start()
         return self._done()
 
     def shutdown(self, now: float, unix: int) -> list[Command]:
@@ -218,6 +228,7 @@ class Node:
         """The transport to the rendezvous stands."""
         self._turn(now, unix)
         self._directory.transport_up()
+        self._services.transport_up()
         return self._done()
 
     def zone_down(self, reason: str, now: float, unix: int) -> list[Command]:
@@ -258,6 +269,36 @@ class Node:
         """What the zone says of ``name`` now; ends in ``Found`` or ``NotReached``."""
         self._turn(now, unix)
         self._directory.inquire(ticket, name)
+        return self._done()
+
+    # --- Services ---------------------------------------------------------------------------
+
+    def advertise(self, ticket: int, service: Service, now: float, unix: int) -> list[Command]:
+        """The owner offers a service to the account; ends in ``Advertised`` or ``NotReached``."""
+        self._turn(now, unix)
+        self._services.advertise(ticket, service)
+        return self._done()
+
+    def withdraw_service(
+        self, ticket: int, kind: str, name: str, now: float, unix: int
+    ) -> list[Command]:
+        """The owner takes a service back; ends in ``Advertised`` or ``NotReached``."""
+        self._turn(now, unix)
+        self._services.withdraw(ticket, kind, name)
+        return self._done()
+
+    def browse(self, ticket: int, kind: str, now: float, unix: int) -> list[Command]:
+        """The account's services of one type, or all; ends in ``Browsed`` or ``NotReached``."""
+        self._turn(now, unix)
+        self._services.browse(ticket, kind)
+        return self._done()
+
+    def ask_zone(
+        self, ticket: int, name: Name, rdtype: int, now: float, unix: int
+    ) -> list[Command]:
+        """What stands at a name of the zone; ends in ``RecordsSaid`` or ``NotReached``."""
+        self._turn(now, unix)
+        self._services.ask(ticket, name, rdtype)
         return self._done()
 
     # --- Time -------------------------------------------------------------------------------
@@ -302,6 +343,15 @@ class Node:
             },
             "peers": [peer_status(peer, views.get(peer.name), now) for peer in peers],
         }
+
+    def services(self) -> list[dict[str, Any]]:
+        """What this host advertises: each service, its ``state`` and ``reason``."""
+        return self._services.status()
+
+    def name_of(self, host_id: IPv6Address) -> str | None:
+        """The full name of the peer to which a host id belongs."""
+        peer = self._core.peers.owner(host_id)
+        return None if peer is None else peer.name
 
     def export_keys(self, name: str) -> WiresharkTables:
         """The keys of the SAs with ``name`` (label or full name) that stand now."""
@@ -386,6 +436,11 @@ class Node:
                 self._probe_answered(name, rtt, remote)
             case zone_types.TextsFound() | zone_types.TextsChanged():
                 self._signing.handle(answer)
+            case zone_types.RecordsFound() | zone_types.ServicesFound():
+                self._services.handle(answer)
+            case zone_types.Published(_, records):
+                self._directory.handle(answer)
+                self._services.published(records)
             case _:
                 self._directory.handle(answer)
 

@@ -7,7 +7,18 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from tunnel.commands import Command, Found, NotReached, Pong, Reached
+from tunnel.commands import (
+    Advertised,
+    Browsed,
+    Command,
+    Found,
+    NotReached,
+    Pong,
+    Reached,
+    RecordsSaid,
+)
+
+_ANSWERS = (Reached, NotReached, Found, Pong, Advertised, Browsed, RecordsSaid)
 
 
 class Requests:
@@ -18,21 +29,21 @@ class Requests:
         self._open: dict[int, asyncio.Future[Command]] = {}
 
     async def ask(
-        self, tell: Callable[..., None], method: Callable[..., Any], name: str
+        self, tell: Callable[..., None], method: Callable[..., Any], *arguments: Any
     ) -> Command:
-        """Tells the node a request for ``name`` and waits for its answer."""
+        """Tells the node a request with ``arguments`` and waits for its answer."""
         ticket = next(self._tickets)
         future: asyncio.Future[Command] = asyncio.get_running_loop().create_future()
         self._open[ticket] = future
         try:
-            tell(method, ticket, name)
+            tell(method, ticket, *arguments)
             return await future
         finally:
             del self._open[ticket]
 
     def answer(self, command: Command) -> bool:
         """Takes the node's answer; false if ``command`` is none."""
-        if not isinstance(command, (Reached, NotReached, Found, Pong)):
+        if not isinstance(command, _ANSWERS):
             return False
         future = self._open.get(command.ticket)
         if future is not None and not future.done():
