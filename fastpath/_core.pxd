@@ -65,7 +65,9 @@ cdef struct Core:
     uint64_t stopping  # atomic
     uint64_t mtu  # atomic; octets of an inner packet that a large frame is cut into
     uint64_t uso  # atomic; TUN takes runs of datagrams (VIRTIO_NET_HDR_GSO_UDP_L4)
-    uint64_t gso  # atomic; the kernel cuts a send into datagrams (UDP_SEGMENT)
+    # Atomic, for IPv4 and IPv6: 0 while the kernel cuts a send into datagrams (UDP_SEGMENT), else
+    # when it is tried again, in whole seconds of CLOCK_BOOTTIME.
+    uint64_t gso_again[2]
     uint8_t host_id[16]
     Gate outbound_gate
     Table outbound

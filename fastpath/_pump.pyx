@@ -13,6 +13,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fastpath._aead import describe
+from fastpath.types import Offload, OffloadState
 from fastpath._core cimport (
     Core, InboundEntry, OutboundEntry, Passed, core_clear_flow, core_counters, core_free,
     core_install_inbound, core_install_outbound, core_new, core_remove_inbound,
@@ -32,7 +33,7 @@ from fastpath._outbound cimport (
 )
 from fastpath._segment cimport VNET_OCTETS
 from fastpath._sender cimport (
-    Sender, sender_add, sender_flush, sender_free, sender_new, sender_place,
+    GSO_NEVER, Sender, sender_add, sender_flush, sender_free, sender_new, sender_place,
 )
 from fastpath._table cimport table_get
 from fastpath._turn cimport turn_begin
@@ -43,6 +44,9 @@ cdef enum:
     MAX_MTU = 65535
     DEFAULT_MTU = 1400
 
+_SEGMENT = (Offload.UDP_SEGMENT4, Offload.UDP_SEGMENT6)
+_GRO = (Offload.UDP_GRO4, Offload.UDP_GRO6)
+
 
 cdef class NativePump:
     """:class:`fastpath.types.Pump` in C. Descriptors are non-blocking and stay the caller's.
@@ -52,8 +56,7 @@ cdef class NativePump:
 
     ``vnet_hdr``: frames of TUN carry a 10-octet virtio header (IFF_VNET_HDR). Large ones are cut
     into packets of :meth:`set_mtu` octets, and packets are merged into large ones.
-    ``vnet_hdr``: frames of TUN carry a 10-octet virtio header (IFF_VNET_HDR); large ones are cut
-    into packets of :meth:`set_mtu`, and packets are merged into large ones.
+    Without ``offload`` the sockets send and receive packet by packet, as on old kernels.
     """
 
     engine = "native"
@@ -65,10 +68,11 @@ cdef class NativePump:
     cdef OutboundWorker *outbound
     cdef list _threads
     cdef bint _stopped
-    cdef bint _gro
+    cdef dict _sockets_help  # states of UDP's offloads, as found when the pump was made
 
     def __cinit__(
-        self, int tun_fd, udp4_fd, udp6_fd, bytes host_id, bint vnet_hdr=False, *, str aead="auto"
+        self, int tun_fd, udp4_fd, udp6_fd, bytes host_id, bint vnet_hdr=False, *, str aead="auto",
+        bint offload=True,
     ):
         self.aead = describe(aead)
         self._backend = aead
@@ -80,8 +84,12 @@ cdef class NativePump:
         self.core.vnet_hdr = vnet_hdr
         self.core.uso = vnet_hdr
         self.core.mtu = DEFAULT_MTU
-        self.core.gso = _knows_gso(self.core.udp4) and _knows_gso(self.core.udp6)
-        self._gro = _set_gro(self.core.udp4) and _set_gro(self.core.udp6)
+        self._sockets_help = {}
+        for place, fd in enumerate((self.core.udp4, self.core.udp6)):
+            gso = _state(fd, offload, _knows_gso)
+            self._sockets_help[_SEGMENT[place]] = gso
+            self._sockets_help[_GRO[place]] = _state(fd, offload, _set_gro)
+            self.core.gso_again[place] = 0 if gso is OffloadState.ON else GSO_NEVER
         self.caller = sender_new(CALL_OCTETS)
         self.outbound = outbound_new(self.core)
         self.inbound = inbound_new(self.core, self.outbound)
@@ -217,15 +225,14 @@ cdef class NativePump:
             free(room)
 
     def offloads(self):
-        """What of the kernel's help is in use: ``vnet_hdr`` (TUN gives and takes large frames),
-        ``uso`` (of datagrams, too), ``gso`` (UDP cuts a send into datagrams), ``gro`` (UDP hands
-        over datagrams merged)."""
-        return {
-            "vnet_hdr": bool(self.core.vnet_hdr),
-            "uso": atomic_get(&self.core.uso) != 0,
-            "gso": atomic_get(&self.core.gso) != 0,
-            "gro": bool(self._gro),
-        }
+        """As :meth:`fastpath.types.Pump.offloads`."""
+        uso = OffloadState.ON if atomic_get(&self.core.uso) else OffloadState.UNKNOWN
+        states = {Offload.TUN_USO: uso if self.core.vnet_hdr else OffloadState.OFF}
+        states |= self._sockets_help
+        for place, name in enumerate(_SEGMENT):
+            if atomic_get(&self.core.gso_again[place]) not in (0, GSO_NEVER):
+                states[name] = OffloadState.REFUSED
+        return states
 
     # --- What the control thread reads ----------------------------------------------------------
 
@@ -275,14 +282,23 @@ cdef uint8_t *_writable(const uint8_t *data, size_t octets) except NULL:
     return room
 
 
-cdef bint _knows_gso(int fd):
-    """Whether the kernel knows UDP_SEGMENT (since 4.18); true of a socket that is not there."""
+cdef object _state(int fd, bint offload, bint (*has)(int)):
+    """Of one offload of one socket; ``has`` says whether the kernel has it."""
+    if fd < 0:
+        return OffloadState.ABSENT
+    if not offload:
+        return OffloadState.OFF
+    return OffloadState.ON if has(fd) else OffloadState.UNKNOWN
+
+
+cdef bint _knows_gso(int fd) noexcept:
+    """Whether the kernel knows UDP_SEGMENT (since 4.18)."""
     cdef int value = 0
     cdef uint32_t octets = sizeof(value)
-    return fd < 0 or getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &value, &octets) == 0
+    return getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &value, &octets) == 0
 
 
-cdef bint _set_gro(int fd):
+cdef bint _set_gro(int fd) noexcept:
     """Switches UDP_GRO on (since 5.0); whether the kernel knows it."""
     cdef int on = 1
-    return fd < 0 or setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) == 0
+    return setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) == 0

@@ -3,7 +3,7 @@
 # Packets stand back to back. A run of equal sizes to one endpoint (its last may be shorter) is one
 # send, which the kernel cuts (UDP_SEGMENT); all sends of a batch are one system call (sendmmsg).
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastpath._core cimport Core
 from fastpath._endpoint cimport Endpoint
@@ -16,6 +16,9 @@ cdef enum:
     MAX_DATAGRAM = 65507  # what UDP over IPv4 can carry
     SENDER_OCTETS = 384 * 1024
     CONTROL_OCTETS = 32
+    GSO_AGAIN_SECONDS = 60  # a link that refuses runs may be another one by then
+
+cdef uint64_t GSO_NEVER
 
 cdef struct Send:
     Endpoint endpoint

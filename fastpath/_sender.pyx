@@ -2,7 +2,7 @@
 """Sends sealed packets in batches; see ``_sender.pxd``."""
 
 from libc.errno cimport EAGAIN, ECONNREFUSED, EINTR, EINVAL, EIO, EMSGSIZE, errno
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memset
 
@@ -10,12 +10,15 @@ from fastpath._drops cimport TOO_BIG, UDP_SEND
 from fastpath._endpoint cimport endpoint_to_socket
 from fastpath._linux cimport (
     AF_INET, AF_INET6, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, IPPROTO_UDP, MSG_DONTWAIT,
-    POLLIN, POLLOUT, UDP_SEGMENT, atomic_add, atomic_get, atomic_set, cmsghdr, msghdr, poll,
+    POLLIN, POLLOUT, UDP_SEGMENT, atomic_add, atomic_get, atomic_set, boottime, cmsghdr, msghdr, poll,
     pollfd, sendmmsg, sendto, sockaddr, sockaddr_storage,
 )
 
 cdef enum:
     PATIENCE_MS = 10  # so long a full socket buffer holds up its thread; then packets are dropped
+
+
+GSO_NEVER = <uint64_t>-1  # the kernel does not know it
 
 
 cdef Sender *sender_new(size_t capacity) except NULL:
@@ -55,7 +58,7 @@ cdef void sender_add(
             and send.octets == send.segment * send.packets  # no shorter one ended the run
             and send.octets + octets <= RUN_OCTETS
             and send.packets < RUN_PACKETS
-            and atomic_get(&core.gso)
+            and _may_run(core, endpoint.family)
             and memcmp(&send.endpoint, endpoint, sizeof(Endpoint)) == 0
         ):
             send.octets += octets
@@ -70,6 +73,18 @@ cdef void sender_add(
     send.packets = 1
     sender.used += octets
     sender.count += 1
+
+
+cdef inline bint _may_run(Core *core, int family) noexcept nogil:
+    """Whether packets may leave as a run. After a refusal they may again, once the time is over."""
+    cdef uint64_t *again = &core.gso_again[family == AF_INET6]
+    cdef uint64_t at = atomic_get(again)
+    if at == 0:
+        return True
+    if at == GSO_NEVER or boottime() < at:
+        return False
+    atomic_set(again, 0)
+    return True
 
 
 cdef void sender_flush(Core *core, Sender *sender, bint patient) noexcept nogil:
@@ -152,8 +167,11 @@ cdef void _refused(Core *core, Sender *sender, Send *send, int fd, int error) no
     if send.packets == 1 or error not in (EINVAL, EIO, EMSGSIZE):
         atomic_add(&core.io_drops[TOO_BIG if error == EMSGSIZE else UDP_SEND], send.packets)
         return
-    if error == EIO:
-        atomic_set(&core.gso, 0)  # the device lacks what UDP_SEGMENT needs
+    if error == EIO:  # the link lacks what UDP_SEGMENT needs, or IPsec of the kernel is in the way
+        atomic_set(
+            &core.gso_again[send.endpoint.family == AF_INET6],
+            <uint64_t>boottime() + GSO_AGAIN_SECONDS,
+        )
     length = endpoint_to_socket(&send.endpoint, &name)
     offset = 0
     while offset < send.octets:

@@ -247,6 +247,29 @@ class SaCounters:
     drops: dict[str, int]
 
 
+class Offload(StrEnum):
+    """Help of the kernel that a pump uses where it is there; without it, all works, slower."""
+
+    TUN_CHECKSUM = "tun_checksum"  # TUN hands over packets whose checksum is left to us
+    TUN_TSO4 = "tun_tso4"  # and takes and gives TCP in frames of up to 64 KB
+    TUN_TSO6 = "tun_tso6"
+    TUN_USO = "tun_uso"  # runs of datagrams, too
+    UDP_SEGMENT4 = "udp_segment4"  # a run of packets in one send, cut by the kernel or the device
+    UDP_SEGMENT6 = "udp_segment6"
+    UDP_GRO4 = "udp_gro4"  # many datagrams in one receive
+    UDP_GRO6 = "udp_gro6"
+
+
+class OffloadState(StrEnum):
+    """Whether an :class:`Offload` is in use, and what keeps it from it."""
+
+    ON = "on"
+    OFF = "off"  # switched off by who made the pump
+    UNKNOWN = "unknown"  # this kernel does not have it
+    REFUSED = "refused"  # the kernel has it, a link said no; it is tried again
+    ABSENT = "absent"  # there is no socket of that family
+
+
 class Pump(Protocol):
     """Moves packets between a TUN device and a UDP socket, by the tables it is given.
 
@@ -315,6 +338,10 @@ class Pump(Protocol):
         ``body`` is what it carries. ``whole``: a path MTU probe, which arrives unfragmented or
         not at all (RFC 8899 §3); one that this machine's own link cannot take is lost.
         """
+
+    def offloads(self) -> dict[Offload, OffloadState]:
+        """Those of UDP, and ``TUN_USO`` as far as TUN takes frames; whoever opened the device
+        knows what it hands over."""
 
     def event_fd(self) -> int:
         """A descriptor that turns readable when ``drain`` has something."""

@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -63,6 +64,30 @@ def engine(name: str) -> Finding:
         return Finding("engine", State.WARNING, f"native, AEAD by {native.aead}; {cause}", fix)
     worse = State.FAILED if name == "native" else State.WARNING
     return Finding("engine", worse, f"the native engine cannot run: {cause}", fix)
+
+
+def offloads(host: Mapping[str, Any] | None) -> Finding:
+    """Which help of the kernel is in use, and what it costs that another is not.
+
+    ``host`` is that part of the running host's status, ``None`` if none runs: then only what
+    this kernel's UDP has can be said.
+    """
+    from tunnel.io import offloads as known
+
+    if host is None:
+        engine = "native"
+        about = known.report(known.known_to_udp(), engine)
+        later = "; those of the TUN device are known when a host runs"
+    else:
+        engine, about, later = str(host.get("engine")), host.get("offloads") or {}, ""
+    on = ", ".join(name for name, one in about.items() if one["on"]) or "none"
+    missing = {n: one for n, one in about.items() if not one["on"] and one["state"] != "absent"}
+    if not missing:
+        return Finding("offloads", State.OK, f"{on}{later}")
+    costs = [f"without {n} {known.cost_of(n)} ({one['reason']})" for n, one in missing.items()]
+    fixes = dict.fromkeys(known.fix_of(one["state"], engine) for one in missing.values())
+    found = "; ".join([f"on: {on}", *costs])
+    return Finding("offloads", State.WARNING, f"{found}{later}", "; ".join(fixes))
 
 
 def secrets(config: HostConfig) -> Finding:

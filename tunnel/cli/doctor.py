@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.table import Table
@@ -57,7 +58,9 @@ def examine(path: Path) -> Iterator[Finding]:
 
 
 def _examine_host(config: HostConfig) -> Iterator[Finding]:
-    running = is_running(config)
+    facts = running_status(config)
+    running = facts is not None
+    yield checks.offloads(facts["host"] if facts else None)
     yield checks.secrets(config)
     yield checks.tun()
     yield checks.capability(config, running)
@@ -70,13 +73,13 @@ def _examine_host(config: HostConfig) -> Iterator[Finding]:
     yield Finding("host", State.OK, found, "" if running else "start it with `autotunnel up`")
 
 
-def is_running(config: HostConfig) -> bool:
-    """Whether a host answers on the control socket."""
+def running_status(config: HostConfig) -> dict[str, Any] | None:
+    """What the host says that answers on the control socket; ``None`` if none does."""
     try:
-        asyncio.run(ask(config.control_socket, {"command": "status"}))
+        facts: dict[str, Any] = asyncio.run(ask(config.control_socket, {"command": "status"}))
     except ControlError:
-        return False
-    return True
+        return None
+    return facts
 
 
 def _tell(findings: list[Finding]) -> None:

@@ -85,6 +85,7 @@ def status_tables(facts: Mapping[str, Any]) -> Group:
         "received",
         "sent",
         "rtt",
+        "mtu",
         "id",
     ):
         peers.add_column(heading, no_wrap=True)
@@ -98,6 +99,7 @@ def status_tables(facts: Mapping[str, Any]) -> Group:
             _octets(peer.get("rx_bytes")),
             _octets(peer.get("tx_bytes")),
             _milliseconds(peer.get("rtt_ms")),
+            _cell(peer.get("mtu")),
             _cell(peer.get("id")),
         )
         if peer.get("reason"):
@@ -115,6 +117,7 @@ def _about(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("id", own["id"]),
         ("device", f"{own['device']}, MTU {own['mtu']}"),
         ("engine", f"{own['engine']}, AEAD by {own['aead']}"),
+        *_offload_rows(host.get("offloads") or {}),
         ("endpoint", f"{_cell(host.get('endpoint'))}, UDP port {_cell(host.get('listen'))}"),
     ]
     if host.get("drops"):
@@ -132,6 +135,17 @@ def _about(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if zone.get("problem"):
         rows.append(("problem", str(zone["problem"])))
     return rows
+
+
+def _offload_rows(offloads: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Those in use in one line, the others in one line for each reason."""
+    on = [name for name, one in offloads.items() if one["on"]]
+    rows = [("offloads", ", ".join(on) or "none")] if offloads else []
+    missing: dict[str, list[str]] = {}
+    for name, one in offloads.items():
+        if not one["on"]:
+            missing.setdefault(one["reason"], []).append(name)
+    return rows + [("", f"not {', '.join(names)}: {why}") for why, names in missing.items()]
 
 
 def _certificate(facts: Mapping[str, Any]) -> str:

@@ -223,9 +223,13 @@ class ResolverSection(Section, frozen=True, kw_only=True):
 
 
 class EngineSection(Section, frozen=True, kw_only=True):
-    """``[engine]``: which data path runs. "auto": native, else reference, loudly."""
+    """``[engine]``: which data path runs. "auto": native, else reference, loudly.
+
+    ``offload`` false: none of the kernel's help with large frames, for a driver that breaks them.
+    """
 
     name: Literal["auto", "native", "reference"] = "auto"
+    offload: bool = True
 
 
 class IkeSection(Section, frozen=True, kw_only=True):

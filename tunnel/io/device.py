@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytun
 
-from fastpath.types import MINIMUM_MTU
+from fastpath.types import MINIMUM_MTU, Offload, OffloadState
 from tunnel.io import netlink, privilege
 from tunnel.io.routes import RouteHelper
 from tunnel.io.rtnetlink import Rtnetlink
@@ -26,7 +26,14 @@ _TUNSETOFFLOAD, _TUNSETVNETHDRSZ = 0x400454D0, 0x400454D8
 _VNET_OCTETS = 10  # struct virtio_net_hdr
 _CSUM, _TSO4, _TSO6, _TSO_ECN, _USO4, _USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40  # TUN_F_*
 _TSO = _CSUM | _TSO4 | _TSO6 | _TSO_ECN
-_OFFLOADS = (_TSO | _USO4 | _USO6, _TSO)  # the kernel knows USO since 6.2
+_USO = _USO4 | _USO6  # the kernel knows it since 6.2, and only both at once
+_STEPS = (_TSO | _USO, _TSO, 0)
+_FEATURES = {
+    Offload.TUN_CHECKSUM: _CSUM,
+    Offload.TUN_TSO4: _TSO4,
+    Offload.TUN_TSO6: _TSO6,
+    Offload.TUN_USO: _USO,
+}
 
 
 class DeviceError(Exception):
@@ -40,7 +47,8 @@ class RouteMissingError(DeviceError):
 class Device:
     """An open TUN device. ``fd`` is non-blocking and stays open until :meth:`close`.
 
-    ``vnet_hdr``: frames carry a 10-octet virtio header (``offload`` of :func:`open_device`).
+    ``vnet_hdr``: frames carry a 10-octet virtio header (``offload`` of :func:`open_device`), and
+    ``offloads`` says what the kernel has granted with it.
     """
 
     def __init__(
@@ -49,14 +57,15 @@ class Device:
         link: netlink.Link,
         mtu: int,
         helper: RouteHelper | None,
-        vnet_hdr: bool = False,
+        offloads: dict[Offload, OffloadState],
     ) -> None:
         self._tun = tun
         self._index = link.index
         self._helper = helper
         self.name = link.name
         self.mtu = mtu
-        self.vnet_hdr = vnet_hdr
+        self.offloads = offloads
+        self.vnet_hdr = OffloadState.OFF not in offloads.values()
         self.fd: int = tun.fileno()
 
     @property
@@ -113,17 +122,17 @@ def open_device(
     Raises :class:`DeviceError`.
     """
     before = netlink.link(name)
-    tun = _attach(name, before, offload)
+    tun, granted = _attach(name, before, offload)
     try:
         link = netlink.link(name)
         if link is None:
             raise DeviceError(f"the device {name} vanished at once; see `journalctl -k`")
         if not privilege.can_configure():
             _require(link, host_id, mtu if exact or link.mtu < MINIMUM_MTU else link.mtu)
-            return Device(tun, link, link.mtu, None, offload)
+            return Device(tun, link, link.mtu, None, granted)
         _configure(link, mtu, host_id)
         ours = host_id if before is not None and host_id not in before.addresses else None
-        return Device(tun, link, mtu, _start_helper(link, ours), offload)
+        return Device(tun, link, mtu, _start_helper(link, ours), granted)
     except BaseException:
         tun.close()
         raise
@@ -156,7 +165,9 @@ def create_persistent(
             raise DeviceError(f"no route to {peer} could be added ({_text(problem)})") from None
 
 
-def _attach(name: str, before: netlink.Link | None, offload: bool) -> pytun.TunTapDevice:
+def _attach(
+    name: str, before: netlink.Link | None, offload: bool
+) -> tuple[pytun.TunTapDevice, dict[Offload, OffloadState]]:
     if before is not None and before.kind != "tun":
         cause = f"{name} exists and is no TUN device"
         raise DeviceError(f"{cause}; choose another name for host.device")
@@ -168,21 +179,33 @@ def _attach(name: str, before: netlink.Link | None, offload: bool) -> pytun.TunT
         raise DeviceError(_why_not(name, OSError(number, os.strerror(number)))) from None
     os.set_blocking(tun.fileno(), False)
     os.set_inheritable(tun.fileno(), False)
-    _set_offload(tun.fileno(), offload)
-    return tun
+    return tun, _set_offload(tun.fileno(), offload)
 
 
-def _set_offload(fd: int, offload: bool) -> None:
-    """As much as the kernel knows. Without ``offload``, what the last user of a persistent
-    device asked for is taken back: his large frames would come to us without their header."""
-    if offload:  # a persistent device keeps the size that somebody else may have set
-        fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("=i", _VNET_OCTETS))
-    for features in _OFFLOADS if offload else (0,):
+def _set_offload(fd: int, offload: bool) -> dict[Offload, OffloadState]:
+    """As much as the kernel knows; what that is. Without ``offload``, what the last user of a
+    persistent device asked for is taken back: his large frames would come without their header."""
+    if not offload:
+        _grant(fd, (0,))
+        return dict.fromkeys(_FEATURES, OffloadState.OFF)
+    # A persistent device keeps the size that somebody else may have set.
+    fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("=i", _VNET_OCTETS))
+    granted = _grant(fd, _STEPS)
+    return {
+        name: OffloadState.ON if granted & bits else OffloadState.UNKNOWN
+        for name, bits in _FEATURES.items()
+    }
+
+
+def _grant(fd: int, steps: tuple[int, ...]) -> int:
+    """The first of these sets of features that the kernel takes; 0 when it takes none."""
+    for features in steps:
         try:
             fcntl.ioctl(fd, _TUNSETOFFLOAD, features)
         except OSError:
             continue  # an older kernel: fewer features, or none; all works, only slower
-        return
+        return features
+    return 0
 
 
 def _why_not(name: str, problem: OSError) -> str:

@@ -27,6 +27,7 @@ from keys.store import HostIdError, SecretFileError, random_bytes
 from tunnel import commands as do
 from tunnel.config import HostConfig
 from tunnel.io import identity as who
+from tunnel.io import offloads
 from tunnel.io.control import ControlServer
 from tunnel.io.device import Device, open_device
 from tunnel.io.driver import Driver
@@ -132,7 +133,7 @@ class Host:
             host_id,
             device_mtu(config),
             exact=config.host.mtu != "auto",
-            offload=engine == "native",
+            offload=engine == "native" and config.engine.offload,
         )
         stack.callback(device.close)
         if config.resolver.enabled and account is not None:
@@ -141,7 +142,7 @@ class Host:
             await resolver.start()
         drop_all()
 
-        self._pump = pump = _make_pump(engine, device, pair, host_id)
+        self._pump = pump = _make_pump(engine, device, pair, host_id, config.engine.offload)
         self._link = link = ZoneLink(config, account)
         self._node = node = Node(
             who.identity_of(config, account, host_id),
@@ -283,6 +284,7 @@ class Host:
                 "mtu": None if device is None else device.mtu,
                 "engine": None if pump is None else pump.engine,
                 "aead": None if pump is None else pump.aead,
+                "offloads": None if pump is None or device is None else _offloads(device, pump),
                 "listen": config.host.listen,
                 "endpoint": endpoint_text(endpoint),
                 "drops": {} if pump is None else _drops(pump),
@@ -363,17 +365,25 @@ class Host:
         return answer
 
 
-def _make_pump(engine: str, device: Device, pair: UdpPair, host_id: IPv6Address) -> Pump:
+def _make_pump(
+    engine: str, device: Device, pair: UdpPair, host_id: IPv6Address, offload: bool
+) -> Pump:
     udp4, udp6 = pair.fd(socket.AF_INET), pair.fd(socket.AF_INET6)
     if engine == "native":
         from fastpath._pump import NativePump  # only there where it was built
 
-        pump = NativePump(device.fd, udp4, udp6, host_id.packed, device.vnet_hdr)
+        pump = NativePump(
+            *(device.fd, udp4, udp6, host_id.packed, device.vnet_hdr), offload=offload
+        )
         pump.set_mtu(device.mtu)
         return pump
     from tunnel.io.portable_pump import PortablePump
 
     return PortablePump(device.fd, udp4, udp6, host_id.packed, device.vnet_hdr)
+
+
+def _offloads(device: Device, pump: Pump) -> dict[str, dict[str, Any]]:
+    return offloads.report(offloads.states_of(device.offloads, pump.offloads()), pump.engine)
 
 
 def _drops(pump: Pump) -> dict[str, int]:
