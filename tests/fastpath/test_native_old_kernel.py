@@ -157,7 +157,7 @@ def test_a_frame_leaves_whatever_udp_can_do(
 def a_link_that_comes_to_its_senses() -> dict[str, Any]:
     """Refused, still refused a moment later, and allowed once its time is over."""
     shim = ctypes.CDLL(os.environ["SHIM"])
-    pump, states = Outward(), []
+    pump, states = Outward(), list[str]()
     for seconds in (0, 1, GSO_SECONDS):
         shim.old_kernel_change(int(bool(states)), ctypes.c_long(seconds))
         pump.send(socket.AF_INET)
