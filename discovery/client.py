@@ -22,8 +22,11 @@ import dns.name
 from discovery import exchange
 from discovery.browse import Ask, Browse
 from discovery.exchange import Rejection, Request, Response
+from discovery.feed import Feed
 from discovery.lookup import HostList, Lookup, Question
 from discovery.registration import Registration, RegistrationSettings
+from discovery.subscription import Subscriptions, Ways
+from discovery.subscription_poll import Poll, Polled
 from discovery.texts import Change, ChangeTexts, ReadTexts, change_message
 from discovery.types import (
     ClientCommand,
@@ -49,16 +52,18 @@ class ClientSettings:
     ``reliable``: the transport is TLS or TCP, and nothing is retransmitted but after a reconnect;
     on UDP requests are sent again after ``first_retransmission``, doubling. ``timeout`` ends a
     lookup or list as a whole, and each UPDATE. ``max_lookups`` bounds the lookups under way.
+    ``secure``: the transport is TLS, and the rendezvous' key was proven: there may be DNS Push.
     """
 
     reliable: bool = True
+    secure: bool = True
     timeout: float = 10.0
     first_retransmission: float = 1.0
     max_lookups: int = 64
     registration: RegistrationSettings = field(default_factory=RegistrationSettings)
 
 
-_Search: TypeAlias = Lookup | HostList | ReadTexts | Ask | Browse
+_Search: TypeAlias = Lookup | HostList | ReadTexts | Ask | Browse | Poll
 _Job: TypeAlias = _Search | ChangeTexts | Registration
 
 
@@ -95,6 +100,9 @@ class ZoneClient:
         self._registration = Registration(domain, label, random, settings.registration)
         self._jobs: dict[str, _Search] = {}
         self._pending: dict[int, _Pending] = {}
+        ways = Ways(settings.secure, settings.reliable, settings.secure)
+        self._subscriptions = Subscriptions(domain, key, random, self._is_taken, ways)
+        self._feed = Feed(self._subscriptions, domain)
         self._up = False
         self._down_reason = "there is no connection yet"
         self._told: dict[str, bool] = {}  # kind of problem -> whether only an UPDATE can mend it
@@ -174,6 +182,53 @@ class ZoneClient:
             return [RecordsFound(name, rdtype, (), False, "too many lookups are under way")]
         return self._start(job, Ask(name, rdtype), now, unix)
 
+    # --- What is subscribed to ---
+
+    def subscribe(
+        self, name: dns.name.Name, rdtype: int, now: float, unix: int
+    ) -> list[ClientCommand]:
+        """Hear of changes there, until as many :meth:`unsubscribe`. A
+        :class:`~discovery.types.Changed` with what stands there follows, and one per change."""
+        return self._feed.subscribe(name, rdtype, now, unix)
+
+    def unsubscribe(
+        self, name: dns.name.Name, rdtype: int, now: float, unix: int
+    ) -> list[ClientCommand]:
+        """Hear of changes there no more."""
+        return self._feed.unsubscribe(name, rdtype, now, unix)
+
+    def watch_hosts(self, now: float, unix: int) -> list[ClientCommand]:
+        """Hear of the list of hosts: :class:`HostsListed` now and with each change."""
+        return self._feed.watch_hosts(now, unix)
+
+    def watch(self, label: str, now: float, unix: int) -> list[ClientCommand]:
+        """Hear of a host: as for :meth:`lookup`, now and with each change."""
+        return self._feed.watch(label, now, unix)
+
+    def unwatch(self, label: str, now: float, unix: int) -> list[ClientCommand]:
+        """Hear of a host no more."""
+        return self._feed.unwatch(label, now, unix)
+
+    @property
+    def watched(self) -> frozenset[str]:
+        """The labels of the watched hosts."""
+        return self._feed.watched
+
+    @property
+    def step(self) -> str | None:
+        """How changes reach us now: "push", "llq", "poll"; ``None`` for not at all."""
+        return self._subscriptions.step
+
+    @property
+    def holds(self) -> bool:
+        """Whether the connection carries a session, and must be made anew when it is closed."""
+        return self._subscriptions.holds
+
+    @property
+    def reachable(self) -> bool:
+        """Whether there is a way to the rendezvous now."""
+        return self._up
+
     def _start(self, name: str, job: _Search, now: float, unix: int) -> list[ClientCommand]:
         self._jobs[name] = job
         return self._ask(job, job.first(), now + self._settings.timeout, now, unix)
@@ -184,11 +239,12 @@ class ZoneClient:
         """Take a message from the rendezvous, or from whoever sends in its name."""
         pending = self._pending.get(int.from_bytes(wire[:2])) if len(wire) >= 2 else None
         if pending is None:
-            self.counters["foreign"] += 1
-            return []
+            commands = self._subscriptions.receive(wire, now, unix)
+            self.counters["foreign"] += commands is None
+            return self._feed.pass_on(commands or [], now, unix)
         judgement = exchange.judge(pending.request, wire, unix)
         if isinstance(judgement, Rejection):
-            return self._rejected(pending, judgement, now)
+            return self._rejected(pending, judgement, now, unix)
         del self._pending[pending.request.identity]
         self.counters["answered"] += 1
         commands = self._answered(pending, judgement, now, unix)
@@ -203,12 +259,14 @@ class ZoneClient:
             pending.hint = None
             commands += self._transmit(pending, now)
         self._registration.again(now)
-        return commands + self._register(now, unix)
+        commands += self._register(now, unix)
+        return commands + self._fed(self._subscriptions.transport_up(now, unix), now, unix)
 
     def transport_down(self, reason: str, now: float, unix: int) -> list[ClientCommand]:
         """The rendezvous cannot be reached; the transport goes on trying."""
-        del now, unix  # the same signature as all events
+        del unix  # the same signature as all events
         self._up, self._down_reason = False, reason
+        self._subscriptions.transport_down(now)
         return self._unreachable()
 
     def _unreachable(self) -> list[ClientCommand]:
@@ -222,20 +280,26 @@ class ZoneClient:
             if pending.request.identity not in self._pending:
                 continue  # ended with another request of its job
             if now >= pending.deadline:
-                commands += self._expired(pending, now)
+                commands += self._expired(pending, now, unix)
             elif self._up and now >= pending.resend_at:
                 commands += self._transmit(pending, now)
         commands += self._registration.give_up(now)
-        return commands + self._register(now, unix)
+        commands += self._register(now, unix)
+        return commands + self._fed(self._subscriptions.advance(now, unix), now, unix)
+
+    def _fed(self, commands: list[ClientCommand], now: float, unix: int) -> list[ClientCommand]:
+        """Pass on what the subscriptions say, and poll where that is due."""
+        told = self._feed.pass_on(commands, now, unix)
+        poll = self._subscriptions.poll(now)
+        return told if poll is None else told + self._start("poll", poll, now, unix)
 
     def next_timer(self) -> float | None:
         """Return when :meth:`advance` is due, in monotonic seconds, or ``None``."""
         times = [pending.deadline for pending in self._pending.values()]
         if self._up:
             times += [pending.resend_at for pending in self._pending.values()]
-        registration = self._registration.next_timer(self._up)
-        if registration is not None:
-            times.append(registration)
+        others = (self._registration.next_timer(self._up), self._subscriptions.next_timer())
+        times += [at for at in others if at is not None]
         return min((time for time in times if time != float("inf")), default=None)
 
     # --- Requests ---
@@ -263,7 +327,10 @@ class ZoneClient:
         return self._send(self._registration, None, unsigned, deadline, now, unix)
 
     def _identity(self) -> int:
-        return exchange.fresh_identity(self._random, self._pending.__contains__)
+        return exchange.fresh_identity(self._random, self._is_taken)
+
+    def _is_taken(self, identity: int) -> bool:
+        return identity in self._pending
 
     def _send(
         self,
@@ -308,7 +375,14 @@ class ZoneClient:
         if isinstance(step, list):
             return fine + self._ask(pending.job, step, pending.deadline, now, unix)
         self._finish(pending.job)
-        return [*fine, step]
+        return fine + self._outcome(step, now, unix)
+
+    def _outcome(
+        self, outcome: ClientCommand | Polled, now: float, unix: int
+    ) -> list[ClientCommand]:
+        if not isinstance(outcome, Polled):
+            return [outcome]
+        return self._fed(self._subscriptions.polled(outcome, now, unix), now, unix)
 
     def _registered(self, pending: _Pending, response: Response, now: float) -> list[ClientCommand]:
         if pending.question is not None:
@@ -319,7 +393,9 @@ class ZoneClient:
             return self._trouble(f"refused {response.rcode}", refusal, mended_by_update=True)
         return self._fine(by_update=True) + self._registration.outcome()
 
-    def _rejected(self, pending: _Pending, rejection: Rejection, now: float) -> list[ClientCommand]:
+    def _rejected(
+        self, pending: _Pending, rejection: Rejection, now: float, unix: int
+    ) -> list[ClientCommand]:
         if rejection.kind == "foreign":
             self.counters["foreign"] += 1
             if pending.hint is None:
@@ -329,24 +405,26 @@ class ZoneClient:
             pending.hint = rejection
             pending.deadline = min(pending.deadline, now + _GRACE)
             return []
-        return self._fail(pending, rejection.kind, rejection.reason, now)
+        return self._fail(pending, rejection.kind, rejection.reason, now, unix)
 
-    def _expired(self, pending: _Pending, now: float) -> list[ClientCommand]:
+    def _expired(self, pending: _Pending, now: float, unix: int) -> list[ClientCommand]:
         self.counters["timeouts"] += 1
         if pending.hint is not None:
             reason = pending.hint.reason
             if pending.hint.kind == "foreign":
                 reason = f"no acceptable answer came from the rendezvous: {reason}"
-            return self._fail(pending, pending.hint.kind, reason, now)
+            return self._fail(pending, pending.hint.kind, reason, now, unix)
         if not self._up:
             reason = f"the rendezvous cannot be reached: {self._down_reason}"
-            return self._fail(pending, _transport_kind(reason), reason, now)
+            return self._fail(pending, _transport_kind(reason), reason, now, unix)
         reason = (
             "the rendezvous does not answer; check that it runs and that no firewall is between"
         )
-        return self._fail(pending, "silence", reason, now)
+        return self._fail(pending, "silence", reason, now, unix)
 
-    def _fail(self, pending: _Pending, kind: str, reason: str, now: float) -> list[ClientCommand]:
+    def _fail(
+        self, pending: _Pending, kind: str, reason: str, now: float, unix: int
+    ) -> list[ClientCommand]:
         """End the whole job of a request, and say what is wrong if that is news."""
         self._forget(pending.job)
         commands = self._trouble(kind, reason)
@@ -355,7 +433,7 @@ class ZoneClient:
             return commands
         if not isinstance(pending.job, ChangeTexts):
             self._finish(pending.job)
-        return [*commands, pending.job.failed(reason)]
+        return commands + self._outcome(pending.job.failed(reason), now, unix)
 
     def _finish(self, job: _Search) -> None:
         self._forget(job)

@@ -7,7 +7,7 @@ ID, our question, and a MAC over *our* request's MAC is an answer (RFC 8945 §5.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -21,7 +21,8 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.wire
 
-from discovery import tsig
+from discovery import llq, tsig
+from discovery.llq import LlqFormatError, LlqOption
 from discovery.records import LEASE_OPTION, UDP_PAYLOAD
 from discovery.types import TsigKey
 
@@ -51,6 +52,7 @@ _READ = frozenset(
         dns.rdatatype.AAAA,
         dns.rdatatype.CNAME,
         dns.rdatatype.PTR,
+        dns.rdatatype.SOA,
         dns.rdatatype.SRV,
         dns.rdatatype.TLSA,
         dns.rdatatype.TXT,
@@ -65,7 +67,9 @@ class ResponseError(Exception):
 @dataclass(frozen=True, slots=True)
 class Response:
     """A response that could be read. ``rcode`` has 12 bits with EDNS; ``lease`` is the granted
-    lease in seconds; ``words`` is the server's own explanation (RFC 8914), empty if none."""
+    lease in seconds; ``words`` is the server's own explanation (RFC 8914), empty if none; ``llq``
+    the first option of a long-lived query. ``gone`` has the places in ``answer`` of records with
+    the TTL of those that an event takes away (RFC 8764 §6.1)."""
 
     identity: int
     opcode: int
@@ -75,6 +79,8 @@ class Response:
     answer: tuple[tuple[dns.name.Name, int, dns.rdata.Rdata], ...]
     lease: int | None = None
     words: str = ""
+    llq: LlqOption | None = None
+    gone: frozenset[int] = frozenset()
 
     def at(self, name: dns.name.Name, rdtype: int) -> tuple[dns.rdata.Rdata, ...]:
         """Return the answer's data at one name and type; names compare without case."""
@@ -123,8 +129,10 @@ Judgement: TypeAlias = Response | Rejection
 # --- Requests -------------------------------------------------------------------------------
 
 
-def query(name: dns.name.Name, rdtype: int, identity: int) -> bytes:
-    """Return an unsigned query in wire format, with EDNS."""
+def query(
+    name: dns.name.Name, rdtype: int, identity: int, options: Mapping[int, bytes] | None = None
+) -> bytes:
+    """Return an unsigned query in wire format, with EDNS and these options of it."""
     message = dns.message.QueryMessage(id=identity)
     message.flags = dns.flags.Flag(0)  # no recursion: the rendezvous is authoritative
     message.find_rrset(
@@ -135,8 +143,15 @@ def query(name: dns.name.Name, rdtype: int, identity: int) -> bytes:
         create=True,
         force_unique=True,
     )
-    message.use_edns(0, payload=UDP_PAYLOAD)
+    message.use_edns(0, payload=UDP_PAYLOAD, options=_options(options or {}))
     return message.to_wire()
+
+
+def _options(options: Mapping[int, bytes]) -> list[dns.edns.Option]:
+    return [
+        dns.edns.GenericOption(dns.edns.OptionType.make(code), data)
+        for code, data in options.items()
+    ]
 
 
 def sign_request(
@@ -252,10 +267,13 @@ def _read(parser: dns.wire.Parser) -> Response:
     if counts[0]:
         name = dns.name.from_wire_parser(parser)
         question = (name, parser.get_struct("!HH")[0])
-    answer = []
+    answer: list[tuple[dns.name.Name, int, dns.rdata.Rdata]] = []
+    gone: set[int] = set()
     for _ in range(counts[1]):
-        owner, rdtype, _, rdata = _record(parser)
-        if rdata is not None:
+        owner, rdtype, ttl, rdata = _record(parser)
+        if rdata is not None and not isinstance(rdata, bytes):
+            if ttl == llq.REMOVED_TTL:
+                gone.add(len(answer))
             answer.append((owner, rdtype, rdata))
     extended, options = 0, b""
     for _ in range(counts[2] + counts[3]):
@@ -264,7 +282,7 @@ def _read(parser: dns.wire.Parser) -> Response:
             extended, options = ttl >> 24, rdata
     if parser.remaining():
         raise ResponseError("octets after the last record")
-    lease, words = _read_options(options)
+    lease, words, long_lived = _read_options(options)
     rcode = extended << 4 | flags & 15
     return Response(
         identity,
@@ -272,9 +290,11 @@ def _read(parser: dns.wire.Parser) -> Response:
         rcode,
         bool(flags & _TC),
         question,
-        tuple((o, t, d) for o, t, d in answer if not isinstance(d, bytes)),
+        tuple(answer),
         lease,
         words,
+        long_lived,
+        frozenset(gone),
     )
 
 
@@ -294,10 +314,11 @@ def _record(
         return owner, rdtype, ttl, dns.rdata.from_wire_parser(dns.rdataclass.IN, kind, parser)
 
 
-def _read_options(options: bytes) -> tuple[int | None, str]:
-    """Return the granted lease and the explanation of an OPT record's options."""
+def _read_options(options: bytes) -> tuple[int | None, str, LlqOption | None]:
+    """Return the granted lease, the explanation and the long-lived query of an OPT record."""
     lease: int | None = None
     words = ""
+    long_lived: LlqOption | None = None
     parser = dns.wire.Parser(options)
     while parser.remaining():
         code, length = parser.get_struct("!HH")
@@ -306,10 +327,66 @@ def _read_options(options: bytes) -> tuple[int | None, str]:
             lease = int.from_bytes(data[:4])
         elif code == EDE_OPTION and length >= 2 and not words:
             words = _plain(data[2:])
-    return lease, words
+        elif code == llq.OPTION_CODE and long_lived is None:
+            try:
+                long_lived = LlqOption.parse(data)
+            except LlqFormatError as error:
+                raise ResponseError(str(error)) from error
+    return lease, words, long_lived
 
 
 def _plain(text: bytes) -> str:
     """Return printable text of bounded length: it ends up in logs and on terminals."""
     decoded = text.decode("utf-8", "replace").rstrip("\x00")
     return "".join(c if c.isprintable() else "�" for c in decoded)[:MAX_EDE_TEXT]
+
+
+# --- Events of long-lived queries -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of a long-lived query (RFC 8764 §6), as the server sends it unasked.
+
+    ``signed``: by the account's key. ``changes`` are the question's data, each with whether it is
+    gone. ``mac`` is that of the event, for the acknowledgement.
+    """
+
+    identity: int
+    question: tuple[dns.name.Name, int]
+    llq: LlqOption
+    changes: tuple[tuple[dns.rdata.Rdata, bool], ...]
+    signed: bool
+    mac: bytes
+
+
+def read_event(wire: bytes, key: TsigKey, unix: int) -> Event | None:
+    """Read a message that may be an event; ``None`` if it is none, or signed wrongly."""
+    if len(wire) < _HEADER_SIZE or not wire[2] & 0x80:
+        return None
+    verdict = tsig.verify(wire, _only(key), unix)
+    if isinstance(verdict, tsig.TsigFailure):
+        return None
+    signed = isinstance(verdict, tsig.Verified)
+    try:
+        said = read_response(verdict.message if isinstance(verdict, tsig.Verified) else wire)
+    except ResponseError:
+        return None
+    if said.llq is None or said.llq.opcode != llq.EVENT or said.question is None:
+        return None
+    changes = tuple(
+        (data, place in said.gone)
+        for place, (owner, kind, data) in enumerate(said.answer)
+        if (owner, kind) == said.question
+    )
+    mac = verdict.mac if isinstance(verdict, tsig.Verified) else b""
+    return Event(said.identity, said.question, said.llq, changes, signed, mac)
+
+
+def acknowledge(event: Event, key: TsigKey, unix: int) -> bytes:
+    """Return the signed acknowledgement: a *response* with the event's ID, question and option
+    (RFC 8764 §6.2)."""
+    option = LlqOption(llq.EVENT, llq.NO_ERROR, event.llq.id, event.llq.lease)
+    unsigned = query(*event.question, event.identity, {llq.OPTION_CODE: option.pack()})
+    response = unsigned[:2] + bytes((unsigned[2] | 0x80,)) + unsigned[3:]
+    return tsig.sign(response, key, unix, request_mac=event.mac)[0]

@@ -167,10 +167,11 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class DropZone:
-    """Leave the connection to the rendezvous at once and make a new one: it broke the rules of a
-    session (RFC 8490 §5.1), or stays silent."""
+    """Leave the connection to the rendezvous at once, and make a new one after ``pause`` seconds:
+    the server sends us away, broke the rules of a session (RFC 8490 §5.1), or stays silent."""
 
     reason: str
+    pause: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
