@@ -196,6 +196,8 @@ class IkeEndpoint:
                 mobike.we_moved(sa, now)
                 if not sa.mobike:
                     lifetimes.check(sa, now)
+            elif sa.state is not SaState.CLOSING:
+                sa.moved_early = True
         return self._ctx.take()
 
     def wall_clock(self, unix: int) -> None:

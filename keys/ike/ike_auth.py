@@ -23,7 +23,7 @@ from keys.ike.agreement import agree, check, install, mode_notifies
 from keys.ike.child import Child, esp_spi, wanted
 from keys.ike.errors import InvalidSyntaxError, RefusedError
 from keys.ike.header import Exchange
-from keys.ike.informational import Answer, authentication_failed, close
+from keys.ike.informational import Answer, Liveness, authentication_failed, close
 from keys.ike.notify import CHILD_ERRORS, Notify, NotifyType
 from keys.ike.payloads import Contents, Identity
 from keys.ike.proof import ProofError
@@ -224,5 +224,10 @@ def _announce(sa: IkeSa, child: Child | None, now: float) -> None:
     convergence.converge(sa, now)
     if sa.ctx.standing(sa.name) == [sa]:
         sa.ctx.emit(PeerUp(sa.name, sa.remote, sa.initiator))
+    if sa.moved_early and sa.is_established:
+        # The peer may have taken our proof from where we were, and answers there.
+        mobike.we_moved(sa, now)
+        if not sa.mobike:
+            sa.enqueue(Liveness(), now)
     if child is not None:
         sa.ctx.log("info", f"{sa.name}: child {child.sa.spi_in:08x}/{child.sa.spi_out:08x} stands")

@@ -176,6 +176,7 @@ class IkeSa:
         self.mobike = False
         self.leads = initiator  # began the first of these IKE SAs (RFC 4555 §1.3)
         self.moves = 0
+        self.moved_early = False  # our own endpoint changed before it stood
         self.peer_addresses: tuple[Endpoint, ...] = ()
         self.sends_to: Endpoint | None = None
         self.unproven = False

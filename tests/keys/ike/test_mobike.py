@@ -370,3 +370,17 @@ def test_a_check_answers_nobody_twice() -> None:
     net.play(5)
     assert sa.sends_to == ELSEWHERE
     settled(net, desk, lap)
+
+
+@pytest.mark.parametrize("mobike", [True, False])
+def test_who_moves_before_it_is_answered_says_so_afterwards(mobike: bool) -> None:
+    """The proof has come from the old address, the answer to it went there; only the repeated
+    request, which changes nothing, came from the new one (found by ``make fuzz``)."""
+    net, desk, lap = pair(mobike=mobike)
+    net.connect(desk, lap)
+    net.play(2.5 * DELAY)
+    assert [datagram.kind for datagram in net.sent] == ["34q", "34r", "35q"]
+    move(net, desk)
+    net.play(10)
+    assert net.pair_is_up()
+    assert sa_of(lap, desk).remote == ELSEWHERE == sa_of(lap, desk).sends_to
