@@ -25,9 +25,9 @@ from keys.ike.proposals import (
     offer,
 )
 from keys.ike.sa import IkeSa
+from keys.ike.selectors import covers, describe_traffic, local_side, peer_side, widest
 from keys.ike.selectors import describe as describe_selectors
-from keys.ike.selectors import hold, host
-from keys.ike.types import InstallInbound, PeerPolicy
+from keys.ike.types import EVERYTHING, InstallInbound, PeerPolicy, Traffic
 
 TUNNEL, TRANSPORT = "tunnel", "transport"
 
@@ -39,11 +39,13 @@ class Agreed:
     chosen: Proposal
     spi_in: int
     mode: str
+    traffic: Traffic = EVERYTHING
 
     def tell(self, answer: Contents, policy: PeerPolicy) -> None:
         """Puts the responder's side of it into an answer."""
         answer.sa = (replace(self.chosen, spi=esp_spi(self.spi_in)),)
-        answer.tsi, answer.tsr = host(policy.peer_id), host(policy.local_id)
+        answer.tsi = peer_side(policy.peer_id, self.traffic)
+        answer.tsr = local_side(policy.local_id, self.traffic)
         answer.notifies += mode_notifies(self.mode)
 
 
@@ -52,13 +54,20 @@ def mode_notifies(mode: str) -> list[Notify]:
     return [Notify(NotifyType.USE_TRANSPORT_MODE)] if mode == TRANSPORT else []
 
 
-def _mode(policy: PeerPolicy, theirs: Contents) -> str:
+def _mode(policy: PeerPolicy, theirs: Contents, traffic: Traffic) -> str:
     """Transport mode needs both sides; either one makes it a tunnel."""
-    both = policy.mode == TRANSPORT and theirs.notify(NotifyType.USE_TRANSPORT_MODE) is not None
+    ours = policy.mode_of(traffic)
+    both = ours == TRANSPORT and theirs.notify(NotifyType.USE_TRANSPORT_MODE) is not None
     return TRANSPORT if both else TUNNEL
 
 
-def check(sa: IkeSa, answer: Contents, offered: tuple[Proposal, ...], spi_in: int) -> Agreed:
+def check(
+    sa: IkeSa,
+    answer: Contents,
+    offered: tuple[Proposal, ...],
+    spi_in: int,
+    traffic: Traffic = EVERYTHING,
+) -> Agreed:
     """The initiator's side: what the peer chose, once it and the selectors are as they must be.
 
     Raises:
@@ -73,15 +82,19 @@ def check(sa: IkeSa, answer: Contents, offered: tuple[Proposal, ...], spi_in: in
     if len(answer.sa) != 1 or not valid_esp(chosen) or not answers(chosen, offered):
         sentence = f"{sa.peer} chose {describe(answer.sa)}; we offered {describe(offered)}"
         raise RefusedError(NotifyType.NO_PROPOSAL_CHOSEN, sentence)
-    # We offer exactly one host id on each side, so that no true subset is of use to us.
-    if answer.tsi != host(sa.policy.local_id) or answer.tsr != host(sa.policy.peer_id):
+    # We offer exactly what we need on each side, so that no true subset is of use to us.
+    ours, theirs = (
+        local_side(sa.policy.local_id, traffic),
+        peer_side(sa.policy.peer_id, traffic),
+    )
+    if answer.tsi != ours or answer.tsr != theirs:
         sentence = (
             f"{sa.peer} wants the selectors {describe_selectors(answer.tsi)} to "
-            f"{describe_selectors(answer.tsr)}; we offered {sa.policy.local_id} to "
-            f"{sa.policy.peer_id}"
+            f"{describe_selectors(answer.tsr)}; we offered {describe_selectors(ours)} to "
+            f"{describe_selectors(theirs)}"
         )
         raise RefusedError(NotifyType.TS_UNACCEPTABLE, sentence)
-    return Agreed(chosen, spi_in, _mode(sa.policy, answer))
+    return Agreed(chosen, spi_in, _mode(sa.policy, answer, traffic), traffic)
 
 
 def agree(
@@ -89,12 +102,14 @@ def agree(
     request: Contents,
     groups: tuple[str, ...] = (),
     additional: Additional = NO_ADDITIONAL,
+    traffic: Traffic | None = EVERYTHING,
 ) -> Agreed:
     """The responder's side: chooses, narrows, and takes an SPI, which is given back with
-    ``ctx.free_spi`` if nothing comes of it.
+    ``ctx.free_spi`` if nothing comes of it. ``traffic`` is what the child must be for; None:
+    whatever the peer asks for between the two host ids.
 
     Raises:
-        RefusedError: nothing acceptable is offered, or the selectors do not hold both host ids.
+        RefusedError: nothing acceptable is offered, or the selectors do not hold the traffic.
     """
     policy = sa.policy
     assert policy is not None and request.sa and request.tsi is not None
@@ -105,13 +120,18 @@ def agree(
         ours = describe([offer(PROTOCOL_ESP, b"", table)])
         sentence = f"{sa.peer} offers {describe(request.sa)}; we accept {ours}"
         raise RefusedError(NotifyType.NO_PROPOSAL_CHOSEN, sentence)
-    if not hold(request.tsi, policy.peer_id) or not hold(request.tsr, policy.local_id):
+    ends = request.tsi, request.tsr, policy.peer_id, policy.local_id
+    if traffic is None:
+        traffic = widest(*ends)
+    if traffic is None or not covers(*ends, traffic):
+        kind = "" if traffic in (None, EVERYTHING) else f", {describe_traffic(traffic)}"
         sentence = (
             f"{sa.peer} wants {describe_selectors(request.tsi)} to "
-            f"{describe_selectors(request.tsr)}; it may have {policy.peer_id} to {policy.local_id}"
+            f"{describe_selectors(request.tsr)}; it may have {policy.peer_id} to "
+            f"{policy.local_id}{kind}"
         )
         raise RefusedError(NotifyType.TS_UNACCEPTABLE, sentence)
-    return Agreed(chosen, sa.ctx.new_child_spi(), _mode(policy, request))
+    return Agreed(chosen, sa.ctx.new_child_spi(), _mode(policy, request, traffic), traffic)
 
 
 def install(
@@ -134,6 +154,7 @@ def install(
         agreed.chosen,
         spi_in=agreed.spi_in,
         mode=agreed.mode,
+        traffic=agreed.traffic,
         nonces=nonces,
         shared=shared,
         more=more,

@@ -26,7 +26,7 @@ from keys.ike.proposals import (
     TransformType,
     name_of,
 )
-from keys.ike.types import ChildSa, PeerPolicy
+from keys.ike.types import ChildSa, PeerPolicy, Traffic
 
 SPI_OCTETS = 4
 
@@ -126,6 +126,7 @@ def make_child(
     *,
     spi_in: int,
     mode: str,
+    traffic: Traffic,
     nonces: Nonces,
     shared: bytes,
     more: bytes,
@@ -152,6 +153,7 @@ def make_child(
         mode=mode,
         local_id=policy.local_id,
         peer_id=policy.peer_id,
+        traffic=traffic,
     )
     lifetime = ctx.settings.child_lifetime
     child = Child(sa, nonces, now + rekey_after(ctx, lifetime), now + lifetime)

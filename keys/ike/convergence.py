@@ -16,6 +16,7 @@ incarnation of the peer, which just did not know of it yet.
 
 from __future__ import annotations
 
+from keys.ike.create_child import complete
 from keys.ike.informational import Liveness, close
 from keys.ike.sa import IkeSa, SaState
 
@@ -47,7 +48,7 @@ def converge(sa: IkeSa, now: float) -> None:
     for other in others:
         loser, winner = _order(sa, other)
         loser.redundant = True
-        loser.rekey_at = None
+        loser.rekey_at = loser.complete_at = None
         if loser.initiator:
             _retire(loser, winner, now)
     for attempt in ctx.named(sa.name):
@@ -56,9 +57,9 @@ def converge(sa: IkeSa, now: float) -> None:
             attempt.drop(f"{sa.name} was quicker", now)
     # As responder with another SA in use we wait: the initiator cannot receive on the new
     # SA before our answer reaches it. Its Delete of the redundant one, or our own check, moves us.
-    child = sa.active_child()
-    if child is not None and not sa.redundant and (sa.initiator or not others):
-        sa.send_on(child)
+    if not sa.redundant and (sa.initiator or not others):
+        for child in sa.active_children():
+            sa.send_on(child)
 
 
 def _order(one: IkeSa, two: IkeSa) -> tuple[IkeSa, IkeSa]:
@@ -73,9 +74,9 @@ def _retire(loser: IkeSa, winner: IkeSa, now: float) -> None:
     def stands(at: float) -> None:
         if loser.state is not SaState.ESTABLISHED:
             return
-        child = winner.active_child()
-        if child is not None:
+        for child in winner.active_children():
             winner.send_on(child)
+        complete(winner, at)
         close(loser, f"another IKE SA with {loser.name} stands", at)
 
     winner.enqueue(Liveness(then=stands), now)

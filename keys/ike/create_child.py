@@ -24,10 +24,10 @@ from keys.ike import followup
 from keys.ike.additional import Rounds, accepted
 from keys.ike.agreement import Agreed, agree, check, install, mode_notifies
 from keys.ike.child import Child, ChildState, esp_spi, wanted
-from keys.ike.errors import InvalidSyntaxError, RefusedError
+from keys.ike.errors import IkeError, InvalidSyntaxError, RefusedError
 from keys.ike.groups import NAMES, PrivateKey, generate
 from keys.ike.header import Exchange
-from keys.ike.informational import Answer, close, delete_child
+from keys.ike.informational import Answer, DeleteUnwanted, close, delete_child
 from keys.ike.keymat import Nonces
 from keys.ike.notify import Notify, NotifyType
 from keys.ike.payloads import Contents, KeyExchange
@@ -44,8 +44,8 @@ from keys.ike.proposals import (
     offers,
 )
 from keys.ike.sa import ForChild, IkeSa, Series
-from keys.ike.selectors import host
-from keys.ike.types import IkeFailed
+from keys.ike.selectors import describe_traffic, local_side, peer_side
+from keys.ike.types import EVERYTHING, IkeFailed, Traffic
 
 NONCE_OCTETS = 32
 
@@ -56,8 +56,14 @@ class CreateChild(ForChild):
 
     about_child = True
 
-    def __init__(self, old: Child | None = None, group: str | None = None) -> None:
+    def __init__(
+        self,
+        old: Child | None = None,
+        group: str | None = None,
+        traffic: Traffic = EVERYTHING,
+    ) -> None:
         self.old = old
+        self.traffic = traffic if old is None else old.sa.traffic
         self.exchange = Exchange.CREATE_CHILD_SA
         self._group = group
         self._retried = group is not None
@@ -88,12 +94,12 @@ class CreateChild(ForChild):
             spi = esp_spi(self.old.sa.spi_in)
             rekey = [Notify(NotifyType.REKEY_SA, protocol=PROTOCOL_ESP, spi=spi)]
         return Contents(
-            notifies=rekey + mode_notifies(sa.policy.mode),
+            notifies=rekey + mode_notifies(sa.policy.mode_of(self.traffic)),
             sa=self._offered,
             nonce=self._nonce,
             ke=KeyExchange(self._key.group, self._key.public) if self._key else None,
-            tsi=host(sa.policy.local_id),
-            tsr=host(sa.policy.peer_id),
+            tsi=local_side(sa.policy.local_id, self.traffic),
+            tsr=peer_side(sa.policy.peer_id, self.traffic),
         )
 
     def follows_up_on(self, old: Child) -> bool:
@@ -102,7 +108,7 @@ class CreateChild(ForChild):
 
     def _is_needed(self, sa: IkeSa) -> bool:
         if self.old is None:
-            return sa.active_child() is None
+            return sa.active_child(self.traffic) is None
         if sa.series is not None and sa.series.old is self.old:
             return False  # the peer is about to replace it
         return self.old.sa.spi_in in sa.children and self.old.state is ChildState.ACTIVE
@@ -135,8 +141,7 @@ class CreateChild(ForChild):
         try:
             self._read(sa, answer)
         except (RefusedError, InvalidSyntaxError) as wrong:
-            self._end(sa)
-            close(sa, str(wrong), now)
+            self._disagree(sa, wrong, now)
             return
         if self._link is None:
             self._complete(sa, now)
@@ -147,6 +152,17 @@ class CreateChild(ForChild):
         else:
             sa.queue.appendleft(self)
 
+    def _disagree(self, sa: IkeSa, wrong: IkeError, now: float) -> None:
+        """The peer has made a child that we do not want. One beside the first goes alone."""
+        spi_in = self.spi_in
+        self._end(sa)
+        extra = self.old is None and self.traffic != EVERYTHING and isinstance(wrong, RefusedError)
+        if extra:
+            sa.ctx.log("warning", f"no child for {describe_traffic(self.traffic)}: {wrong}")
+            sa.enqueue(DeleteUnwanted(spi_in), now)
+        else:
+            close(sa, str(wrong), now)
+
     def _end(self, sa: IkeSa) -> None:
         sa.release(self)
         if self.old is not None:
@@ -156,7 +172,7 @@ class CreateChild(ForChild):
         if self._link is not None:
             self._rounds.take(answer.ke)
         else:
-            self._agreed = check(sa, answer, self._offered, self.spi_in)
+            self._agreed = check(sa, answer, self._offered, self.spi_in, self.traffic)
             if answer.nonce is None:
                 raise InvalidSyntaxError(f"{sa.peer} answered CREATE_CHILD_SA without a nonce")
             self._nonces = Nonces(self._nonce, answer.nonce)
@@ -218,7 +234,7 @@ class CreateChild(ForChild):
         if error.kind == NotifyType.INVALID_KE_PAYLOAD and not self._retried:
             group = NAMES.get(int.from_bytes(error.data, "big"))
             if group in sa.ctx.settings.groups:
-                sa.enqueue(CreateChild(old, group), now)
+                sa.enqueue(CreateChild(old, group, self.traffic), now)
                 return
         if old is not None and old.theirs is not None:
             settle(sa, old, now)  # the peer's own rekey of it went through
@@ -226,12 +242,15 @@ class CreateChild(ForChild):
         if error.kind == NotifyType.CHILD_SA_NOT_FOUND and old is not None:
             # The peer has lost it: replace it rather than rekey it (RFC 7296 §2.25).
             sa.remove_child(old)
-            sa.enqueue(CreateChild(), now)
+            sa.enqueue(CreateChild(traffic=self.traffic), now)
             return
         if error.kind == NotifyType.STATE_NOT_FOUND and followup.lost(sa):
             close(sa, f"{sa.peer} forgets every rekey before it is done", now)
             return
-        if old is None:
+        if old is None and self.traffic != EVERYTHING:
+            kind = describe_traffic(self.traffic)
+            sa.ctx.log("warning", f"{sa.peer} refused a child for {kind} with {error.name}")
+        elif old is None:
             reason = f"{sa.peer} refused a new child with {error.name}"
             sa.ctx.emit(IkeFailed(sa.peer, reason))
         elif error.kind != NotifyType.TEMPORARY_FAILURE:
@@ -242,13 +261,21 @@ class CreateChild(ForChild):
             old.rekey_at = now + retry * (1 + sa.ctx.uniform())
 
 
+def complete(sa: IkeSa, now: float) -> None:
+    """Asks for those children of the policy that are not there."""
+    asked = {task.traffic for task in (sa.task, *sa.queue) if isinstance(task, CreateChild)}
+    for child in sa.policy.more if sa.policy is not None else ():
+        if child.traffic not in asked and sa.active_child(child.traffic) is None:
+            sa.enqueue(CreateChild(traffic=child.traffic), now)
+
+
 def rekey(sa: IkeSa, child: Child, now: float) -> None:
     """Begins the rekey of a child, once.
 
     One that the peer has just made waits: as long as we do not send on it, the peer may not
     have our answer, and would not know what we want to rekey.
     """
-    if sa.sending is not child:
+    if not sa.sends_on(child):
         child.rekey_at = now + sa.ctx.settings.rekey_retry
     elif child.state is ChildState.ACTIVE and not child.rekeying:
         child.rekey_at = float("inf")
@@ -267,7 +294,7 @@ def respond(sa: IkeSa, request: Contents, now: float) -> Answer:
     nonces = Nonces(request.nonce, sa.ctx.random(NONCE_OCTETS))
     shared = key.shared(request.ke.data) if key and request.ke else b""
     additional = replace(accepted(sa.ctx.settings), required=False) if groups else NO_ADDITIONAL
-    agreed = agree(sa, request, groups, additional)
+    agreed = agree(sa, request, groups, additional, old.sa.traffic if old else None)
     assert sa.policy is not None
     answer = Contents(nonce=nonces.r, ke=KeyExchange(key.group, key.public) if key else None)
     agreed.tell(answer, sa.policy)
@@ -347,7 +374,7 @@ def settle(sa: IkeSa, old: Child, now: float) -> None:
             # as soon as it has our answer. Until then it may not be able to receive on its own.
             old.mine, old.delete_at = None, None
             old.state = ChildState.REPLACED
-            if sa.sending is mine:
+            if sa.sends_on(mine):
                 sa.send_on(old)
             delete_child(sa, mine, now)
         else:

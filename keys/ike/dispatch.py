@@ -205,8 +205,8 @@ def _prove_path(sa: IkeSa, now: float) -> None:
     sa.unproven = False
 
     def proven(_: float) -> None:
-        if not sa.unproven and sa.sending is not None:
-            sa.send_on(sa.sending)
+        if not sa.unproven:
+            sa.send_all()
 
     sa.enqueue(Liveness(then=proven), now)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from keys.ike import create_child, dispatch, groups, ike_auth, lifetimes, mobike, proof, sa_init
 from keys.ike.certificates import Certification
@@ -17,19 +18,22 @@ from keys.ike.errors import IkeError
 from keys.ike.export import WiresharkTables, wireshark_tables
 from keys.ike.groups import Encapsulate
 from keys.ike.header import NO_SPI, Exchange, Header, HeaderError, decode_header
-from keys.ike.informational import Liveness, close
+from keys.ike.informational import Liveness, close, delete_child
 from keys.ike.notify import Notify, NotifyType
 from keys.ike.payloads import Contents, PayloadType, decode_chain, decode_contents
 from keys.ike.sa import ATTEMPTS, IkeSa, SaState, plain_message
 from keys.ike.settings import IkeSettings
 from keys.ike.types import (
+    EVERYTHING,
     ChildLifetime,
+    ChildPolicy,
     Command,
     Endpoint,
     IkeFailed,
     PeerPolicy,
     Ppk,
     SaView,
+    Traffic,
 )
 
 __all__ = ["IkeEndpoint", "IkeSettings"]
@@ -120,12 +124,36 @@ class IkeEndpoint:
                 sa.enqueue(Liveness(report=True), now)
         return self._ctx.take()
 
-    def rekey(self, name: str, now: float) -> list[Command]:
-        """Rekeys the CHILD_SA with ``name`` now."""
+    def rekey(self, name: str, now: float, spi: int | None = None) -> list[Command]:
+        """Rekeys a CHILD_SA with ``name`` now: the one for everything, or that of ``spi``, which
+        may be of either direction."""
         sa = self._ctx.current(name.lower())
-        child = sa.active_child() if sa else None
-        if sa is not None and child is not None:
-            create_child.rekey(sa, child, now)
+        children = sa.active_children() if sa is not None else []
+        for child in children:
+            mine = spi in (child.sa.spi_in, child.sa.spi_out)
+            if sa is not None and (mine if spi is not None else child.sa.traffic == EVERYTHING):
+                create_child.rekey(sa, child, now)
+        return self._ctx.take()
+
+    def add(self, name: str, child: ChildPolicy, now: float) -> list[Command]:
+        """Asks ``name`` for one more child, which is kept as long as the IKE SA, its successors
+        included. It ends in ``InstallOutbound``; a refusal is a line of the log."""
+        sa = self._ctx.current(name.lower())
+        if sa is not None and sa.policy is not None:
+            others = [one for one in sa.policy.more if one.traffic != child.traffic]
+            sa.policy = replace(sa.policy, more=(*others, child))
+            create_child.complete(sa, now)
+        return self._ctx.take()
+
+    def remove(self, name: str, traffic: Traffic, now: float) -> list[Command]:
+        """Deletes the child with ``name`` for this traffic, and no other; it is not asked for
+        again. What it carried goes with the others."""
+        sa = self._ctx.current(name.lower())
+        if sa is not None and sa.policy is not None:
+            others = tuple(one for one in sa.policy.more if one.traffic != traffic)
+            sa.policy = replace(sa.policy, more=others)
+            for child in [c for c in sa.children.values() if c.sa.traffic == traffic]:
+                delete_child(sa, child, now)
         return self._ctx.take()
 
     def close(self, name: str, now: float) -> list[Command]:

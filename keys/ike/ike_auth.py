@@ -21,6 +21,7 @@ from dataclasses import replace
 from keys.ike import convergence, mobike, ppk, proof
 from keys.ike.agreement import agree, check, install, mode_notifies
 from keys.ike.child import Child, esp_spi, wanted
+from keys.ike.create_child import complete
 from keys.ike.errors import InvalidSyntaxError, RefusedError
 from keys.ike.header import Exchange
 from keys.ike.informational import Answer, Liveness, authentication_failed, close
@@ -87,6 +88,8 @@ class Authenticate(ForChild):
         mobike.learn(sa, answer)
         _establish(sa, now)
         _announce(sa, child, now)
+        if not sa.redundant:
+            complete(sa, now)
 
     def _check_peer(self, sa: IkeSa, answer: Contents) -> str | None:
         assert sa.name is not None
@@ -193,6 +196,9 @@ def authorise(sa: IkeSa, policy: PeerPolicy, now: float) -> None:
         answer.notifies.append(refused.notify())
     sa.reply(Exchange.IKE_AUTH, answer)
     _announce(sa, child, now)
+    if sa.policy.more and not sa.redundant:
+        # Whoever began asks first: both may want the same.
+        sa.complete_at = now + sa.ctx.settings.drain
 
 
 def refuse(sa: IkeSa, reason: str, now: float) -> None:

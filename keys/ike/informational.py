@@ -95,6 +95,27 @@ class DeleteChild:
         self.child.remove_at = now + sa.ctx.settings.drain
 
 
+class DeleteUnwanted:
+    """Our Delete of a child that the peer has made and we have not: ``spi_in`` was to be ours."""
+
+    exchange = Exchange.INFORMATIONAL
+    about_child = True
+
+    def __init__(self, spi_in: int) -> None:
+        self._spi_in = spi_in
+
+    def request(self, sa: IkeSa, now: float) -> Contents:
+        """Our inbound SPI, by which the peer knows the pair."""
+        return Contents(deletes=[Delete(PROTOCOL_ESP, (esp_spi(self._spi_in),))])
+
+    def tries(self, sa: IkeSa) -> int:
+        """As everywhere."""
+        return sa.ctx.settings.retransmit_tries
+
+    def answered(self, sa: IkeSa, answer: Contents, now: float) -> None:
+        """Both sides are without it."""
+
+
 class DeleteIke:
     """Our Delete of the IKE SA."""
 
@@ -141,7 +162,7 @@ def delete_child(sa: IkeSa, child: Child, now: float) -> None:
     child.delete_at = None
     if child.state is not ChildState.DELETING:
         heir = child.heir()
-        if heir is not None and sa.sending is child:
+        if heir is not None and sa.sends_on(child):
             sa.send_on(heir)  # the peer takes nothing on this one once it has our Delete
         child.state = ChildState.DELETING
         sa.enqueue(DeleteChild(child), now)
@@ -188,7 +209,7 @@ def _closed_by_peer(sa: IkeSa, now: float) -> Answer:
 def _close_children(sa: IkeSa, closed: list[Child]) -> None:
     for child in closed:
         heir = child.heir()
-        if heir is not None and sa.sending is child:
+        if heir is not None and sa.sends_on(child):
             sa.send_on(heir)
         sa.remove_child(child)
 

@@ -31,6 +31,8 @@ def timers(sa: IkeSa) -> Iterator[float]:
         return
     if sa.rekey_at is not None:
         yield sa.rekey_at
+    if sa.complete_at is not None:
+        yield sa.complete_at
     if sa.unanswered_since is not None and not _checking(sa):
         yield sa.unanswered_since + sa.ctx.settings.liveness
     for child in sa.children.values():
@@ -59,6 +61,9 @@ def advance(sa: IkeSa, now: float) -> None:
         _expire(sa, now)
     if not sa.is_established:
         return
+    if sa.complete_at is not None and now >= sa.complete_at:
+        sa.complete_at = None
+        create_child.complete(sa, now)
     if sa.rekey_at is not None and now >= sa.rekey_at:
         sa.rekey_at = None
         sa.enqueue(RekeyIke(), now)
@@ -131,10 +136,10 @@ def _advance_child(sa: IkeSa, child: Child, now: float) -> None:
     elif child.state is ChildState.DELETING:
         return
     elif now >= child.expires_at:
-        last = sa.active_child() is child
+        last = sa.active_child(child.sa.traffic) is child
         delete_child(sa, child, now)
         if last:
             sa.ctx.log("warning", f"{sa.peer}: a child ended before it could be rekeyed")
-            sa.enqueue(create_child.CreateChild(), now)
+            sa.enqueue(create_child.CreateChild(traffic=child.sa.traffic), now)
     elif child.state is ChildState.ACTIVE and not sa.redundant and now >= child.rekey_at:
         create_child.rekey(sa, child, now)

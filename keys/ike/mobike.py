@@ -145,9 +145,9 @@ class RouteCheck:
         return False
 
     def _moved(self, sa: IkeSa, answer: Contents, now: float) -> None:
-        if sa.sending is not None and sa.sends_to != sa.remote:
+        if sa.sending and sa.sends_to != sa.remote:
             sa.ctx.log("info", f"{sa.peer} is at {sa.remote[0]} port {sa.remote[1]} now")
-            sa.send_on(sa.sending)
+            sa.send_all()
 
 
 class UpdateAddresses(RouteCheck):

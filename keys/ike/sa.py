@@ -30,12 +30,14 @@ from keys.ike.notify import NotifyType
 from keys.ike.payloads import Contents, Payload, encode_chain
 from keys.ike.signature import HashId
 from keys.ike.types import (
+    EVERYTHING,
     Endpoint,
     IkeFailed,
     InstallOutbound,
     PeerDown,
     PeerPolicy,
     RemoveChild,
+    Traffic,
 )
 from keys.ike.window import Datagrams, Window
 
@@ -160,7 +162,7 @@ class IkeSa:
         self.series: Series | None = None
         self.lost_series = 0  # STATE_NOT_FOUND, one after the other
         self.children: dict[int, Child] = {}
-        self.sending: Child | None = None
+        self.sending: dict[Traffic, Child] = {}  # on which of them our packets travel
         self.request_digest: bytes | None = None
         self.ticket: int | None = None
         self.created_order = ctx.order()
@@ -182,6 +184,7 @@ class IkeSa:
         self.unproven = False
         self.redundant = False
         self.reason = ""
+        self.complete_at: float | None = None  # when we ask for the children that are missing
         self.rekey_at: float | None = None
         self.expires_at: float | None = None
         self.mine: IkeSa | None = None
@@ -357,10 +360,18 @@ class IkeSa:
 
     # --- children ---
 
-    def active_child(self) -> Child | None:
+    def active_child(self, traffic: Traffic = EVERYTHING) -> Child | None:
         """The child that carries the traffic: the newest that nothing has replaced."""
+        return next((c for c in self.active_children() if c.sa.traffic == traffic), None)
+
+    def active_children(self) -> list[Child]:
+        """The active child for each traffic."""
         live = [c for c in self.children.values() if c.state is ChildState.ACTIVE]
-        return live[-1] if live else None
+        return list({child.sa.traffic: child for child in live}.values())
+
+    def sends_on(self, child: Child) -> bool:
+        """Whether our packets travel on this child."""
+        return self.sending.get(child.sa.traffic) is child
 
     def child_by_outbound(self, spi: int) -> Child | None:
         """The child whose inbound SPI at the peer is ``spi``."""
@@ -372,14 +383,19 @@ class IkeSa:
 
     def send_on(self, child: Child) -> None:
         """Our packets travel on this child from now on."""
-        self.sending, self.sends_to = child, self.remote
+        self.sending[child.sa.traffic], self.sends_to = child, self.remote
         self.ctx.emit(InstallOutbound(child.sa, self.remote))
+
+    def send_all(self) -> None:
+        """Our packets travel as before, to where the peer is now."""
+        for child in list(self.sending.values()):
+            self.send_on(child)
 
     def remove_child(self, child: Child) -> None:
         """Both directions are gone."""
         if self.children.pop(child.sa.spi_in, None) is None:
             return
-        if self.sending is child and self.is_established:
+        if self.sends_on(child) and self.is_established:
             self._pass_on(child)
         self.ctx.free_spi(child.sa.spi_in)
         self.ctx.emit(RemoveChild(child.sa.peer, child.sa.spi_in, child.sa.spi_out))
@@ -388,16 +404,16 @@ class IkeSa:
         """The child that we send on is gone before its time: another carries our traffic."""
         heir = child.heir()
         if heir is None or heir.sa.spi_in not in self.children:
-            heir = self.active_child()
+            heir = self.active_child(child.sa.traffic)
         if heir is None:
-            self.sending = None
+            del self.sending[child.sa.traffic]
         else:
             self.send_on(heir)
 
     def bequeath(self, new: IkeSa, now: float) -> None:
         """A rekey is done: ``new`` inherits the children and what waits to be asked (§2.8)."""
         new.children, self.children = self.children, {}
-        new.sending, self.sending = self.sending, None
+        new.sending, self.sending = self.sending, {}
         new.sends_to = self.sends_to
         new.remote = self.remote
         self.retire(now)
@@ -414,7 +430,7 @@ class IkeSa:
         """Waits for its creator's Delete, and is forgotten if that never comes."""
         self.state = SaState.REKEYED
         self.cancel_series(now)
-        self.rekey_at = None
+        self.rekey_at = self.complete_at = None
         self.expires_at = now + self.ctx.settings.half_open_timeout
 
     # --- the end ---
@@ -446,9 +462,9 @@ class IkeSa:
     def _hand_over(self) -> None:
         """Another SA with this peer takes the traffic before the children of this one go."""
         heir = self.ctx.current(self.name) if self.name and self.children else None
-        child = heir.active_child() if heir else None
-        if heir and child:
-            heir.send_on(child)
+        if heir is not None:
+            for child in heir.active_children():
+                heir.send_on(child)
 
     def _forget(self) -> None:
         self.keys = self._seal = self._open = None
@@ -463,7 +479,7 @@ class IkeSa:
         self.nonces = Nonces(b"", b"")
         self.mine = self.theirs = self.reserved = None
         self.pending = None
-        self.sending = None
+        self.sending = {}
 
 
 def plain_message(header: Header, payloads: list[Payload]) -> bytes:

@@ -1,7 +1,8 @@
 """Traffic selectors (RFC 7296 §3.13) between two host ids, and narrowing (§2.9).
 
-Our tunnels carry everything between exactly two host ids, so that what we offer is always one
-/128 with any protocol and port; peers may offer wider or several, which a responder narrows.
+The first child with a peer carries everything between exactly two host ids: one /128 with any
+protocol and port; others are for one protocol, or some ports of it. Peers may offer wider ones or
+several, which a responder narrows.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from keys.ike.errors import InvalidSyntaxError
+from keys.ike.types import ANY_PORT, EVERYTHING, Traffic
 
 IPV6_RANGE = 8
 _LIST = struct.Struct(">B3x")
 _SELECTOR = struct.Struct(">BBHHH")
 _IPV6_OCTETS = _SELECTOR.size + 32  # 40
 MAX_SELECTORS = 64
-_ANY_PORT = (0, 65535)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +29,23 @@ class Selector:
     first: IPv6Address
     last: IPv6Address
     protocol: int = 0
-    ports: tuple[int, int] = _ANY_PORT
+    ports: tuple[int, int] = ANY_PORT
 
     @property
     def is_everything_of_one_host(self) -> bool:
         """Whether this is one address with any protocol and port: a host id."""
-        return self.first == self.last and self.protocol == 0 and self.ports == _ANY_PORT
+        return self.first == self.last and self.protocol == 0 and self.ports == ANY_PORT
 
-    def holds(self, host_id: IPv6Address) -> bool:
-        """Whether all traffic of ``host_id`` is inside."""
-        whole = self.protocol == 0 and self.ports == _ANY_PORT
-        return whole and self.first <= host_id <= self.last
+    def holds(
+        self, host_id: IPv6Address, protocol: int = 0, ports: tuple[int, int] = ANY_PORT
+    ) -> bool:
+        """Whether all traffic of ``host_id``, or this part of it, is inside."""
+        return (
+            self.first <= host_id <= self.last
+            and self.protocol in (0, protocol)
+            and self.ports[0] <= ports[0]
+            and ports[1] <= self.ports[1]
+        )
 
     def encode(self) -> bytes:
         """The selector substructure."""
@@ -49,9 +56,77 @@ class Selector:
         )
 
 
-def host(host_id: IPv6Address) -> tuple[Selector, ...]:
-    """The selector list that means exactly this host id."""
-    return (Selector(host_id, host_id),)
+def host(
+    host_id: IPv6Address, protocol: int = 0, ports: tuple[int, int] = ANY_PORT
+) -> tuple[Selector, ...]:
+    """The selector list that means exactly this host id, or this part of its traffic."""
+    return (Selector(host_id, host_id, protocol, ports),)
+
+
+def local_side(host_id: IPv6Address, traffic: Traffic) -> tuple[Selector, ...]:
+    """The selector list of our own end of a child."""
+    return host(host_id, traffic.protocol, traffic.local_ports)
+
+
+def peer_side(host_id: IPv6Address, traffic: Traffic) -> tuple[Selector, ...]:
+    """The selector list of the peer's end of a child."""
+    return host(host_id, traffic.protocol, traffic.peer_ports)
+
+
+def widest(
+    theirs: Iterable[Selector],
+    ours: Iterable[Selector],
+    peer_id: IPv6Address,
+    local_id: IPv6Address,
+) -> Traffic | None:
+    """The widest traffic between two host ids that a pair of selectors means, and that holds the
+    first such; None if none does.
+
+    A responder chooses it: what stands first may be the one packet that made the peer ask, and has
+    to be inside (§2.9).
+    """
+    found = [
+        Traffic(max(a.protocol, b.protocol), b.ports, a.ports)
+        for a in theirs
+        for b in ours
+        if a.first <= peer_id <= a.last and b.first <= local_id <= b.last and _fit(a, b)
+    ]
+    return min((t for t in found if _holds(t, found[0])), key=narrowness, default=None)
+
+
+def _holds(one: Traffic, other: Traffic) -> bool:
+    pairs = ((one.local_ports, other.local_ports), (one.peer_ports, other.peer_ports))
+    inside = all(wide[0] <= slim[0] and slim[1] <= wide[1] for wide, slim in pairs)
+    return inside and one.protocol in (0, other.protocol)
+
+
+def _fit(one: Selector, other: Selector) -> bool:
+    if one.protocol != other.protocol and 0 not in (one.protocol, other.protocol):
+        return False
+    named = one.protocol or other.protocol
+    both_any = one.ports == other.ports == ANY_PORT
+    # OPAQUE ports (first above last) are those of fragments alone, and none without a protocol.
+    ordered = one.ports[0] <= one.ports[1] and other.ports[0] <= other.ports[1]
+    return ordered and (bool(named) or both_any)
+
+
+def narrowness(traffic: Traffic) -> tuple[bool, int]:
+    """A key to sort by: the widest first."""
+    first, second = traffic.local_ports, traffic.peer_ports
+    return traffic.protocol != 0, -(first[1] - first[0] + second[1] - second[0])
+
+
+def covers(
+    theirs: Iterable[Selector],
+    ours: Iterable[Selector],
+    peer_id: IPv6Address,
+    local_id: IPv6Address,
+    traffic: Traffic,
+) -> bool:
+    """Whether narrowing to ``traffic`` gives a subset of what a peer offers."""
+    far = (peer_id, traffic.protocol, traffic.peer_ports)
+    near = (local_id, traffic.protocol, traffic.local_ports)
+    return any(s.holds(*far) for s in theirs) and any(s.holds(*near) for s in ours)
 
 
 def encode_selectors(selectors: Sequence[Selector]) -> bytes:
@@ -98,13 +173,28 @@ def claimed_host(selectors: Iterable[Selector]) -> IPv6Address:
     return IPv6Address(0)
 
 
-def hold(selectors: Iterable[Selector], host_id: IPv6Address) -> bool:
-    """Whether one of these selectors holds all traffic of ``host_id``: then narrowing to it is
-    a subset of what the peer offered."""
-    return any(s.holds(host_id) for s in selectors)
-
-
 def describe(selectors: Iterable[Selector]) -> str:
     """For a sentence."""
-    texts = [str(s.first) if s.first == s.last else f"{s.first}-{s.last}" for s in selectors]
+    texts = [
+        f"{s.first}{'' if s.first == s.last else f'-{s.last}'}{_detail(s.protocol, s.ports)}"
+        for s in selectors
+    ]
     return ", ".join(texts[:4]) or "no IPv6 address"
+
+
+def describe_traffic(traffic: Traffic) -> str:
+    """What a child is for, in a word: ``everything``, ``protocol 17 to ports 53-53``, …"""
+    if traffic == EVERYTHING:
+        return "everything"
+    ends = ((" from", traffic.local_ports), (" to", traffic.peer_ports))
+    named = "".join(f"{word}{_ports(ports)}" for word, ports in ends if ports != ANY_PORT)
+    return f"protocol {traffic.protocol or 'any'}{named}"
+
+
+def _detail(protocol: int, ports: tuple[int, int]) -> str:
+    named = _ports(ports) if ports != ANY_PORT else ""
+    return f" (protocol {protocol}{named})" if protocol or named else ""
+
+
+def _ports(ports: tuple[int, int]) -> str:
+    return f" port {ports[0]}" if ports[0] == ports[1] else f" ports {ports[0]}-{ports[1]}"

@@ -69,7 +69,7 @@ class IkeSettings:
 
     # Authenticated peers are bounded too.
     sas_per_peer: int = 8
-    children_per_sa: int = 4
+    children_per_sa: int = 8
     queue_limit: int = 16  # exchanges of ours that wait for the window of one SA
 
     # In order of preference. Names as strongSwan spells them.

@@ -15,9 +15,38 @@ Endpoint: TypeAlias = tuple[str, int]
 """An outer (address text, UDP port)."""
 
 
+ANY_PORT = (0, 65535)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Which packets between two host ids a child is for: the number of the upper layer's protocol
+    (0: any), and ports, first and last. ICMPv6 and the Mobility Header have types instead of ports
+    (RFC 7296 §3.13.1)."""
+
+    protocol: int = 0
+    local_ports: tuple[int, int] = ANY_PORT
+    peer_ports: tuple[int, int] = ANY_PORT
+
+
+EVERYTHING = Traffic()
+
+
+@dataclass(frozen=True, slots=True)
+class ChildPolicy:
+    """One more child with a peer, beside the one for everything."""
+
+    traffic: Traffic
+    mode: str = "tunnel"
+
+
 @dataclass(frozen=True, slots=True)
 class PeerPolicy:
-    """What one peer may have: its host id, our own, and the ESP suites in order of preference."""
+    """What one peer may have: its host id, our own, and the ESP suites in order of preference.
+
+    ``more`` are children that we ask for as soon as we have made the first one, for everything.
+    A peer may ask for narrow children without being named there: it has no more by them.
+    """
 
     name: str
     local_id: IPv6Address
@@ -25,6 +54,11 @@ class PeerPolicy:
     suites: tuple[str, ...] = ("aes128gcm16", "aes256gcm16")
     esn: tuple[bool, ...] = (True, False)
     mode: str = "tunnel"
+    more: tuple[ChildPolicy, ...] = ()
+
+    def mode_of(self, traffic: Traffic) -> str:
+        """The mode that a child for ``traffic`` should have."""
+        return next((child.mode for child in self.more if child.traffic == traffic), self.mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +85,7 @@ class ChildSa:
     mode: str
     local_id: IPv6Address
     peer_id: IPv6Address
+    traffic: Traffic = EVERYTHING
 
 
 # --- Commands --------------------------------------------------------------------------------
@@ -87,7 +122,8 @@ class InstallInbound:
 
 @dataclass(frozen=True, slots=True)
 class InstallOutbound:
-    """Send on ``child.spi_out`` from now on; it replaces older SAs to the same peer."""
+    """Send on ``child.spi_out`` from now on; it replaces older SAs to the same peer that are for
+    the same traffic."""
 
     child: ChildSa
     remote: Endpoint

@@ -19,7 +19,9 @@ from keys.ike.endpoint import IkeEndpoint
 from keys.ike.header import decode_header
 from keys.ike.settings import IkeSettings
 from keys.ike.types import (
+    EVERYTHING,
     AskPeer,
+    ChildPolicy,
     ChildSa,
     Command,
     Endpoint,
@@ -34,6 +36,7 @@ from keys.ike.types import (
     ProbeAnswered,
     RemoveChild,
     SendIke,
+    Traffic,
 )
 
 DELAY = 0.05
@@ -74,6 +77,8 @@ class Side:
     rng: random.Random
     inbound: dict[int, ChildSa] = field(default_factory=dict)
     outbound: ChildSa | None = None
+    narrow: dict[Traffic, ChildSa] = field(default_factory=dict)  # beside the one for everything
+    more: tuple[ChildPolicy, ...] = ()  # further children that it wants with everybody
     told: list[Command] = field(default_factory=list)
     answer_asks: bool = True
     refuse_with: str | None = None
@@ -127,9 +132,11 @@ class Net:
         side.ike = self._endpoint(side.name, side.rng)
         side.inbound.clear()
         side.outbound = None
+        side.narrow.clear()
         side.told.clear()
 
     def policy(self, side: Side, peer: Side, **changes: object) -> PeerPolicy:
+        changes.setdefault("more", side.more)
         return PeerPolicy(peer.name, side.host_id, peer.host_id, **changes)  # type: ignore[arg-type]
 
     def connect(self, side: Side, peer: Side, **changes: object) -> None:
@@ -145,11 +152,19 @@ class Net:
                 case InstallInbound(child):
                     side.inbound[child.spi_in] = child
                 case InstallOutbound(child, _):
-                    side.outbound = child
+                    if child.traffic == EVERYTHING:
+                        side.outbound = child
+                    else:
+                        side.narrow[child.traffic] = child
                 case RemoveChild(_, spi_in, spi_out):
                     side.inbound.pop(spi_in, None)
                     if side.outbound is not None and side.outbound.spi_out == spi_out:
                         side.outbound = None
+                    side.narrow = {
+                        traffic: child
+                        for traffic, child in side.narrow.items()
+                        if child.spi_out != spi_out
+                    }
                 case AskPeer():
                     self._answer(side, command)
                 case _:
@@ -209,9 +224,9 @@ class Net:
 
     # --- what packets would meet ---
 
-    def understood(self, sender: Side, receiver: Side) -> bool:
+    def understood(self, sender: Side, receiver: Side, traffic: Traffic = EVERYTHING) -> bool:
         """Whether a packet sent now would be opened at the other side, with the same keys."""
-        out = sender.outbound
+        out = sender.narrow.get(traffic, sender.outbound)
         if out is None:
             return False
         into = receiver.inbound.get(out.spi_out)
