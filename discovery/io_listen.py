@@ -12,6 +12,7 @@ import errno
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from discovery.types import Endpoint
@@ -21,7 +22,10 @@ _IP_PKTINFO: Final = 8  # linux/in.h; Python's socket module names it from 3.14 
 _DATAGRAMS_PER_WAKEUP: Final = 64  # then other sockets get their turn
 _PORT_TRIES: Final = 20
 
-_ANSWER = Callable[[bytes, Endpoint], list[bytes]]
+Send = Callable[[bytes], None]
+"""Sends one message back to where another came from, now or later."""
+
+_ANSWER = Callable[[bytes, Endpoint, Send], list[bytes] | None]
 
 
 class ListenError(Exception):
@@ -96,7 +100,8 @@ def _sentence(endpoint: Endpoint, setting: str, error: OSError) -> str:
 
 
 class DatagramServer:
-    """Answers the datagrams of one bound UDP socket with ``answer(data, source)``."""
+    """Answers the datagrams of one bound UDP socket with ``answer(data, source, send)``: what it
+    returns is sent at once, ``send`` takes what comes later."""
 
     def __init__(self, bound: socket.socket, answer: _ANSWER) -> None:
         self._socket = bound
@@ -126,11 +131,12 @@ class DatagramServer:
             except OSError:
                 continue  # an ICMP error of an earlier answer
             back = [_answer_from(*note) for note in notes if _is_packet_info(note)]
-            for answer in self._answer(data, (str(source[0]), int(source[1]))):
-                self._send(answer, back, source)
+            send = partial(self._send, back, source)
+            for answer in self._answer(data, (str(source[0]), int(source[1])), send) or ():
+                send(answer)
 
     def _send(
-        self, answer: bytes, back: list[tuple[int, int, bytes]], source: tuple[str, int]
+        self, back: list[tuple[int, int, bytes]], source: tuple[str, int], answer: bytes
     ) -> None:
         try:
             self._socket.sendmsg([answer], back, 0, source)

@@ -1,8 +1,8 @@
 """The rendezvous as a running server: UDP, TCP and TLS around :class:`discovery.zone.ZoneServer`.
 
-Messages are handled one after the other on the event loop; an UPDATE waits for the disk, and with
-it everybody: a person or a small company makes few of them. TCP and TLS connections are kept open
-for further messages (RFC 7766, RFC 7858 §3.4), answered in order, bounded in number and in time.
+Messages are handled one after the other on the event loop; only UPDATEs wait for the disk
+(:mod:`discovery.io_writer`), together. TCP and TLS connections are kept open
+for further messages (RFC 7766, RFC 7858 §3.4), bounded in number and in time.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ from discovery.io_listen import (
     port_of,
 )
 from discovery.io_store import SqliteStore
+from discovery.io_writer import Reply, Writer
 from discovery.store import StoreError
 from discovery.types import Endpoint
 from discovery.update import DEFAULT_LIMITS, ZoneLimits
+from discovery.ways import Way
 from discovery.zone import Happening, ZoneServer
 
 STORE_NAME: Final = "zone.sqlite"
@@ -49,11 +51,13 @@ class ServeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Bounds on TCP and TLS connections: how many in all and per source address, how long until the
-    first message (and the TLS handshake), and how long idle between messages, in seconds."""
+    """Bounds on TCP and TLS connections: how many in all and per source address, how many UPDATEs
+    of one may wait for the disk, how long until the first message (and the TLS handshake), and how
+    long idle between messages, in seconds."""
 
     total: int = 512
     per_source: int = 64
+    pipelined: int = 64
     first_message: float = 10.0
     idle: float = 300.0
 
@@ -90,6 +94,7 @@ class RendezvousServer:
         self._log = _RateLimitedLog()
         self._zone: ZoneServer | None = None
         self._store: SqliteStore | None = None
+        self._writer: Writer | None = None
         self._lock: TextIO | None = None
         self._identity: io_certificate.TlsIdentity | None = None
         self._datagrams: list[DatagramServer] = []
@@ -134,6 +139,9 @@ class RendezvousServer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._datagrams, self._unstarted, self._servers = [], [], []
+        if self._writer is not None:
+            await self._writer.stop()
+            self._writer = None
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -161,6 +169,8 @@ class RendezvousServer:
             limits=self._zone_limits,
             report=self._log.happening,
         )
+        self._writer = Writer(self._zone, self._store, self._log.flaw)
+        self._writer.start()
         for stream, datagram in pairs:
             self._start_datagrams(datagram)
             await self._start_streams(stream, "tcp", None)
@@ -202,7 +212,9 @@ class RendezvousServer:
         )
 
     def _start_datagrams(self, bound: socket.socket) -> None:
-        server = DatagramServer(bound, lambda data, source: self._handle(data, source, "udp"))
+        server = DatagramServer(
+            bound, lambda data, source, send: self._handle(data, source, "udp", send)
+        )
         server.start()
         self._unstarted.remove(bound)
         self._datagrams.append(server)
@@ -225,10 +237,18 @@ class RendezvousServer:
 
     # --- Serving ---
 
-    def _handle(self, wire: bytes, source: Endpoint, transport: str) -> list[bytes]:
+    def _handle(
+        self, wire: bytes, source: Endpoint, transport: str, reply: Reply
+    ) -> list[bytes] | None:
+        """Answer a message; ``None``: it waits for the disk, and ``reply`` gets its answer."""
         assert self._zone is not None
+        assert self._writer is not None
         try:
-            return self._zone.handle(wire, source, transport, _unix())
+            way = Way(transport, source)
+            answers = self._zone.submit(wire, way, _unix(), time.monotonic(), reply)
+            if answers is None:
+                self._writer.wake()
+            return answers
         except Exception as error:  # a flaw of ours must cost one answer, not the server
             self._refused["failed"] += 1
             self._log.flaw(error)
@@ -267,19 +287,65 @@ class RendezvousServer:
         source: Endpoint,
         transport: str,
     ) -> None:
+        owed = _Owed(writer)
+        try:
+            await self._read(reader, owed, source, transport)
+        finally:
+            async with asyncio.timeout(self._limits.first_message):
+                await owed.room(1)  # who half-closes after a last UPDATE waits for its answer
+
+    async def _read(
+        self, reader: asyncio.StreamReader, owed: _Owed, source: Endpoint, transport: str
+    ) -> None:
         patience = self._limits.first_message
         while True:
             async with asyncio.timeout(patience):
                 size = int.from_bytes(await reader.readexactly(2))
                 wire = await reader.readexactly(size)
-            answers = self._handle(wire, source, transport)
-            if not answers:
+            if not message.is_update(wire):  # whoever asks after an UPDATE sees what it did
+                async with asyncio.timeout(self._limits.first_message):
+                    await owed.room(1)
+            answers = self._handle(wire, source, transport, owed.pay)
+            if answers is None:
+                owed.answers += 1
+            elif not answers:
                 return
-            for answer in answers:
-                writer.write(len(answer).to_bytes(2) + answer)
+            for answer in answers or ():
+                owed.write(answer)
             async with asyncio.timeout(self._limits.first_message):
-                await writer.drain()
+                await owed.drain()
+                await owed.room(self._limits.pipelined)
             patience = self._limits.idle
+
+
+class _Owed:
+    """The answers that one connection still gets for UPDATEs that wait for the disk."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.answers = 0
+        self._writer = writer
+        self._paid = asyncio.Event()
+
+    def pay(self, answer: bytes) -> None:
+        """Send an answer that was owed."""
+        self.answers -= 1
+        self._paid.set()
+        self.write(answer)
+
+    def write(self, answer: bytes) -> None:
+        """Send a message."""
+        if not self._writer.is_closing():
+            self._writer.write(len(answer).to_bytes(2) + answer)
+
+    async def drain(self) -> None:
+        """Wait until the client has taken most of what was written."""
+        await self._writer.drain()
+
+    async def room(self, fewer_than: int) -> None:
+        """Wait until fewer answers are owed."""
+        while self.answers >= fewer_than:
+            self._paid.clear()
+            await self._paid.wait()
 
 
 class _RateLimitedLog:

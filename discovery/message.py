@@ -222,6 +222,11 @@ def _options(parser: dns.wire.Parser) -> tuple[tuple[int, bytes], ...]:
 # --- Writing --------------------------------------------------------------------------------
 
 
+def is_update(wire: bytes) -> bool:
+    """Say whether a message's header is that of an UPDATE."""
+    return len(wire) >= HEADER_SIZE and wire[2] >> 3 & 15 == OPCODE_UPDATE
+
+
 def header_only(wire: bytes, rcode: int) -> bytes:
     """Answer a message of which only the header can be trusted: no sections."""
     identity, flags = struct.unpack_from("!HH", wire)

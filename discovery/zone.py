@@ -2,15 +2,19 @@
 
 A message's way through :meth:`ZoneServer.handle`, in order:
 
-1. not a request (short, or QR set): dropped, never answered;
+1. not a request (short, or QR set): dropped, never answered, unless it acknowledges an event
+   (:mod:`discovery.llq_server`); a DSO message goes to :mod:`discovery.push_server`;
 2. TSIG (RFC 8945 §5.2): wrong signatures get the answer of its table;
 3. form: FORMERR, or BADVERS for an unknown EDNS version;
 4. who asks: an account's key, an invitation's key (:mod:`discovery.invitations`), or nobody;
-5. what: a query (:mod:`discovery.answers`) or an UPDATE (:mod:`discovery.update`), in the zone of
-   that account and no other; everything else is NOTIMP;
+5. what: a query (:mod:`discovery.answers`), a long-lived one, or an UPDATE
+   (:mod:`discovery.update`), in the zone of that account and no other; everything else is NOTIMP;
 6. an UPDATE's changes are made durable, then true, and only then answered (RFC 2136 §3.5), many
    of them together where they come together (:mod:`discovery.batch`);
 7. the answer is cut to what the transport carries and signed if the question was.
+
+What changed is told to those who asked to be told (:mod:`discovery.subscriptions`); the driver
+takes that from :attr:`ZoneServer.subscriptions`.
 
 Accounts share nothing but the process: each has its own content, limits and memory of UPDATEs.
 """
@@ -28,7 +32,20 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 
-from discovery import answers, bootstrap, invitations, lease, message, transfer, tsig, update
+from discovery import (
+    answers,
+    bootstrap,
+    dso,
+    invitations,
+    lease,
+    llq_server,
+    message,
+    push,
+    subscriptions,
+    transfer,
+    tsig,
+    update,
+)
 from discovery.batch import Batch, UpdateQueue, Waiting
 from discovery.bootstrap import ServerIdentity
 from discovery.content import SOA, ZoneChange, ZoneContent
@@ -37,8 +54,10 @@ from discovery.invitations import Invitation
 from discovery.lease import LeaseError, LeaseLimits
 from discovery.message import FormatError, Question, Reply, Request, refuse
 from discovery.store import Item, RecordSet, StoreError, ZoneStore
+from discovery.subscriptions import SubscriptionLimits, Subscriptions
 from discovery.types import Endpoint, TsigKey
 from discovery.update import ZoneLimits
+from discovery.ways import Way
 
 FORGET_AFTER: Final = 86400
 """Seconds after its expiry at which a used invitation is forgotten (its expiry refuses it; the day
@@ -50,6 +69,8 @@ UNSIGNED_ENTRIES: Final = 32
 SIGNED_ENTRIES: Final = 2048
 """Questions and records in a message, without and with a right signature, above which it is refused
 unread. An ordinary query has two."""
+
+_NEVER: Final = 1 << 63  # unix seconds
 
 _TXT = int(dns.rdatatype.TXT)
 _TSIG_ROOM: Final = 340  # octets: the longest TSIG record of an error
@@ -100,7 +121,8 @@ class ZoneServer:
     """The zones of all accounts of one rendezvous. ``unix`` is the wall clock in whole seconds.
 
     ``report`` is told of what an operator may want to know (often: limit its rate); ``on_change``
-    of every change of a zone's answers, once it is durable and true. Raises
+    of every change of a zone's answers, once it is durable and true. ``random`` gives octets for
+    the ids of subscriptions; without it nobody can subscribe. Raises
     ValueError for an unusable domain and :exc:`StoreError` when the store cannot be read.
     """
 
@@ -115,15 +137,24 @@ class ZoneServer:
         report: Callable[[Happening], None] = lambda _: None,
         on_change: Callable[[ZoneChange], None] = lambda _: None,
         leases: LeaseLimits = lease.DEFAULT_LIMITS,
+        random: Callable[[int], bytes] | None = None,
+        subscription_limits: SubscriptionLimits = subscriptions.DEFAULT_LIMITS,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self.leases = leases
         self.on_change = on_change
         self._store = store
         self._report = report
+        self._now = 0.0
+        self.subscriptions: Subscriptions | None = None
+        if random is not None:
+            self.subscriptions = Subscriptions(
+                random, self._tally, self._content_of, subscription_limits
+            )
         self._zones: dict[dns.name.Name, HeldZone] = {}
         self._by_key: dict[str, HeldZone] = {}
         self._queue = UpdateQueue()
+        self._not_before = 0  # unix seconds until which no lease ends
         for account in accounts:
             origin = dns.name.from_text(account.domain).canonicalize()
             if origin in self._zones:
@@ -150,23 +181,49 @@ class ZoneServer:
         """Return the content of an account's zone. Raises KeyError."""
         return self._zones[dns.name.from_text(domain)].content
 
-    def handle(self, wire: bytes, source: Endpoint, transport: str, unix: int) -> list[bytes]:
+    def _content_of(self, name: dns.name.Name) -> ZoneContent | None:
+        zone = self.zone_of(name)
+        return zone.content if zone else None
+
+    def _tally(self, what: str) -> None:
+        self.counters[what] += 1
+
+    def handle(
+        self,
+        wire: bytes,
+        source: Endpoint,
+        transport: str,
+        unix: int,
+        *,
+        way: Way | None = None,
+        now: float | None = None,
+    ) -> list[bytes]:
         """Answer one message that came over ``transport`` ("udp", "tcp" or "tls"): no message, one,
         or several for a zone transfer. What it changes is written before this returns; a driver
-        that would rather write for many at once uses :meth:`submit`."""
-        answers = self.submit(wire, source, transport, unix)
-        return answers + [answer for _, answer in self._flush(unix)]
+        that would rather write for many at once uses :meth:`submit`. ``way`` says more exactly
+        where it came from, ``now`` is monotonic seconds (by default ``unix``)."""
+        found = self.submit(wire, way or Way(transport, source), unix, now) or []
+        return found + [answer for _, answer in self._flush(unix)]
 
     def submit(
-        self, wire: bytes, source: Endpoint, transport: str, unix: int, ticket: object = None
-    ) -> list[bytes]:
-        """Answer one message, but for an UPDATE that waits for the disk: its answer comes with
-        ``ticket`` from :meth:`end`, after the next :meth:`begin`."""
-        if len(wire) < message.HEADER_SIZE or wire[2] & 0x80:
-            self.counters["dropped"] += 1
+        self, wire: bytes, way: Way, unix: int, now: float | None = None, ticket: object = None
+    ) -> list[bytes] | None:
+        """Answer one message; ``None``: it is an UPDATE that waits for the disk, and its answer
+        comes with ``ticket`` from :meth:`end`, after the next :meth:`begin`."""
+        self._now = float(unix) if now is None else now
+        told = self.subscriptions
+        if told is not None and told.push.is_closing(way.connection):
             return []
+        is_dso = way.transport == "tls" and way.connection and dso.is_dso(wire)
+        if told is not None and is_dso:
+            return told.push.message(wire, way, self._now)
+        if len(wire) < message.HEADER_SIZE or wire[2] & 0x80:
+            self._stray(wire, way)
+            return []
+        if told is not None:
+            told.push.heard(way.connection, self._now)
         self.expire(unix)
-        job = _Job(self, wire, source, transport, unix, ticket)
+        job = _Job(self, wire, way, unix, ticket)
         verdict = tsig.verify(wire, self._find_key, unix)
         if isinstance(verdict, tsig.Verified):
             return job.answer(verdict)
@@ -175,6 +232,16 @@ class ZoneServer:
         if isinstance(verdict, tsig.TsigFailure):
             return [job.tsig_failed(verdict)]
         return job.answer(None)
+
+    def _stray(self, wire: bytes, way: Way) -> None:
+        """Take what is not a request: the acknowledgement of an event, or nothing."""
+        told = self.subscriptions
+        modest = len(wire) >= message.HEADER_SIZE and entries(wire) <= UNSIGNED_ENTRIES
+        if told is not None and modest and told.llq.acknowledged(wire, way.source):
+            return
+        self.counters["dropped"] += 1
+        if told is not None:
+            told.end(way)
 
     # --- Writing ---
 
@@ -190,9 +257,12 @@ class ZoneServer:
     def end(self, batch: Batch, error: StoreError | None, unix: int) -> list[tuple[object, bytes]]:
         """Take the word of the store on a batch; return the answers of its UPDATEs, by ticket."""
         answers = self._queue.end(batch, error, unix)
+        self._not_before = 0  # leases came
         for zone, writing in batch.writings:
             if error is None and (writing.told.removed or writing.told.added):
                 self.on_change(writing.told)
+                if self.subscriptions is not None:
+                    self.subscriptions.changed(writing.told, self._now)
             if error is not None and writing.ended:
                 self.count("lease.SERVFAIL", NOBODY, zone.text, f"the store failed: {error}")
         self.counters["update.repeated"] += len(batch.repeated)
@@ -218,10 +288,14 @@ class ZoneServer:
 
     def expire(self, unix: int) -> None:
         """Answer no record any more whose lease ended (RFC 9664 §7); :meth:`begin` writes it."""
+        if unix < self._not_before:
+            return
         for zone in self._zones.values():
             end = zone.next_end
             if end is not None and end <= unix:
                 zone.expire(unix)
+        end = self.next_end
+        self._not_before = _NEVER if end is None else end
 
     def tick(self, unix: int) -> None:
         """Let records leave whose lease ended, and write it. A store that fails is told and tried
@@ -236,6 +310,11 @@ class ZoneServer:
             if zone is not None or name == dns.name.root:
                 return zone
             name = name.parent()
+
+    @property
+    def now(self) -> float:
+        """The monotonic clock when the last message came, in seconds."""
+        return self._now
 
     def asker(self, key_name: str) -> _Asker | None:
         """Return whose key has this name (as :data:`discovery.tsig.KeyFinder` gets it)."""
@@ -275,6 +354,12 @@ class ZoneServer:
             self._report(Happening(what, source, zone, reason))
 
 
+def entries(wire: bytes) -> int:
+    """Return how many questions and records a message says that it holds."""
+    counts: tuple[int, ...] = struct.unpack_from("!HHHH", wire, 4)
+    return sum(counts)
+
+
 class _Job:
     """One message on its way through the server."""
 
@@ -282,16 +367,16 @@ class _Job:
         self,
         server: ZoneServer,
         wire: bytes,
-        source: Endpoint,
-        transport: str,
+        way: Way,
         unix: int,
         ticket: object,
     ) -> None:
         self._ticket = ticket
         self._server = server
         self._wire = wire
-        self._source = source
-        self._transport = transport
+        self._way = way
+        self._source = way.source
+        self._transport = way.transport
         self._unix = unix
 
     # --- Outcomes before the message is understood ---
@@ -309,8 +394,7 @@ class _Job:
 
     @property
     def _entries(self) -> int:
-        counts: tuple[int, ...] = struct.unpack_from("!HHHH", self._wire, 4)
-        return sum(counts)
+        return entries(self._wire)
 
     def bare(self, kind: str, rcode: int, verified: tsig.Verified | None = None) -> bytes:
         """Answer with a header alone."""
@@ -336,8 +420,8 @@ class _Job:
             wire = message.header_only(self._wire, message.NOTAUTH)
         return tsig.attach_error(wire, failure, self._unix)
 
-    def answer(self, verified: tsig.Verified | None) -> list[bytes]:
-        """Answer a message that is unsigned or signed well."""
+    def answer(self, verified: tsig.Verified | None) -> list[bytes] | None:
+        """Answer a message that is unsigned or signed well; ``None``: it waits for the disk."""
         kind = _KINDS.get(self.opcode, "other")
         if kind == "other":
             return [self.bare(kind, message.NOTIMP, verified)]
@@ -353,12 +437,23 @@ class _Job:
             request = message.read_request(verified.message if verified else self._wire)
         except FormatError:
             return [self.bare(kind, message.FORMERR, verified)]
+        if self._breaks_session(request):
+            return []
+        return self._carry_out(kind, request, asker, verified)
+
+    def _carry_out(
+        self,
+        kind: str,
+        request: Request,
+        asker: _Asker | None,
+        verified: tsig.Verified | None,
+    ) -> list[bytes] | None:
         if request.edns is not None and request.edns.version:
             reply = Reply(rcode=message.BADVERS)
         elif kind == "update":
             waits = self._update(request, asker, verified)
             if waits is None:
-                return []
+                return None
             reply = waits
         elif asker is not None and asker.invitation is not None:
             kind = "invitation"
@@ -367,8 +462,11 @@ class _Job:
             self._server.count("transfer.NOERROR", self._source)
             content = asker.zone.content
             return transfer.transfer(content, request, verified.key, verified.mac, self._unix)
+        elif verified and asker and self._told and llq_server.has_option(request):
+            return [self._long_lived(self._told, request, asker, verified)]
         else:
             reply = self._query(request, asker)
+            self._introduce(request, asker)
         return [self._complete(kind, request, reply, asker, verified)]
 
     def _complete(
@@ -400,6 +498,47 @@ class _Job:
         if question.rdtype in (message.TYPE_IXFR, message.TYPE_AXFR):
             return refuse("zone transfers are made of the whole zone, over TCP or TLS")
         return answers.answer_signed(zone.content, question)
+
+    # --- Subscriptions ---
+
+    @property
+    def _told(self) -> Subscriptions | None:
+        return self._server.subscriptions
+
+    def _long_lived(
+        self, told: Subscriptions, request: Request, asker: _Asker, verified: tsig.Verified
+    ) -> bytes:
+        """Answer a request about long-lived queries (RFC 8764)."""
+        strange = [q for q in request.questions if self._server.zone_of(q.name) is not asker.zone]
+        if strange or not request.questions:
+            reply = refuse("this key is of another account") if strange else Reply(message.FORMERR)
+            return self._complete("llq", request, reply, asker, verified)
+        wire = told.llq.answer(
+            request, asker.zone.content, self._way, verified.key, self._server.now
+        )
+        return self._sign(wire, verified)
+
+    def _introduce(self, request: Request, asker: _Asker | None) -> None:
+        """Note what introduces a DSO session to an account (decision 0042)."""
+        if self._told is None or asker is None or len(request.questions) != 1:
+            return
+        label, *domain = request.questions[0].name.labels
+        is_ours = (
+            label.lower() == push.SESSION_LABEL.encode()
+            and tuple(domain)
+            and (dns.name.Name(domain) == asker.zone.origin)
+        )
+        if is_ours and request.questions[0].rdtype == SOA:
+            self._told.push.introduced(self._way, asker.zone.content, self._server.now)
+
+    def _breaks_session(self, request: Request) -> bool:
+        """Abort a DSO session whose client uses what DSO replaces (RFC 8490 §5.4.6)."""
+        held = self._told is not None and self._told.push.holds(self._way.connection)
+        options = request.edns.options if request.edns and held else ()
+        if self._told is None or all(code != dso.EDNS_TCP_KEEPALIVE for code, _ in options):
+            return False
+        self._told.push.abort(self._way.connection, "edns-tcp-keepalive")
+        return True
 
     def _is_transfer(self, request: Request, asker: _Asker) -> bool:
         """Say whether this is the account asking for its whole zone, where it can be carried."""

@@ -6,10 +6,11 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 
+import dns.name
 import pytest
 import structlog
 from cryptography import x509
@@ -17,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from discovery import io_certificate, tsig
 from discovery.io_serve import ConnectionLimits, RendezvousServer, ServeError
+from discovery.io_store import SqliteStore
+from discovery.store import Changes
 from discovery.types import Endpoint
 from discovery.zone import ZoneServer
 from tests.discovery.server.helpers import (
@@ -155,6 +158,34 @@ async def test_pipelined_messages_are_answered_in_order(server: RendezvousServer
     writer.write(framed(*[query_wire(ALICE, "SOA", identity=number) for number in identities]))
     answers = [parse(await read_message(reader)).id for _ in identities]
     assert answers == list(identities)
+    writer.close()
+
+
+async def test_pipelined_updates_share_writes_and_a_question_after_them_sees_them_all(
+    server: RendezvousServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Group commit over real sockets; and who half-closes still gets what is owed."""
+    commits: list[int] = []
+    commit = SqliteStore.commit
+
+    def counting(store: SqliteStore, changes: Mapping[dns.name.Name, Changes]) -> None:
+        commits.append(len(changes))
+        commit(store, changes)
+
+    monkeypatch.setattr(SqliteStore, "commit", counting)
+    reader, writer = await connect(server, "tcp")
+    updates = [
+        signed(update_wire(updates=(add(f"h{n}.{ALICE}", "AAAA", f"fd01::{n:x}"),), identity=n))
+        for n in range(1, 201)
+    ]
+    writer.write(framed(*updates, signed(query_wire(f"h200.{ALICE}", "AAAA")), updates[0]))
+    writer.write_eof()
+    answers = [parse(await read_message(reader)) for _ in range(202)]
+    assert [answer.id for answer in answers[:200]] == list(range(1, 201))
+    assert {answer.rcode() for answer in answers} == {0}
+    assert texts(answers[200]) == [f"h200.{ALICE}. 120 IN AAAA fd01::c8"]
+    assert await read_end(reader) == b""
+    assert len(commits) < 20
     writer.close()
 
 
@@ -382,7 +413,7 @@ async def test_a_flaw_of_ours_costs_one_answer_and_is_logged(
 ) -> None:
     endpoint = server.listening["udp"][0]
     with monkeypatch.context() as broken, structlog.testing.capture_logs() as logs:
-        broken.setattr(ZoneServer, "handle", lambda *_: 1 // 0)
+        broken.setattr(ZoneServer, "submit", lambda *_: 1 // 0)
         for _ in range(30):
             assert parse(await ask_udp(endpoint, query_wire(ALICE, "SOA"))).rcode() == 2
     assert server.counters["failed"] == 30
