@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import signal
 import sys
@@ -104,3 +105,37 @@ def test_a_file_and_pings_of_all_sizes_pass(
     # Small packets have no reason to be lost; a full queue may lose some of the large flow.
     drops = {name for one in counters for name in one if name.startswith("drop_")}
     assert drops <= {"drop_no_flow", "drop_udp_send"}, counters
+
+
+STALLED = 1500  # packets that wait for a host without a processor; TUN's own queue holds 500
+SENDER = """
+import socket, sys
+sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+for _ in range(int(sys.argv[2])):
+    sock.sendto(bytes(64), (sys.argv[1], 7000))
+"""
+RECEIVER = """
+import socket, sys
+sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+sock.setsockopt(socket.SOL_SOCKET, 33, 16 * 2**20)  # SO_RCVBUFFORCE
+sock.bind(("::", 7000))
+print("listens", flush=True)
+for _ in range(int(sys.argv[1])):
+    sock.recv(2048)
+print("all came", flush=True)
+"""
+
+
+@pytest.mark.root
+def test_a_host_that_stood_still_for_a_moment_has_lost_nothing(
+    hosts: Callable[..., tuple[list[Namespace], list[Process]]],
+) -> None:
+    (left, right), pumps = hosts(True, "fast", 4)
+    receiver = right.start(sys.executable, "-u", "-c", RECEIVER, str(STALLED))
+    receiver.wait_for("listens", 20.0)
+    os.kill(pumps[0].pid, signal.SIGSTOP)
+    try:
+        left.run(sys.executable, "-c", SENDER, str(IDS["right"]), str(STALLED))
+    finally:
+        os.kill(pumps[0].pid, signal.SIGCONT)
+    receiver.wait_for("all came", 20.0)
