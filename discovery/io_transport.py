@@ -42,6 +42,7 @@ MAX_MESSAGE: Final = 65535  # octets, RFC 1035 §4.2.2
 _MAX_BUFFERED: Final = 256 * 1024  # octets that wait in one connection's send buffer
 _MAX_WAITING: Final = 64  # messages that wait for a sleeping connection to come back
 _MAX_REMEMBERED: Final = 64  # UDP requests whose answer may come cut (TC)
+_QUIET: Final = 60  # seconds without a packet, after which the kernel asks whether it still stands
 _TC: Final = 0x02  # in the third octet of the header
 
 
@@ -87,7 +88,8 @@ class ZoneTransport:
 
     ``server`` is (address or name, port). ``pin`` is the SHA-256 of the server's
     SubjectPublicKeyInfo, checked before the first octet is sent; without it, the account's signed
-    TLSA record (``domain``, ``key``) is asked for. Callbacks run in the loop.
+    TLSA record (``domain``, ``key``) is asked for. Callbacks run in the loop. While ``holds`` says
+    that a connection carries more than questions and answers, one that ends is made anew at once.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class ZoneTransport:
         on_message: Callable[[bytes], None],
         on_up: Callable[[], None],
         on_down: Callable[[str], None],
+        holds: Callable[[], bool] = lambda: False,
         settings: TransportSettings = DEFAULT_SETTINGS,
     ) -> None:
         self.server = server
@@ -112,6 +115,8 @@ class ZoneTransport:
         self.counters = {"sent": 0, "received": 0, "dropped": 0, "connections": 0}
         self._domain, self._key, self._given_pin = domain, key, pin
         self._on_message, self._on_up, self._on_down = on_message, on_up, on_down
+        self._holds = holds
+        self._pause = 0.0  # before the next connection, after a reset
         self._settings = settings
         self._link: Link | None = None
         self._up = False
@@ -154,8 +159,10 @@ class ZoneTransport:
                 return
         self.counters["dropped"] += 1
 
-    def reset(self) -> None:
-        """The network changed: leave the connection, whatever it does, and connect anew at once."""
+    def reset(self, pause: float = 0.0) -> None:
+        """Leave the connection, whatever it does, since the network changed or the server wants
+        it; connect anew after ``pause`` seconds."""
+        self._pause = pause
         self._sleeping = self._resuming = False
         if self._session is not None:
             self._session.cancel()
@@ -174,6 +181,7 @@ class ZoneTransport:
                 await asyncio.wait([self._session])
                 if self._wake.is_set():  # reset
                     failures = 0
+                    await self._rest()
                 elif self._sleeping:
                     await self._wake.wait()
                 else:
@@ -183,6 +191,16 @@ class ZoneTransport:
                 self._session.cancel()
                 with contextlib.suppress(asyncio.CancelledError, LinkError):
                     await self._session
+
+    async def _rest(self) -> None:
+        """Wait as long as :meth:`reset` said, or until the next one."""
+        pause, self._pause = self._pause, 0.0
+        if pause:
+            self._up = False
+            self._on_down(f"the rendezvous asked not to be used for {pause:.0f} s")
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
 
     async def _after(self, session: asyncio.Task[None], failures: int) -> int:
         """Say that a connection failed and pause; return how many have failed in a row."""
@@ -215,7 +233,7 @@ class ZoneTransport:
             link.close()
         now = time.monotonic()
         idle = now - max(self._last_sent, began) >= self._settings.idle
-        self._sleeping = lost is None and idle
+        self._sleeping = lost is None and idle and not self._holds()
         if not self._sleeping and now - began < self._settings.stable:
             closes = "the rendezvous closes the connection as soon as it stands"
             raise lost or LinkError(closes)
@@ -408,6 +426,10 @@ def _be_watchful(connection: socket.socket, user_timeout: float) -> None:
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
         milliseconds = int(user_timeout * 1000)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        # A session that only listens would not notice: the kernel asks for us, and thereby keeps
+        # the NATs between us and the server from forgetting the connection.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _QUIET // 6)
 
 
 # --- Datagrams ------------------------------------------------------------------------------

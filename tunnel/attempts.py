@@ -82,12 +82,21 @@ class Attempts:
             return
         peer.attempt = Attempt(until=core.now + core.settings.attempt)
         recent = peer.records_at is not None and core.now - peer.records_at <= core.settings.fresh
-        if peer.static or recent:
+        if peer.static or recent or self._is_told(peer):
             self._to_candidates(peer)
         else:
             peer.attempt.looking = True
             assert peer.label is not None
             core.look_up(peer.label)
+
+    def _is_told(self, peer: Peer) -> bool:
+        """Whether the zone tells us of each change of its records, so that those we have are true;
+        or cannot be asked, so that those we have must do."""
+        zone = self._core.zone
+        if zone is None or peer.host_id is None or not peer.endpoints:
+            return False
+        told = peer.label in zone.watched and zone.step in ("push", "llq")
+        return not zone.reachable or (told and peer.records_at is not None and not peer.failures)
 
     def records_came(self, peer: Peer) -> None:
         """The zone's word on ``peer`` is in the table now."""

@@ -38,6 +38,13 @@ class SendZone:
 
 
 @dataclass(frozen=True, slots=True)
+class DropZone:
+    """Leave the connection to the rendezvous; make another one after ``pause`` seconds."""
+
+    pause: float
+
+
+@dataclass(frozen=True, slots=True)
 class InstallInbound:
     sa: SaParams
 
@@ -210,6 +217,7 @@ Command: TypeAlias = (
     | SendKeepalive
     | SendZone
     | InstallInbound
+    | DropZone
     | InstallOutbound
     | RemoveInbound
     | RemoveOutbound

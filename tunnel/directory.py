@@ -28,12 +28,10 @@ class Directory:
         self._attempts = attempts
         self._asks = asks
         self._following = following
-        self._refresh_at: float | None = None
-        self._pause = core.settings.refresh_first  # until the next list, doubling
         self._inquiries: dict[int, tuple[str, float]] = {}  # ticket: label, end
         self._to_look: deque[str] = deque()  # listed labels that wait for their lookup
         self._looking: set[str] = set()
-        self._listed_before: set[str] = set()
+        self._labels: set[str] = set()  # of the hosts of the account, as last listed
         self.published = False
         self._lease: int | None = None
         self._problem: str | None = None
@@ -43,14 +41,14 @@ class Directory:
     # --- Ours -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Routes to the static peers, and the first list of hosts."""
+        """Routes to the static peers; the list of hosts is told from now on."""
         core = self._core
         for peer in core.peers:
             if peer.host_id is not None:
                 core.emit(AddRoute(peer.host_id))
         if core.zone is not None:
             self.publish()
-            self._refresh()
+            core.zone_said(core.zone.watch_hosts(core.now, core.unix))
 
     def publish(self) -> None:
         """Puts our records into the zone, once we have an endpoint (B36)."""
@@ -83,8 +81,6 @@ class Directory:
         for peer in core.peers:
             if not peer.static:
                 self._attempts.forgive(peer)
-        self._pause = core.settings.refresh_first
-        self._refresh()
 
     def transport_down(self, reason: str) -> None:
         """The rendezvous cannot be asked for now."""
@@ -118,22 +114,39 @@ class Directory:
 
     def _listed(self, labels: tuple[str, ...]) -> None:
         core = self._core
-        listed = {label.lower() for label in labels}
-        if listed != self._listed_before:
-            self._listed_before, self._pause = listed, core.settings.refresh_first
-            self._refresh_at = core.now + self._pause
+        self._labels = {label.lower() for label in labels}
         for peer in core.peers:
-            if not peer.static and peer.label not in listed:
+            if not peer.static and peer.label not in self._labels:
                 self._vanished(peer)
-        for label in sorted(listed):
+        self._watch()
+        watched = core.zone.watched if core.zone is not None else frozenset()
+        for label in sorted(self._labels - watched):
             known = core.peers.ensure(label)
-            if known is None:
-                continue
-            age = None if known.records_at is None else core.now - known.records_at
             queued = label in self._looking or label in self._to_look
-            if not queued and (age is None or age > core.settings.fresh):
+            if known is not None and known.records_at is None and not queued:
                 self._to_look.append(label)
         self._look_on()
+
+    def _watch(self) -> None:
+        """Hears of the hosts of the account: of those in use first, of the others as far as there
+        is room (B6). Those without a place are looked up when they are wanted."""
+        core = self._core
+        if core.zone is None or core.ending:
+            return
+        wanted = [
+            label
+            for label in sorted(self._labels, key=lambda label: (not self._in_use(label), label))
+            if core.peers.ensure(label) is not None
+        ][: core.settings.watched]
+        for label in sorted(core.zone.watched.difference(wanted)):
+            core.zone_said(core.zone.unwatch(label, core.now, core.unix))
+        for label in wanted:
+            if label not in core.zone.watched:
+                core.zone_said(core.zone.watch(label, core.now, core.unix))
+
+    def _in_use(self, label: str) -> bool:
+        peer = self._core.peers.labelled(label)
+        return peer is not None and bool(peer.children or peer.attempt or peer.waiters)
 
     def _look_on(self, done: str | None = None) -> None:
         """Lookups of the list, a few at a time."""
@@ -150,6 +163,8 @@ class Directory:
         self._tell_inquirers(records.label, records)
         if peer is None or core.ending:
             return
+        if len(self._labels) > core.settings.watched:
+            self._watch()  # it may have been looked up because it is wanted now
         changed = peer.endpoints != records.endpoints
         peer.endpoints, peer.target, peer.info = records.endpoints, records.target, records.info
         peer.records_at = core.now
@@ -246,20 +261,9 @@ class Directory:
 
     # --- Time and status --------------------------------------------------------------------
 
-    def _refresh(self) -> None:
-        core = self._core
-        if core.zone is None or core.ending:
-            self._refresh_at = None
-            return
-        self._refresh_at = core.now + self._pause
-        self._pause = min(2 * self._pause, core.settings.refresh)
-        core.zone_said(core.zone.list_hosts(core.now, core.unix))
-
     def advance(self) -> None:
-        """Asks the zone anew where that is due."""
+        """Ends the questions that waited too long."""
         core = self._core
-        if self._refresh_at is not None and self._refresh_at <= core.now:
-            self._refresh()
         for ticket, (_, until) in list(self._inquiries.items()):
             if until <= core.now:
                 del self._inquiries[ticket]
@@ -267,8 +271,7 @@ class Directory:
 
     def timers(self) -> list[float]:
         """When something is due."""
-        due = [] if self._refresh_at is None else [self._refresh_at]
-        return due + [until for _, until in self._inquiries.values()]
+        return [until for _, until in self._inquiries.values()]
 
     def status(self) -> dict[str, Any]:
         """The ``zone`` part of ``status --json``."""
@@ -276,7 +279,7 @@ class Directory:
             "server": None,
             "transport": None,
             "lease_s": self._lease,
-            "llq": None,
+            "llq": None if self._core.zone is None else self._core.zone.step,
             "published": self.published,
             "problem": self._problem,
         }

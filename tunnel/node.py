@@ -24,7 +24,7 @@ from keys.ike.export import WiresharkTables
 from keys.issuer import Issuer, Ledger
 from tunnel.asks import Asks
 from tunnel.attempts import Attempts
-from tunnel.commands import Command, Finished, SendIke, SendZone
+from tunnel.commands import Command, DropZone, Finished, SendIke, SendZone
 from tunnel.core import Answer, Core
 from tunnel.credentials import Credentials
 from tunnel.directory import Directory
@@ -404,6 +404,9 @@ class Node:
         match answer:
             case zone_types.SendZone(wire):
                 core.emit(SendZone(wire))
+            case zone_types.DropZone(reason, pause):
+                core.log("warning", reason)
+                core.emit(DropZone(pause))
             case ike_types.SendIke(data, remote):
                 core.emit(SendIke(data, remote))
             case ike_types.IkeLog(level, text):

@@ -17,10 +17,10 @@ class NodeSettings:
     # Half of IKE's patience: an application waits behind the attempt, and the next one is near.
     ike: IkeSettings = field(default_factory=lambda: IkeSettings(connect_timeout=CONNECT_TIMEOUT))
 
-    # The zone. B42 rejects polling as design; until LLQ pushes changes (B43) it is the stopgap:
-    # soon after a start or a change, since others start then too, and ever more seldom.
-    refresh_first: float = 1.0
-    refresh: float = 60.0
+    # The zone. Hosts that we hear of without asking, those in use first: five subscriptions each,
+    # which leaves an account of a hundred hosts within what a rendezvous holds for one account.
+    watched: int = 32
+    refresh: float = 60.0  # between two looks at what is not told, such as revocations
     fresh: float = 5.0  # records this young are believed without asking again
 
     # One attempt. The next candidate endpoint is tried when the first was silent this long: half

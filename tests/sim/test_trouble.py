@@ -41,6 +41,8 @@ def test_an_unknown_spi_from_a_known_endpoint_makes_us_connect_but_seldom(world_
     world = world_of(212)
     desk, _ = two(world)
     world.run(10)
+    desk.lookup("laptop")  # where it is, is known now
+    world.run(1)
     sent = len(world.wire)
 
     def hint(source: tuple[str, int]) -> int:

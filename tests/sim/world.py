@@ -382,8 +382,19 @@ class SimHost:
         self.world.at(self.world.now + 1.0, self._activity)
 
     def _carry_out(self, command: do.Command) -> None:
-        if not self._change_table(command):
+        if not self._change_table(command) and not self._say_to_zone(command):
             self._act(command)
+
+    def _say_to_zone(self, command: do.Command) -> bool:
+        world = self.world
+        match command:
+            case do.SendZone(wire):
+                world.ask_zone(self, wire)
+            case do.DropZone():
+                world.at(world.now, lambda: self.zone_changed(world.zone_up))
+            case _:
+                return False
+        return True
 
     def _act(self, command: do.Command) -> None:
         path, world = self.datapath, self.world
@@ -393,8 +404,6 @@ class SimHost:
             case do.SendKeepalive(remote):
                 self.keepalives += 1
                 world.send(b"\xff", self.endpoint, remote)
-            case do.SendZone(wire):
-                world.ask_zone(self, wire)
             case do.SendDummy(spi, endpoint, body, whole):
                 self._outputs(path.dummy(spi, endpoint, body, whole, world.now))
             case do.Inject(packet):
@@ -425,8 +434,8 @@ class SimHost:
             case do.RemoveOutbound(spi):
                 self.node.removed(spi, False, path.outbound_counters(spi))
                 path.remove_outbound(spi)
-            case do.SetFlow(host_id, spi, endpoint, mtu, largest):
-                path.set_flow(host_id.packed, spi, endpoint, mtu, largest)
+            case do.SetFlow(host_id, spi, endpoint, mtu, largest, narrow):
+                path.set_flow(host_id.packed, spi, endpoint, mtu, largest, narrow)
             case do.ClearFlow(host_id):
                 path.clear_flow(host_id.packed)
             case do.AddRoute(host_id):

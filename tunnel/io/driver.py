@@ -50,7 +50,8 @@ class Driver:
     """Runs ``node`` over a pump, a device and a zone transport; belongs to one running loop.
 
     ``answer`` gets the replies to requests (``Reached``, ``NotReached``, ``Found``, ``Pong``) and
-    ``Finished``; ``send_zone`` a DNS message for the rendezvous.
+    ``Finished``; ``send_zone`` a DNS message for the rendezvous, ``drop_zone`` the pause
+    before the next connection to it.
     """
 
     def __init__(
@@ -61,13 +62,14 @@ class Driver:
         *,
         ike_pair: UdpPair | None,
         send_zone: Callable[[bytes], None],
+        drop_zone: Callable[[float], None] = lambda _: None,
         answer: Callable[[do.Command], None],
     ) -> None:
         self._node = node
         self._pump = pump
         self._device = device
         self._ike_pair = ike_pair
-        self._send_zone = send_zone
+        self._send_zone, self._drop_zone = send_zone, drop_zone
         self._answer = answer
         self._log = structlog.get_logger("autotunnel")
         self._loop = asyncio.get_running_loop()
@@ -266,6 +268,8 @@ class Driver:
                 pump.deliver(packet)
             case do.SendZone(wire):
                 self._send_zone(wire)
+            case do.DropZone(pause):
+                self._drop_zone(pause)
             case _:
                 return False
         return True

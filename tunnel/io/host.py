@@ -154,7 +154,13 @@ class Host:
             issuer=papers.issuer,
         )
         self._driver = driver = Driver(
-            node, pump, device, ike_pair=ike_pair, send_zone=link.send, answer=self._answer
+            node,
+            pump,
+            device,
+            ike_pair=ike_pair,
+            send_zone=link.send,
+            drop_zone=link.drop,
+            answer=self._answer,
         )
         stack.callback(driver.stop)
         driver.start()

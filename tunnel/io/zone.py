@@ -52,7 +52,10 @@ class ZoneLink:
                 label=config.host.name,
                 key=self._key(account),
                 random=random_bytes,
-                settings=ClientSettings(reliable=config.rendezvous.transport != "udp"),
+                settings=ClientSettings(
+                    reliable=config.rendezvous.transport != "udp",
+                    secure=config.rendezvous.transport == "tls",
+                ),
             )
 
     @staticmethod
@@ -87,6 +90,11 @@ class ZoneLink:
         if self._transport is not None:
             self._transport.send(wire)
 
+    def drop(self, pause: float) -> None:
+        """Leaves the connection; the next one is made after ``pause`` seconds."""
+        if self._transport is not None:
+            self._transport.reset(pause)
+
     async def start(self, node: Node, tell: Tell) -> None:
         """Begins to connect; what comes goes to ``node`` by ``tell``."""
         if self._account is None:
@@ -108,6 +116,7 @@ class ZoneLink:
             on_message=lambda wire: tell(node.zone_message, wire),
             on_up=lambda: tell(node.zone_up),
             on_down=lambda reason: tell(node.zone_down, reason),
+            holds=lambda: self.client is not None and self.client.holds,
         )
         self._transport.start()
 
