@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from discovery.types import FoundService, Service
+from tunnel import commands as do
 from tunnel.io import control
 from tunnel.io.control import (
     MAX_CLIENTS,
@@ -22,6 +24,9 @@ from tunnel.io.control import (
     ask,
     converse,
 )
+from tunnel.io.services import Services
+
+SHELL = Service("_ssh._tcp", "Desk", 22, ("user=me",))
 
 
 class NotReachedError(Exception):
@@ -34,6 +39,9 @@ class StandIn:
     def __init__(self) -> None:
         self.stopped = asyncio.Event()
         self.asked = 0
+        self.told: list[tuple[object, ...]] = []
+        self.found = [FoundService(SHELL, "desk")]
+        self.trouble = ""
 
     def status(self) -> dict[str, Any]:
         self.asked += 1
@@ -57,6 +65,18 @@ class StandIn:
 
     async def stop(self) -> None:
         self.stopped.set()
+
+    @property
+    def services(self) -> Services:
+        return Services(self._ask, lambda: [{"name": "Desk", "state": "published"}], "x.example")
+
+    async def _ask(self, request: str, *arguments: object) -> do.Command:
+        if request == "browse":
+            if self.trouble:
+                raise NotReachedError(self.trouble)
+            return do.Browsed(1, tuple(self.found))
+        self.told.append((request, *arguments))
+        return do.Advertised(1, done=True)
 
 
 @pytest.fixture
@@ -188,3 +208,61 @@ async def test_a_host_that_ends_in_the_middle_is_told(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="ended before it answered"):
         await ask(tmp_path / "s", {"command": "status"})
     server.close()
+
+
+# --- Services -------------------------------------------------------------------------------
+
+FOUND = {"type": "_ssh._tcp", "name": "Desk", "port": 22, "texts": ["user=me"]}
+
+
+async def test_services_are_advertised_withdrawn_and_found(path: Path, host: StandIn) -> None:
+    said = await ask(path, {"command": "advertise", "service": FOUND})
+    assert said == {**FOUND, "published": True}
+    gone = await ask(path, {"command": "withdraw", "type": "_SSH._tcp", "name": "Desk"})
+    assert gone == {"type": "_ssh._tcp", "name": "Desk", "gone": True}
+    assert host.told == [("advertise", SHELL), ("withdraw_service", "_ssh._tcp", "Desk")]
+    assert await ask(path, {"command": "services"}) == [{"name": "Desk", "state": "published"}]
+    for request in ({"command": "browse"}, {"command": "browse", "type": "_ssh._tcp"}):
+        assert await ask(path, request) == [{**FOUND, "host": "desk.x.example"}]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"command": "advertise"},
+        {"command": "advertise", "service": {**FOUND, "port": 0}},
+        {"command": "advertise", "service": {**FOUND, "texts": "user=me"}},
+        {"command": "advertise", "service": {**FOUND, "type": "_autotunnel._udp"}},
+        {"command": "withdraw", "type": "_ssh._tcp", "name": ""},
+        {"command": "withdraw", "type": 1, "name": "Desk"},
+        {"command": "browse", "type": "ssh"},
+        {"command": "browse-watch", "type": "", "interval_s": 0},
+    ],
+)
+async def test_requests_about_services_are_checked(path: Path, request_: dict[str, Any]) -> None:
+    with pytest.raises(ControlError):
+        await ask(path, request_)
+
+
+async def test_a_watcher_is_told_of_changes_only(path: Path, host: StandIn) -> None:
+    stream = converse(path, {"command": "browse-watch", "type": "", "interval_s": 0.1})
+    assert len(await anext(stream)) == 1
+    host.found = []
+    assert await anext(stream) == []
+    host.found = [FoundService(SHELL, "lap")]
+    assert (await anext(stream))[0]["host"] == "lap.x.example"
+    host.trouble = "the rendezvous cannot be reached"
+    with pytest.raises(ControlError, match="cannot be reached"):
+        await anext(stream)
+
+
+async def test_whoever_watches_looks_again_when_something_has_stirred() -> None:
+    host = StandIn()
+    services = host.services
+    watch = services.watch("", 3600)
+    assert len(await anext(watch)) == 1
+    again = asyncio.ensure_future(anext(watch))
+    await asyncio.sleep(0)
+    host.found = []
+    services.stirred()
+    assert await asyncio.wait_for(again, 10) == []

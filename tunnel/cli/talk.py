@@ -57,7 +57,7 @@ def command(
             as_json = bool(named.get("as_json"))
             try:
                 function(*arguments, **named)
-            except typer.Exit:
+            except (typer.Exit, typer.BadParameter):  # the latter is a usage error: code 2
                 raise
             except (Exception, KeyboardInterrupt) as problem:
                 tell_failure(spoken, as_json, problem)

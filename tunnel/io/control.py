@@ -2,9 +2,11 @@
 
 A Unix socket ``<state_dir>/control.sock`` of mode 0600; one JSON object a line in both
 directions. A request is ``{"command": …, …}`` with command ``status``, ``reach`` (name), ``ping``
-(name, count), ``lookup`` (name), ``keys`` (name), ``down`` or ``watch`` (interval_s); the answer
-``{"ok": true, "result": …}`` or ``{"ok": false, "error": …}``. ``watch`` answers with one status
-after the other until the client goes.
+(name, count), ``lookup`` (name), ``keys`` (name), ``advertise`` (service), ``withdraw`` (type,
+name), ``services``, ``browse`` (type), ``down``, ``watch`` (interval_s) or ``browse-watch`` (type,
+interval_s); the answer ``{"ok": true, "result": …}`` or ``{"ok": false, "error": …}``. ``watch``
+answers with one status after the other until the client goes, ``browse-watch`` with the services
+whenever they have changed.
 """
 
 from __future__ import annotations
@@ -18,11 +20,16 @@ import socket
 from collections.abc import AsyncIterator
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from tunnel.io.services import Services
 
 MAX_LINE = 65536
 """Octets of a request line; the longest honest one is below 400."""
 MAX_CLIENTS = 32
+_STREAMS = ("watch", "browse-watch")
+_OF_SERVICES = ("advertise", "withdraw", "services", "browse")
 _MAX_NAME = 255
 _MAX_PINGS = 1000
 _MIN_INTERVAL, _MAX_INTERVAL = 0.1, 3600.0
@@ -46,6 +53,10 @@ class Controlled(Protocol):
 
     async def export_keys(self, name: str) -> dict[str, Any]:
         """``esp_sa``, ``ikev2_decryption_table`` (lines for Wireshark) and ``notes``."""
+
+    @property
+    def services(self) -> Services:
+        """What this host advertises, and what it finds."""
 
     async def stop(self) -> None:
         """Withdraws and ends."""
@@ -133,6 +144,9 @@ class ControlServer:
             if request["command"] == "watch":
                 await self._watch(reader, writer, request["interval_s"])
                 return
+            if request["command"] == "browse-watch":
+                await self._watch_services(reader, writer, request)
+                return
             await _write(writer, await self._answer(request))
 
     async def _watch(
@@ -146,9 +160,31 @@ class ControlServer:
         finally:
             gone.cancel()
 
+    async def _watch_services(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: dict[str, Any]
+    ) -> None:
+        async def tell() -> None:
+            watch = self._host.services.watch(request["type"], request["interval_s"])
+            try:
+                async for found in watch:
+                    await _write(writer, {"ok": True, "result": found})
+            except self._failures as problem:
+                await _write(writer, {"ok": False, "error": str(problem)})
+
+        telling = asyncio.ensure_future(tell())
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait([telling, gone], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in (telling, gone):
+                one.cancel()
+            await asyncio.gather(telling, gone, return_exceptions=True)
+
     async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         host, name = self._host, request.get("name", "")
         try:
+            if request["command"] in _OF_SERVICES:
+                return {"ok": True, "result": await self._about_services(request)}
             match request["command"]:
                 case "status":
                     return {"ok": True, "result": host.status()}
@@ -166,6 +202,18 @@ class ControlServer:
         except self._failures as problem:
             return {"ok": False, "error": str(problem)}
 
+    async def _about_services(self, request: dict[str, Any]) -> Any:
+        of = self._host.services
+        match request["command"]:
+            case "advertise":
+                return await of.advertise(request["service"])
+            case "withdraw":
+                return await of.withdraw(request["type"], request["name"])
+            case "services":
+                return of.own()
+            case _:
+                return await of.browse(request["type"])
+
 
 def parse_request(line: bytes) -> dict[str, Any]:
     """One request line, checked: known command, and name, count or interval_s within their ranges.
@@ -181,6 +229,8 @@ def parse_request(line: bytes) -> dict[str, Any]:
     match request["command"]:
         case "status" | "down":
             return {"command": request["command"]}
+        case "advertise" | "withdraw" | "services" | "browse" | "browse-watch":
+            return _of_services(request)
         case "reach" | "lookup" | "keys" as command:
             return {"command": command, "name": _name(request)}
         case "ping":
@@ -191,6 +241,30 @@ def parse_request(line: bytes) -> dict[str, Any]:
             return {"command": "watch", "interval_s": interval}
         case command:
             raise RequestError(f"unknown command {command[:40]!r}")
+
+
+def _of_services(request: dict[str, Any]) -> dict[str, Any]:
+    # Not above: the commands that only ask a running host load nothing of DNS.
+    from discovery.services import ServiceError, check_instance
+    from tunnel.io.services import checked_kind
+    from tunnel.services import service_from
+
+    command = request["command"]
+    try:
+        match command:
+            case "services":
+                return {"command": command}
+            case "advertise":
+                return {"command": command, "service": service_from(request.get("service"))}
+            case "withdraw":
+                kind, name = checked_kind(request.get("type")), check_instance(_name(request))
+                return {"command": command, "type": kind, "name": name}
+            case _:
+                kind = checked_kind(request.get("type", ""))
+    except ServiceError as problem:
+        raise RequestError(str(problem)) from None
+    interval = _number(request, "interval_s", 30.0, _MIN_INTERVAL, _MAX_INTERVAL)
+    return {"command": command, "type": kind, "interval_s": interval}
 
 
 def _name(request: dict[str, Any]) -> str:
@@ -253,13 +327,13 @@ async def converse(path: Path, request: dict[str, Any]) -> AsyncIterator[Any]:
             if not answer["ok"]:
                 raise ControlError(answer["error"])
             yield answer["result"]
-            if request["command"] != "watch":
+            if request["command"] not in _STREAMS:
                 return
     except ConnectionError:
         pass
     finally:
         writer.close()
-    if request["command"] != "watch":
+    if request["command"] not in _STREAMS:
         raise ControlError("the host ended before it answered; see its log")
 
 

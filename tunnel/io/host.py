@@ -17,11 +17,13 @@ from contextlib import AsyncExitStack
 from ipaddress import IPv6Address
 from typing import Any
 
+import dns.name
 import structlog
 
 import fastpath
 from discovery.io_stub import StubError, StubServer
 from discovery.stub import NotThere
+from discovery.types import RecordsFound
 from fastpath.types import Endpoint, Pump
 from keys.store import HostIdError, SecretFileError, random_bytes
 from tunnel import commands as do
@@ -35,6 +37,7 @@ from tunnel.io.outer import device_mtu, outer_endpoints
 from tunnel.io.papers import Papers
 from tunnel.io.privilege import drop_all
 from tunnel.io.requests import Requests
+from tunnel.io.services import Services, ServicesFile, ServicesFileError
 from tunnel.io.sockets import SocketError, UdpPair
 from tunnel.io.zone import ZoneLink
 from tunnel.node import Node
@@ -44,6 +47,7 @@ _ENDPOINTS_EVERY = 3.0  # seconds between two looks at our own addresses
 _FIRST_WORD = 5.0  # seconds that the start waits for the zone's first word
 _FAREWELL = 6.0  # seconds for the end: above the node's own limit
 _PING_INTERVAL = 0.2  # seconds
+_CANNOT_START = (SecretFileError, HostIdError, SocketError, StubError, ServicesFileError)
 
 
 class HostError(Exception):
@@ -80,6 +84,11 @@ class Host:
         self._papers: Papers | None = None
         self._host_id: IPv6Address | None = None
         self._endpoints: tuple[Endpoint, ...] = ()
+        self._services_file = ServicesFile(config.state_dir)
+        domain = config.account.domain if config.account else None
+        self._services = Services(
+            self._ask, lambda: [] if self._node is None else self._node.services(), domain
+        )
 
     # --- Life -------------------------------------------------------------------------------
 
@@ -95,7 +104,7 @@ class Host:
             async with AsyncExitStack() as stack:
                 try:
                     await self._set_up(stack)
-                except (SecretFileError, HostIdError, SocketError, StubError) as problem:
+                except _CANNOT_START as problem:
                     raise HostError(str(problem)) from None
                 await self._first_word()
                 on_ready()
@@ -118,6 +127,7 @@ class Host:
         static = who.static_peers_of(config)
         self._papers = papers = Papers(config)
         self._host_id = host_id = who.host_id_of(config)
+        offered, withdrawn = self._services_file.load()
 
         control = ControlServer(config.control_socket, self, (Unreachable, HostError))
         await control.start()
@@ -152,6 +162,8 @@ class Host:
             settings=dataclasses.replace(who.settings_of(config), mtu=device.mtu),
             credentials=papers.credentials,
             issuer=papers.issuer,
+            services=offered,
+            withdrawn=withdrawn,
         )
         self._driver = driver = Driver(
             node,
@@ -177,12 +189,25 @@ class Host:
             except Unreachable as problem:
                 return NotThere(problem.reason, problem.no_such_host)
 
+        async def ask_zone(name: dns.name.Name, rdtype: int) -> RecordsFound:
+            try:
+                answer = await self._ask("ask_zone", name, rdtype)
+            except Unreachable as problem:
+                return RecordsFound(name, rdtype, (), False, problem.reason)
+            assert isinstance(answer, do.RecordsSaid)
+            return answer.found
+
+        def name_of(host_id: IPv6Address) -> str | None:
+            return None if self._node is None else self._node.name_of(host_id)
+
         return StubServer(
             listen=config.resolver.address,
             domain=domain,
             label=config.host.name,
             host_id=host_id,
             reach=reach,
+            ask=ask_zone,
+            name_of=name_of,
             forward=config.resolver.servers,
         )
 
@@ -226,7 +251,10 @@ class Host:
     def _keep(self, command: do.Keep) -> None:
         assert self._papers is not None
         try:
-            self._papers.keep(command.what, command.content)
+            if command.what == "services":
+                self._services_file.keep(command.content)
+            else:
+                self._papers.keep(command.what, command.content)
         except (SecretFileError, OSError) as problem:
             self._log.error(f"the {command.what} could not be written: {problem}")
 
@@ -304,6 +332,11 @@ class Host:
             "peers": about["peers"] if about else [],
         }
 
+    @property
+    def services(self) -> Services:
+        """What this host advertises, and what it finds."""
+        return self._services
+
     async def reach(self, name: str) -> IPv6Address:
         """Makes the tunnel to ``name`` (label or full name). Raises :class:`Unreachable`."""
         answer = await self._ask("reach", name)
@@ -361,11 +394,11 @@ class Host:
             "notes": tables.notes,
         }
 
-    async def _ask(self, request: str, name: str) -> do.Command:
+    async def _ask(self, request: str, *arguments: Any) -> do.Command:
         if self._driver is None or self._node is None or self._stopping.is_set():
             raise Unreachable("this host is not running; try again when it is up")
         method = getattr(self._node, request)
-        answer = await self._requests.ask(self._driver.tell, method, name)
+        answer = await self._requests.ask(self._driver.tell, method, *arguments)
         if isinstance(answer, do.NotReached):
             raise Unreachable(answer.reason, answer.no_such_host)
         return answer
