@@ -139,6 +139,37 @@ class SqliteStore:
         with self._errors():
             self._db.execute("DELETE FROM invitation WHERE expires < ?", (before,))
 
+    def zones(self) -> list[dns.name.Name]:
+        """Return the zones that the store has records of. Raises :exc:`StoreError`."""
+        with self._errors():
+            rows = self._db.execute("SELECT DISTINCT zone FROM record ORDER BY zone").fetchall()
+        return [dns.name.from_text(zone) for (zone,) in rows]
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the file, its index and its rows, a sentence each.
+
+        Raises :exc:`StoreError` if it cannot even be read.
+        """
+        with self._errors():
+            integrity = self._db.execute("PRAGMA integrity_check(20)").fetchall()
+            rows = self._db.execute(
+                "SELECT zone, name, type, canonical, owner, ttl, data FROM record"
+                " ORDER BY zone, name, type"
+            )
+            found = [f"SQLite: {text}" for (text,) in integrity if text != "ok"]
+            before: tuple[tuple[str, str, int], int] | None = None
+            for zone, name, rdtype, canonical, owner, ttl, data in rows:
+                key = (zone, name, rdtype)
+                where = f"the row of {owner} ({dns.rdatatype.to_text(rdtype)}) in {zone}"
+                if before is not None and before[0] == key and before[1] != ttl:
+                    found.append(f"{where} has another TTL than its set")
+                before = key, ttl
+                found += [
+                    f"{where} {what}"
+                    for what in _row_problems(name, canonical, owner, rdtype, data)
+                ]
+        return found
+
     def close(self) -> None:
         """Close the file; what was committed stays."""
         with self._lock:
@@ -175,6 +206,18 @@ class SqliteStore:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+
+def _row_problems(
+    name: str, canonical: bytes, owner: str, rdtype: int, data: bytes
+) -> Iterator[str]:
+    try:
+        if _text(dns.name.from_text(owner)) != name:
+            yield "is filed under another name"
+        if _rdata(rdtype, data).to_digestable() != canonical:
+            yield "is filed under other data"
+    except dns.exception.DNSException as error:
+        yield f"cannot be read: {error}"
 
 
 def _text(name: dns.name.Name) -> str:
