@@ -12,7 +12,7 @@ from ipaddress import IPv6Address
 from typing import TypeAlias
 
 from discovery.types import FoundService, RecordsFound
-from fastpath.types import NO_LIMIT, Endpoint, SaParams
+from fastpath.types import NO_LIMIT, Endpoint, SaParams, Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,7 @@ class SetFlow:
     endpoint: Endpoint
     mtu: int = NO_LIMIT  # octets of an inner packet that fit the path
     largest: int = NO_LIMIT  # above it, the sender is told
+    narrow: tuple[tuple[Traffic, int], ...] = ()  # what goes on another SPI, narrowest first
 
 
 @dataclass(frozen=True, slots=True)

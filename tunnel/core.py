@@ -12,9 +12,10 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
 from discovery.types import ClientCommand, Service
-from fastpath.types import Endpoint
+from fastpath.types import NARROW_WAYS, Endpoint, Traffic
 from keys.ike import types as ike_types
 from keys.ike.endpoint import IkeEndpoint
+from keys.ike.selectors import narrowness
 from tunnel.commands import ClearFlow, Command, Deliver, Log, SetFlow
 from tunnel.icmpv6 import destination_unreachable
 from tunnel.peers import Identity, Peer, PeerTable
@@ -100,7 +101,8 @@ class Core:
         """Tells the engine how data goes to ``peer`` now."""
         if peer.current is not None and peer.endpoint is not None and peer.pmtu is not None:
             way = peer.current.peer_id, peer.current.spi_out, peer.endpoint
-            self.emit(SetFlow(*way, peer.pmtu.mtu, peer.pmtu.largest))
+            narrow = _ways(peer) if peer.narrow else ()
+            self.emit(SetFlow(*way, peer.pmtu.mtu, peer.pmtu.largest, narrow))
 
     def unpoint(self, peer: Peer) -> None:
         """Nothing goes to ``peer`` any more until there is a new SA."""
@@ -114,3 +116,15 @@ class Core:
             error = destination_unreachable(packet)
             if error is not None and self._errors.allows(self.now):
                 self.emit(Deliver(error))
+
+
+def _ways(peer: Peer) -> tuple[tuple[Traffic, int], ...]:
+    """The peer's narrow children as a flow wants them, the narrowest first. Those for which it has
+    no room are left out, and their packets go with all others."""
+    found = sorted(peer.narrow.values(), key=lambda child: narrowness(child.traffic), reverse=True)
+    return tuple((engine_traffic(one.traffic), one.spi_out) for one in found[:NARROW_WAYS])
+
+
+def engine_traffic(traffic: ike_types.Traffic) -> Traffic:
+    """The same in the data path's words."""
+    return Traffic(traffic.protocol, traffic.local_ports, traffic.peer_ports)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ipaddress import IPv6Address
 
 from fastpath.types import Endpoint, Mode, SaCounters, SaParams, Suite
-from keys.ike.types import ChildSa
+from keys.ike.types import EVERYTHING, ChildSa
 from tunnel.commands import (
     InstallInbound,
     InstallOutbound,
@@ -15,7 +15,7 @@ from tunnel.commands import (
     SendDummy,
     SendKeepalive,
 )
-from tunnel.core import Core
+from tunnel.core import Core, engine_traffic
 from tunnel.peers import Peer
 
 
@@ -39,6 +39,9 @@ class Flows:
         core, peer = self._core, self._core.peers.named(child.peer)
         if peer is None:
             return None
+        if child.traffic != EVERYTHING:
+            self._install_narrow(peer, child)
+            return None
         if peer.current is not None and peer.current.peer_id != child.peer_id:
             core.unpoint(peer)  # the peer restarted with another host id
         fresh = peer.current is None or peer.current.spi_out != child.spi_out
@@ -50,6 +53,13 @@ class Flows:
         core.point(peer, peer.endpoint if unproven and peer.endpoint else remote)
         return peer
 
+    def _install_narrow(self, peer: Peer, child: ChildSa) -> None:
+        before = peer.narrow.get(child.traffic)
+        peer.children[child.spi_in] = peer.narrow[child.traffic] = child
+        if before is None or before.spi_out != child.spi_out:
+            self._core.emit(InstallOutbound(_params(child, child.spi_out, child.key_out)))
+            self._core.set_flow(peer)  # to where the data goes now: the first child says where
+
     def remove(self, name: str, spi_in: int, spi_out: int) -> None:
         """Both directions of a child are gone. IKE has moved its traffic before, if it could."""
         core, peer = self._core, self._core.peers.named(name)
@@ -59,6 +69,9 @@ class Flows:
             self._leaving[True, spi_in] = self._leaving[False, spi_out] = peer
             if peer.current is not None and peer.current.spi_in == spi_in:
                 core.unpoint(peer)
+            for traffic in [t for t, one in peer.narrow.items() if one.spi_in == spi_in]:
+                del peer.narrow[traffic]
+                core.set_flow(peer)
         core.emit(RemoveOutbound(spi_out))
 
     def removed(self, spi: int, inbound: bool, counters: SaCounters | None) -> None:
@@ -146,6 +159,7 @@ def _params(child: ChildSa, spi: int, key: bytes) -> SaParams:
         peer_id=_octets(child.peer_id),
         esn=child.esn,
         mode=Mode(child.mode),
+        traffic=None if child.traffic == EVERYTHING else engine_traffic(child.traffic),
     )
 
 

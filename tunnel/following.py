@@ -25,7 +25,7 @@ class Following:
     def new_source(self, spi: int, source: Endpoint) -> None:
         """Inbound ``spi`` brought an authenticated, newest packet from ``source``."""
         peer = self._core.peers.by_inbound(spi)
-        if peer is None or peer.current is None or peer.current.spi_in != spi:
+        if peer is None or peer.current is None or not peer.carries(spi):
             return  # an SA that is being replaced does not say where its peer is
         if source == peer.endpoint:
             self._forget(peer)  # it never left

@@ -150,7 +150,7 @@ class Node:
         self._turn(now, unix)
         peer = self._core.peers.by_outbound(spi)
         if peer is not None:
-            self._core.ike_said(self._core.ike.rekey(peer.name, now))
+            self._core.ike_said(self._core.ike.rekey(peer.name, now, spi))
         return self._done()
 
     def unknown_spi(self, spi: int, source: Endpoint, now: float, unix: int) -> list[Command]:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from ipaddress import IPv6Address
 
 from fastpath.types import Endpoint, SaCounters
-from keys.ike.types import ChildSa, PeerPolicy, Ppk
+from keys.ike.types import ChildPolicy, ChildSa, PeerPolicy, Ppk, Traffic
 from tunnel.pmtu import PathMtu
 
 DEFAULT_SUITES = ("aes128gcm16", "aes256gcm16", "chacha20poly1305")
@@ -44,6 +44,7 @@ class StaticPeer:
     ppk: Ppk | None = None
     suites: tuple[str, ...] = DEFAULT_SUITES
     mode: str = "tunnel"
+    more: tuple[ChildPolicy, ...] = ()
 
 
 class PeerState(StrEnum):
@@ -108,6 +109,7 @@ class Peer:
     info: tuple[str, ...] = ()
     suites: tuple[str, ...] = DEFAULT_SUITES
     mode: str = "tunnel"
+    more: tuple[ChildPolicy, ...] = ()  # children beside the one for everything
     psk: bytes | None = field(default=None, repr=False)
     records_at: float | None = None  # when the zone last said so
 
@@ -121,6 +123,7 @@ class Peer:
 
     children: dict[int, ChildSa] = field(default_factory=dict)  # by inbound SPI
     current: ChildSa | None = None  # the one whose outbound SA the flow names
+    narrow: dict[Traffic, ChildSa] = field(default_factory=dict)  # what it names beside that
     endpoint: Endpoint | None = None  # where the flow sends to
     endpoint_at: float = float("-inf")
     hint: Endpoint | None = None  # where it seems to be now, until that is proven or given up
@@ -159,6 +162,11 @@ class Peer:
             return PeerState.LOOKING if self.attempt.looking else PeerState.CONNECTING
         return PeerState.FAILED if self.failed else PeerState.IDLE
 
+    def carries(self, spi_in: int) -> bool:
+        """Whether this inbound SA is one of those in use, and not one that has been replaced."""
+        used = (self.current, *self.narrow.values())
+        return any(child is not None and child.spi_in == spi_in for child in used)
+
     def policy(self, local_id: IPv6Address) -> PeerPolicy:
         """What it may have: exactly its own host id, and ours."""
         assert self.host_id is not None
@@ -168,6 +176,7 @@ class Peer:
             peer_id=self.host_id,
             suites=self.suites,
             mode=self.mode,
+            more=self.more,
         )
 
 
@@ -186,6 +195,7 @@ class PeerTable:
                 endpoints=(entry.endpoint,),
                 suites=entry.suites,
                 mode=entry.mode,
+                more=entry.more,
                 psk=entry.psk,
             )
             self._by_name[peer.name] = peer

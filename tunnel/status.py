@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastpath.types import Endpoint, SaCounters
+from keys.ike.selectors import describe_traffic
 from keys.ike.types import ChildSa, SaView
 from tunnel.peers import Peer, Tally
 
@@ -41,9 +42,31 @@ def peer_status(peer: Peer, view: SaView | None, now: float) -> dict[str, Any]:
         "mtu_state": None if peer.pmtu is None else str(peer.pmtu.state),
         "rtt_ms": None if rtt is None else round(rtt * 1000, 3),
         "last_handshake_s": None if view is None else round(max(0.0, now - view.established_at), 3),
+        "children": [_child_status(one, peer, view, now) for one in peer.children.values()],
         "drops": dict(sorted((received.drops | _more(received.drops, sent.drops)).items())),
         "reason": peer.reason,
         "ike": None if view is None else _ike_status(view, child, now),
+    }
+
+
+def _child_status(child: ChildSa, peer: Peer, view: SaView | None, now: float) -> dict[str, Any]:
+    """One pair of ESP SAs: what it is for, what it has carried, how long it will live."""
+    received, sent = peer.inbound.get(child.spi_in), peer.outbound.get(child.spi_out)
+    lives = () if view is None else view.lifetimes
+    life = next((one for one in lives if one.spi_in == child.spi_in), None)
+    return {
+        "traffic": describe_traffic(child.traffic),
+        "spi_in": f"{child.spi_in:08x}",
+        "spi_out": f"{child.spi_out:08x}",
+        "suite": child.suite,
+        "esn": child.esn,
+        "mode": child.mode,
+        "rx_packets": 0 if received is None else received.packets,
+        "tx_packets": 0 if sent is None else sent.packets,
+        "rx_bytes": 0 if received is None else received.octets,
+        "tx_bytes": 0 if sent is None else sent.octets,
+        "rekey_s": None if life is None else _left(life.rekey_at, now),
+        "expires_s": None if life is None else _left(life.expires_at, now),
     }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from keys.ike.types import ChildPolicy, Traffic
 from tunnel.config import ConfigError, HostConfig, load_host
 from tunnel.io.identity import settings_of, static_peers_of
 
@@ -48,6 +49,18 @@ def test_key_and_id_go_together(tmp_path: Path, more: str) -> None:
 def test_transport_mode_is_asked_for_in_the_file(tmp_path: Path) -> None:
     (peer,) = static_peers_of(load(tmp_path, 'mode = "transport"\n'))
     assert peer.mode == "transport"
+
+
+def test_more_children_are_asked_for_in_the_file(tmp_path: Path) -> None:
+    children = '{ protocol = 135 }, { protocol = 17, peer_ports = [53, 53], mode = "transport" }'
+    (peer,) = static_peers_of(load(tmp_path, f"children = [{children}]\n"))
+    assert peer.more == (
+        ChildPolicy(Traffic(135)),
+        ChildPolicy(Traffic(17, peer_ports=(53, 53)), "transport"),
+    )
+    for wrong in ("{}", "{ protocol = 0 }", "{ protocol = 6, local_ports = [2, 1] }"):
+        with pytest.raises(ConfigError):
+            load(tmp_path, f"children = [{wrong}]\n")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from fastpath.types import ANY_PORT, NARROW_WAYS
 from tunnel.config.base import (
     DEFAULT_DNS_PORT,
     DEFAULT_TLS_PORT,
@@ -137,6 +138,26 @@ class NatSection(Section, frozen=True, kw_only=True):
     methods: tuple[Literal["pcp", "nat-pmp", "upnp"], ...] = ("pcp", "nat-pmp", "upnp")
 
 
+PortOrType = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+
+
+class ChildSection(Section, frozen=True, kw_only=True):
+    """One of ``[[peer]] children``: a CHILD_SA of its own for one protocol, or some ports of it."""
+
+    protocol: Annotated[int, msgspec.Meta(ge=1, le=255)]
+    local_ports: tuple[PortOrType, PortOrType] = ANY_PORT
+    peer_ports: tuple[PortOrType, PortOrType] = ANY_PORT
+    mode: Literal["tunnel", "transport"] = "tunnel"
+
+    def __post_init__(self) -> None:
+        for key in ("local_ports", "peer_ports"):
+            first, last = getattr(self, key)
+            if first > last:
+                raise WrongValueError(
+                    key, f"{first} is above {last}", "give the first port, then the last"
+                )
+
+
 class PeerSection(Section, frozen=True, kw_only=True):
     """``[[peer]]``: a static peer, which needs no zone. ``id`` is its inner address.
 
@@ -158,6 +179,7 @@ class PeerSection(Section, frozen=True, kw_only=True):
         "chacha20poly1305",
     )
     mode: Literal["tunnel", "transport"] = "tunnel"
+    children: Annotated[tuple[ChildSection, ...], msgspec.Meta(max_length=NARROW_WAYS)] = ()
     ppk_file: str | None = None
     ppk_id: str = ""
     ppk_required: bool = False

@@ -241,8 +241,8 @@ class Driver:
             case do.RemoveOutbound(spi):
                 self._node.removed(spi, False, pump.outbound_counters(spi))
                 pump.remove_outbound(spi)
-            case do.SetFlow(host_id, spi, endpoint, mtu, largest):
-                pump.set_flow(host_id.packed, spi, endpoint, mtu, largest)
+            case do.SetFlow(host_id, spi, endpoint, mtu, largest, narrow):
+                pump.set_flow(host_id.packed, spi, endpoint, mtu, largest, narrow)
             case do.ClearFlow(host_id):
                 pump.clear_flow(host_id.packed)
             case do.AddRoute(host_id):

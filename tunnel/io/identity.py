@@ -7,8 +7,9 @@ from ipaddress import IPv6Address
 from keys import hostid, store
 from keys.account import Account
 from keys.ike.endpoint import IkeSettings
-from keys.ike.types import Ppk
+from keys.ike.types import ChildPolicy, Ppk, Traffic
 from tunnel.config import HostConfig, PeerSection
+from tunnel.config.host import ChildSection
 from tunnel.peers import Identity, StaticPeer
 from tunnel.settings import CONNECT_TIMEOUT, NodeSettings
 
@@ -55,10 +56,15 @@ def static_peers_of(config: HostConfig) -> tuple[StaticPeer, ...]:
             psk=store.read_secret(config.psk_path(peer)) if peer.auth == "psk" else None,
             suites=peer.suites,
             mode=peer.mode,
+            more=tuple(_child_of(child) for child in peer.children),
             ppk=ppk_of(config, peer),
         )
         for peer in config.peers
     )
+
+
+def _child_of(child: ChildSection) -> ChildPolicy:
+    return ChildPolicy(Traffic(child.protocol, child.local_ports, child.peer_ports), child.mode)
 
 
 def ppk_of(config: HostConfig, peer: PeerSection) -> Ppk | None:
