@@ -45,7 +45,8 @@ class Subscriptions:
         self.push = PushServer(random, count, zone_of, limits.push)
         self._ended: list[End] = []
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """How many questions are watched."""
         return len(self.llq) + len(self.push)
 

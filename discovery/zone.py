@@ -21,7 +21,6 @@ Accounts share nothing but the process: each has its own content, limits and mem
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -33,27 +32,23 @@ import dns.rdataclass
 import dns.rdatatype
 
 from discovery import (
-    answers,
     bootstrap,
     dso,
     invitations,
     lease,
-    llq_server,
     message,
-    push,
     subscriptions,
-    transfer,
     tsig,
     update,
 )
 from discovery.batch import Batch, UpdateQueue, Waiting
 from discovery.bootstrap import ServerIdentity
-from discovery.content import SOA, ZoneChange, ZoneContent
+from discovery.content import ZoneChange, ZoneContent
 from discovery.held import SHA256, HeldZone, ZoneAccount
 from discovery.invitations import Invitation
-from discovery.lease import LeaseError, LeaseLimits
-from discovery.message import FormatError, Question, Reply, Request, refuse
-from discovery.store import Item, RecordSet, StoreError, ZoneStore
+from discovery.job import UNSIGNED_ENTRIES, Asker, Job, entries
+from discovery.lease import LeaseLimits
+from discovery.store import StoreError, ZoneStore
 from discovery.subscriptions import SubscriptionLimits, Subscriptions
 from discovery.types import Endpoint, TsigKey
 from discovery.update import ZoneLimits
@@ -65,37 +60,7 @@ is for clocks that were set back)."""
 
 NOBODY: Final[Endpoint] = ("", 0)  # the source of what happens by itself
 
-UNSIGNED_ENTRIES: Final = 32
-SIGNED_ENTRIES: Final = 2048
-"""Questions and records in a message, without and with a right signature, above which it is refused
-unread. An ordinary query has two."""
-
 _NEVER: Final = 1 << 63  # unix seconds
-
-_TXT = int(dns.rdatatype.TXT)
-_TSIG_ROOM: Final = 340  # octets: the longest TSIG record of an error
-
-_KINDS: Final = {message.OPCODE_QUERY: "query", message.OPCODE_UPDATE: "update"}
-_TSIG_ERRORS: Final = {
-    tsig.BADSIG: "BADSIG",
-    tsig.BADKEY: "BADKEY",
-    tsig.BADTIME: "BADTIME",
-    tsig.BADTRUNC: "BADTRUNC",
-}
-_RCODES: Final = {
-    message.NOERROR: "NOERROR",
-    message.FORMERR: "FORMERR",
-    message.SERVFAIL: "SERVFAIL",
-    message.NXDOMAIN: "NXDOMAIN",
-    message.NOTIMP: "NOTIMP",
-    message.REFUSED: "REFUSED",
-    message.YXDOMAIN: "YXDOMAIN",
-    message.YXRRSET: "YXRRSET",
-    message.NXRRSET: "NXRRSET",
-    message.NOTAUTH: "NOTAUTH",
-    message.NOTZONE: "NOTZONE",
-    message.BADVERS: "BADVERS",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +72,6 @@ class Happening:
     source: Endpoint
     zone: str
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Asker:
-    """Who signed: the account itself, or the holder of one of its invitations."""
-
-    zone: HeldZone
-    invitation: Invitation | None
 
 
 class ZoneServer:
@@ -223,7 +180,7 @@ class ZoneServer:
         if told is not None:
             told.push.heard(way.connection, self._now)
         self.expire(unix)
-        job = _Job(self, wire, way, unix, ticket)
+        job = Job(self, wire, way, unix, ticket)
         verdict = tsig.verify(wire, self._find_key, unix)
         if isinstance(verdict, tsig.Verified):
             return job.answer(verdict)
@@ -316,17 +273,17 @@ class ZoneServer:
         """The monotonic clock when the last message came, in seconds."""
         return self._now
 
-    def asker(self, key_name: str) -> _Asker | None:
+    def asker(self, key_name: str) -> Asker | None:
         """Return whose key has this name (as :data:`discovery.tsig.KeyFinder` gets it)."""
         zone = self._by_key.get(key_name)
         if zone is not None:
-            return _Asker(zone, None)
+            return Asker(zone, None)
         name = dns.name.from_text(key_name)
         if len(name.labels) < 3 or name.labels[1].lower() != bootstrap.INVITE_LABEL.encode():
             return None
         zone = self._zones.get(dns.name.Name(name.labels[2:]))
         invitation = invitations.parse_key_label(name.labels[0].decode("latin-1"))
-        return _Asker(zone, invitation) if zone and invitation else None
+        return Asker(zone, invitation) if zone and invitation else None
 
     def _find_key(self, key_name: str, algorithm: str) -> TsigKey | None:
         asker = self.asker(key_name)
@@ -352,290 +309,3 @@ class ZoneServer:
         self.counters[what] += 1
         if reason:
             self._report(Happening(what, source, zone, reason))
-
-
-def entries(wire: bytes) -> int:
-    """Return how many questions and records a message says that it holds."""
-    counts: tuple[int, ...] = struct.unpack_from("!HHHH", wire, 4)
-    return sum(counts)
-
-
-class _Job:
-    """One message on its way through the server."""
-
-    def __init__(
-        self,
-        server: ZoneServer,
-        wire: bytes,
-        way: Way,
-        unix: int,
-        ticket: object,
-    ) -> None:
-        self._ticket = ticket
-        self._server = server
-        self._wire = wire
-        self._way = way
-        self._source = way.source
-        self._transport = way.transport
-        self._unix = unix
-
-    # --- Outcomes before the message is understood ---
-
-    @property
-    def opcode(self) -> int:
-        """The OPCODE of the header."""
-        return self._wire[2] >> 3 & 15
-
-    @property
-    def is_modest(self) -> bool:
-        """Say whether a message that nobody signed is small enough to be read at all: reading
-        names is work, and strangers should not be able to order much of it."""
-        return self._entries <= UNSIGNED_ENTRIES
-
-    @property
-    def _entries(self) -> int:
-        return entries(self._wire)
-
-    def bare(self, kind: str, rcode: int, verified: tsig.Verified | None = None) -> bytes:
-        """Answer with a header alone."""
-        self._server.count(f"{kind}.{_RCODES[rcode]}", self._source)
-        return self._sign(message.header_only(self._wire, rcode), verified)
-
-    def tsig_failed(self, failure: tsig.TsigFailure) -> bytes:
-        """Answer by the table of RFC 8945 §5.2."""
-        if self.opcode not in _KINDS:  # its form is another's, such as DSO's (RFC 8490 §5.4)
-            return self.bare("other", message.NOTIMP)
-        what = _TSIG_ERRORS.get(failure.error, "FORMERR")
-        self._server.count(f"tsig.{what}", self._source, reason=failure.reason)
-        if failure.rcode == message.FORMERR:
-            return message.header_only(self._wire, message.FORMERR)
-        reply = Reply(rcode=message.NOTAUTH, reason=failure.reason)
-        try:
-            request = message.read_request(self._wire)
-        except FormatError:
-            bare = message.header_only(self._wire, message.NOTAUTH)
-            return tsig.attach_error(bare, failure, self._unix)
-        wire = message.render(request, reply, message.PLAIN_UDP - _TSIG_ROOM)
-        if wire is None:
-            wire = message.header_only(self._wire, message.NOTAUTH)
-        return tsig.attach_error(wire, failure, self._unix)
-
-    def answer(self, verified: tsig.Verified | None) -> list[bytes] | None:
-        """Answer a message that is unsigned or signed well; ``None``: it waits for the disk."""
-        kind = _KINDS.get(self.opcode, "other")
-        if kind == "other":
-            return [self.bare(kind, message.NOTIMP, verified)]
-        if self._entries > SIGNED_ENTRIES:
-            return [self.bare("large", message.REFUSED, verified)]
-        asker = self._server.asker(verified.record.key_name) if verified else None
-        if kind == "update" and asker is not None:
-            again = asker.zone.answered.find(self._wire, self._unix)
-            if again is not None:
-                self._server.count("update.repeated", self._source)
-                return [again]
-        try:
-            request = message.read_request(verified.message if verified else self._wire)
-        except FormatError:
-            return [self.bare(kind, message.FORMERR, verified)]
-        if self._breaks_session(request):
-            return []
-        return self._carry_out(kind, request, asker, verified)
-
-    def _carry_out(
-        self,
-        kind: str,
-        request: Request,
-        asker: _Asker | None,
-        verified: tsig.Verified | None,
-    ) -> list[bytes] | None:
-        if request.edns is not None and request.edns.version:
-            reply = Reply(rcode=message.BADVERS)
-        elif kind == "update":
-            waits = self._update(request, asker, verified)
-            if waits is None:
-                return None
-            reply = waits
-        elif asker is not None and asker.invitation is not None:
-            kind = "invitation"
-            reply = self._redeem(request, asker.zone, asker.invitation)
-        elif verified and asker and self._is_transfer(request, asker):
-            self._server.count("transfer.NOERROR", self._source)
-            content = asker.zone.content
-            return transfer.transfer(content, request, verified.key, verified.mac, self._unix)
-        elif verified and asker and self._told and llq_server.has_option(request):
-            return [self._long_lived(self._told, request, asker, verified)]
-        else:
-            reply = self._query(request, asker)
-            self._introduce(request, asker)
-        return [self._complete(kind, request, reply, asker, verified)]
-
-    def _complete(
-        self,
-        kind: str,
-        request: Request,
-        reply: Reply,
-        asker: _Asker | None,
-        verified: tsig.Verified | None,
-    ) -> bytes:
-        zone = asker.zone.text if asker else ""
-        what = f"{kind}.{_RCODES.get(reply.rcode, 'other')}"
-        self._server.count(what, self._source, zone, reply.reason)
-        return self._finish(request, reply, verified)
-
-    # --- The three things that can be asked ---
-
-    def _query(self, request: Request, asker: _Asker | None) -> Reply:
-        if len(request.questions) != 1:
-            return Reply(rcode=message.FORMERR)
-        question = request.questions[0]
-        zone = self._server.zone_of(question.name)
-        if zone is None or question.rdclass not in (message.IN, message.CLASS_ANY):
-            return refuse("this server does not hold that zone, and does not ask others")
-        if asker is None:
-            return answers.answer_unsigned(zone.content, question, zone.public)
-        if asker.zone is not zone:
-            return refuse("this key is of another account")
-        if question.rdtype in (message.TYPE_IXFR, message.TYPE_AXFR):
-            return refuse("zone transfers are made of the whole zone, over TCP or TLS")
-        return answers.answer_signed(zone.content, question)
-
-    # --- Subscriptions ---
-
-    @property
-    def _told(self) -> Subscriptions | None:
-        return self._server.subscriptions
-
-    def _long_lived(
-        self, told: Subscriptions, request: Request, asker: _Asker, verified: tsig.Verified
-    ) -> bytes:
-        """Answer a request about long-lived queries (RFC 8764)."""
-        strange = [q for q in request.questions if self._server.zone_of(q.name) is not asker.zone]
-        if strange or not request.questions:
-            reply = refuse("this key is of another account") if strange else Reply(message.FORMERR)
-            return self._complete("llq", request, reply, asker, verified)
-        wire = told.llq.answer(
-            request, asker.zone.content, self._way, verified.key, self._server.now
-        )
-        return self._sign(wire, verified)
-
-    def _introduce(self, request: Request, asker: _Asker | None) -> None:
-        """Note what introduces a DSO session to an account (decision 0042)."""
-        if self._told is None or asker is None or len(request.questions) != 1:
-            return
-        label, *domain = request.questions[0].name.labels
-        is_ours = (
-            label.lower() == push.SESSION_LABEL.encode()
-            and tuple(domain)
-            and (dns.name.Name(domain) == asker.zone.origin)
-        )
-        if is_ours and request.questions[0].rdtype == SOA:
-            self._told.push.introduced(self._way, asker.zone.content, self._server.now)
-
-    def _breaks_session(self, request: Request) -> bool:
-        """Abort a DSO session whose client uses what DSO replaces (RFC 8490 §5.4.6)."""
-        held = self._told is not None and self._told.push.holds(self._way.connection)
-        options = request.edns.options if request.edns and held else ()
-        if self._told is None or all(code != dso.EDNS_TCP_KEEPALIVE for code, _ in options):
-            return False
-        self._told.push.abort(self._way.connection, "edns-tcp-keepalive")
-        return True
-
-    def _is_transfer(self, request: Request, asker: _Asker) -> bool:
-        """Say whether this is the account asking for its whole zone, where it can be carried."""
-        if self._transport == "udp" or len(request.questions) != 1:
-            return False
-        asked = request.questions[0]
-        return (
-            asked.rdtype
-            in (message.TYPE_IXFR, message.TYPE_AXFR)  # RFC 1995 §4: a whole one will do
-            and asked.rdclass == message.IN
-            and asked.name == asker.zone.origin
-        )
-
-    def _redeem(self, request: Request, zone: HeldZone, invitation: Invitation) -> Reply:
-        nonce = _nonce_asked(request.questions, zone, invitation)
-        if nonce is None:
-            return refuse("the key of an invitation serves to redeem it, and for nothing else")
-        if self._unix > invitation.expires:
-            return refuse("this invitation has expired; make a new one with `autotunnel invite`")
-        try:
-            bound = self._server.bind_invitation(zone, invitation, nonce, self._unix)
-        except StoreError as error:
-            return Reply(rcode=message.SERVFAIL, reason=f"the store failed: {error}")
-        if bound != nonce:
-            return refuse("this invitation was used already; make a new one")
-        account = zone.account
-        sealed = invitations.seal(
-            account.account_secret,
-            account.invitation_key(invitation.identity, invitation.expires),
-            nonce,
-            account.domain,
-        )
-        rdata = dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.TXT, f'"{sealed}"')
-        answer = RecordSet(request.questions[0].name, _TXT, 0, (Item(rdata),))
-        return Reply(authoritative=True, answer=[answer])
-
-    def _update(
-        self, request: Request, asker: _Asker | None, verified: tsig.Verified | None
-    ) -> Reply | None:
-        """Return why an UPDATE is not carried out, or ``None``: it waits for the disk."""
-        if len(request.questions) != 1 or request.questions[0].rdtype != SOA:
-            return Reply(rcode=message.FORMERR)
-        named = request.questions[0]
-        zone = self._server.zone_of(named.name)
-        if zone is None or zone.origin != named.name or named.rdclass != message.IN:
-            return Reply(rcode=message.NOTAUTH, reason="this server does not hold that zone")
-        if asker is None or verified is None:
-            return refuse("updates must be signed with the account's key (TSIG)")
-        if asker.zone is not zone or asker.invitation is not None:
-            return refuse("this key may not change that zone")
-        try:
-            asked = lease.asked_in(request.edns.options if request.edns else ())
-        except LeaseError as error:
-            return Reply(rcode=message.FORMERR, reason=str(error))
-        one = Waiting(
-            zone,
-            request,
-            self._wire,
-            verified.record.time_signed + verified.record.fudge,
-            self._server.leases.grant(asked) if asked else None,
-            lambda reply: self._complete("update", request, reply, asker, verified),
-            self._ticket,
-        )
-        if not self._server.queue(one):
-            return Reply(rcode=message.SERVFAIL, reason="too many updates wait; try again")
-        return None
-
-    # --- The way out ---
-
-    def _finish(self, request: Request, reply: Reply, verified: tsig.Verified | None) -> bytes:
-        limit = message.TCP_PAYLOAD
-        if self._transport == "udp":
-            asked = request.edns.payload if request.edns else message.PLAIN_UDP
-            limit = max(message.PLAIN_UDP, min(asked, message.UDP_PAYLOAD))
-        room = limit - (tsig.overhead(verified.key) if verified else 0)
-        wire = message.render(request, reply, room)
-        if wire is None and self._transport == "udp":
-            wire = message.render_truncated(request, reply)
-        if wire is None:
-            wire = message.header_only(self._wire, message.SERVFAIL)
-        return self._sign(wire, verified)
-
-    def _sign(self, wire: bytes, verified: tsig.Verified | None) -> bytes:
-        if verified is None:
-            return wire
-        return tsig.sign(wire, verified.key, self._unix, request_mac=verified.mac)[0]
-
-
-def _nonce_asked(
-    questions: tuple[Question, ...], zone: HeldZone, invitation: Invitation
-) -> bytes | None:
-    """Return the nonce if this is the one question that the invitation may ask."""
-    if len(questions) != 1 or questions[0].rdtype != _TXT or questions[0].rdclass != message.IN:
-        return None
-    name = questions[0].name
-    nonce = invitations.parse_nonce_label(name.labels[0].decode("latin-1"))
-    if nonce is None:
-        return None
-    allowed = invitations.question_name(invitation.identity, nonce, zone.text)
-    return nonce if name == dns.name.from_text(allowed) else None

@@ -12,6 +12,7 @@ from discovery import tsig
 from discovery.content import SOA, ZoneChange
 from discovery.store import StoreError
 from discovery.update import ZoneLimits
+from discovery.ways import Way
 from tests.discovery.server.helpers import (
     ALICE,
     ANY,
@@ -56,7 +57,7 @@ class Slow:
         return tsig.sign(made, key_of(zone), self.unix)[0]
 
     def send(self, wire: bytes, ticket: object) -> None:
-        assert self.zone.server.submit(wire, SOURCE, "udp", self.unix, ticket) is None
+        assert self.zone.server.submit(wire, Way("udp", SOURCE), self.unix, ticket=ticket) is None
 
     def begin(self) -> batches.Batch:
         begun = self.zone.server.begin(self.unix)
@@ -101,7 +102,7 @@ def test_nothing_is_true_before_it_is_written() -> None:
 def data_now(zone: Rendezvous, name: str) -> list[str]:
     """Ask as a driver does, which leaves the writing alone."""
     wire, mac = tsig.sign(query_wire(name, "AAAA"), key_of(ALICE), UNIX)
-    (answer,) = zone.server.submit(wire, SOURCE, "tcp", UNIX) or ()
+    (answer,) = zone.server.submit(wire, Way("tcp", SOURCE), UNIX) or ()
     verdict = tsig.verify(answer, lambda *_: key_of(ALICE), UNIX, request_mac=mac)
     assert isinstance(verdict, tsig.Verified)
     return sorted(item.to_text() for rrset in parse(answer).answer for item in rrset)
@@ -195,7 +196,7 @@ def test_no_more_than_a_bounded_number_waits_or_is_written_together() -> None:
     for number, name in enumerate(names):
         slow.send(slow.wire(add(name, "AAAA", ID1)), number)
     one_more = slow.wire(add(DESK, "AAAA", ID1))
-    (refused,) = slow.zone.server.submit(one_more, SOURCE, "udp", UNIX, "x") or ()
+    (refused,) = slow.zone.server.submit(one_more, Way("udp", SOURCE), UNIX, ticket="x") or ()
     assert parse(refused).rcode() == dns.rcode.SERVFAIL
     assert len(slow.end(slow.begin())) == batches.MAX_TOGETHER
 
