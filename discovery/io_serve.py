@@ -8,7 +8,6 @@ for further messages (RFC 7766, RFC 7858 §3.4), bounded in number and in time.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import socket
 import ssl
 import time
@@ -20,7 +19,7 @@ from typing import Final, TextIO
 
 import structlog
 
-from discovery import io_certificate, message
+from discovery import io_certificate, io_state, message
 from discovery.bootstrap import ServerIdentity
 from discovery.held import ZoneAccount
 from discovery.io_listen import (
@@ -31,6 +30,7 @@ from discovery.io_listen import (
     endpoint_of,
     port_of,
 )
+from discovery.io_state import STORE_NAME, StateError
 from discovery.io_store import SqliteStore
 from discovery.io_writer import Reply, Writer
 from discovery.store import StoreError
@@ -38,9 +38,6 @@ from discovery.types import Endpoint
 from discovery.update import DEFAULT_LIMITS, ZoneLimits
 from discovery.ways import Way
 from discovery.zone import Happening, ZoneServer
-
-STORE_NAME: Final = "zone.sqlite"
-LOCK_NAME: Final = "serve.lock"
 
 CLOSING_TIME: Final = 2.0  # seconds in which a client may still take what was written
 
@@ -119,7 +116,7 @@ class RendezvousServer:
         """Bind, open the store, and begin to answer. Raises :exc:`ServeError`; nothing is left."""
         try:
             await self._start()
-        except (ListenError, StoreError, io_certificate.CertificateError) as error:
+        except (ListenError, StateError, StoreError, io_certificate.CertificateError) as error:
             await self.stop()
             raise ServeError(str(error)) from error
         except BaseException:
@@ -152,7 +149,7 @@ class RendezvousServer:
     # --- Starting ---
 
     async def _start(self) -> None:
-        self._prepare_state_dir()
+        self._lock = io_state.claim(self._state_dir)
         if self._tls_listen:
             self._identity = io_certificate.load_or_make(self._state_dir)
         pairs = [self._bound(*bind_pair(endpoint)) for endpoint in self._listen]
@@ -176,22 +173,6 @@ class RendezvousServer:
             await self._start_streams(stream, "tcp", None)
         for (stream,) in tls:
             await self._start_streams(stream, "tls", self._identity)
-
-    def _prepare_state_dir(self) -> None:
-        try:
-            self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = (self._state_dir / LOCK_NAME).open("a")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ServeError(
-                f"another rendezvous is running on {self._state_dir}; "
-                "stop it, or give this one a [serve] state_dir of its own"
-            ) from None
-        except OSError as error:
-            raise ServeError(
-                f"cannot write in {self._state_dir}: {error.strerror}; "
-                "choose another [serve] state_dir or make it writable"
-            ) from error
 
     def _bound(self, *sockets: socket.socket) -> tuple[socket.socket, ...]:
         self._unstarted += sockets

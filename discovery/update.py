@@ -37,7 +37,7 @@ MAX_TTL: Final = 0x7FFFFFFF  # RFC 2181 §8: a TTL with the top bit set means ze
 _SINGLETONS: Final = frozenset({SOA, CNAME})  # RFC 2136 §3.4.2.2: a new one replaces the old
 
 # This server neither delegates nor signs nor rewrites; records that would make it lie are refused.
-_NOT_TAKEN: Final = frozenset(
+NOT_TAKEN: Final = frozenset(
     int(rdtype)
     for rdtype in (
         dns.rdatatype.DNAME,
@@ -194,7 +194,7 @@ def _check_policy(origin: dns.name.Name, records: Iterable[Record], policy: Upda
             )
         if record.rdclass != IN:
             continue
-        if record.rdtype in _NOT_TAKEN or (record.rdtype == NS and record.name != origin):
+        if record.rdtype in NOT_TAKEN or (record.rdtype == NS and record.name != origin):
             raise UpdateError(
                 message.REFUSED, "this server does not delegate or sign: such records are not taken"
             )
