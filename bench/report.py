@@ -23,19 +23,29 @@ def median(values: Sequence[float]) -> float:
 
 def finish(kind: str, body: dict[str, Any], table: str, *, as_json: bool, save: bool) -> None:
     """Prints ``body`` (with schema, date and machine) as JSON or as ``table``; keeps it."""
-    result = {
+    text = _text(kind, body)
+    sys.stdout.write(text if as_json else table + "\n")
+    if save:
+        say(f"saved {keep(kind, body)}")
+
+
+def keep(kind: str, body: dict[str, Any]) -> Path:
+    """Writes ``body`` (with schema, date and machine) to its file, whole or not at all."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{kind}.json"
+    unfinished = path.with_suffix(".new")
+    unfinished.write_text(_text(kind, body))
+    unfinished.replace(path)
+    return path
+
+
+def _text(kind: str, body: dict[str, Any]) -> str:
+    about = {
         "schema": SCHEMA.format(kind=kind),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine.describe(),
-        **body,
     }
-    text = json.dumps(result, indent=2) + "\n"
-    sys.stdout.write(text if as_json else table + "\n")
-    if save:
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{kind}.json"
-        path.write_text(text)
-        say(f"saved {path}")
+    return json.dumps(about | body, indent=2) + "\n"
 
 
 def say(line: str) -> None:

@@ -30,29 +30,56 @@ PATIENCE = 1200.0  # seconds for 10,000 peers to join in memory
 
 
 def run(*, crowds: Sequence[int], rounds: int, seconds: int, as_json: bool, save: bool) -> None:
-    """Sizes of the crowd in turns; the first one is what the others are compared with."""
-    hosts = [Autotunnel(f"{crowd} peers", idle=crowd - 1) for crowd in crowds]
-    series = turns.run(hosts, ["offloading"], rounds, seconds, tcp.measure)
-    throughput = [_throughput(one, series[0]) for one in series]
+    """Sizes of the crowd in turns; the first one is what the others are compared with.
+
+    With ``save``, the file holds all that is known after every round, so that a run that is ended
+    early has not been in vain.
+    """
     memory = [_memory(crowd) for crowd in crowds if crowd > 1]
-    body = {
-        "rounds": rounds,
-        "seconds": seconds,
-        "bounds": {
-            "engine_octets": ENGINE_BOUND,
-            "total_octets": TOTAL_BOUND,
-            "loss_percent": LOSS_BOUND,
-        },
-        "throughput": throughput,
-        "memory": memory,
-    }
-    report.finish("scale", body, render(throughput, memory), as_json=as_json, save=save)
+    hosts = [Autotunnel(f"{crowd} peers", idle=crowd - 1) for crowd in crowds]
+    series: list[turns.Series] = []
+
+    def body() -> dict[str, Any]:
+        return {
+            "rounds": max((len(one.rounds) for one in series), default=0),
+            "seconds": seconds,
+            "bounds": {
+                "engine_octets": ENGINE_BOUND,
+                "total_octets": TOTAL_BOUND,
+                "loss_percent": LOSS_BOUND,
+            },
+            "throughput": [_throughput(one, series[0]) for one in series if common(one, series[0])],
+            "memory": memory,
+        }
+
+    def keep(so_far: list[turns.Series]) -> None:
+        series[:] = so_far
+        if save:
+            report.keep("scale", body())
+
+    turns.run(hosts, ["offloading"], rounds, seconds, tcp.measure, after_round=keep)
+    tables = render(body()["throughput"], memory)
+    report.finish("scale", body(), tables, as_json=as_json, save=save)
+
+
+def common(one: turns.Series, first: turns.Series) -> list[int]:
+    """The rounds in which both were measured."""
+    return [
+        number
+        for number, figures in one.rounds.items()
+        if all(
+            name in place
+            for name in DIRECTIONS
+            for place in (figures, first.rounds.get(number, {}))
+        )
+    ]
 
 
 def _throughput(one: turns.Series, first: turns.Series) -> dict[str, Any]:
     """Medians, and the median over the rounds of the ratio to the first in the same round."""
+    rounds = common(one, first)
     ratios = {
-        name: [a / b for a, b in zip(one.figures[name], first.figures[name], strict=False)]
+        name: [one.rounds[number][name] / first.rounds[number][name] for number in rounds]
         for name in DIRECTIONS
     }
     both = [sum(pair) / 2 for pair in zip(*ratios.values(), strict=True)]

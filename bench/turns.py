@@ -106,17 +106,30 @@ def able(peers: Sequence[Peer]) -> list[Peer]:
 
 
 def run(
-    peers: Sequence[Peer], links: Sequence[str], rounds: int, seconds: int, *measures: Measure
+    peers: Sequence[Peer],
+    links: Sequence[str],
+    rounds: int,
+    seconds: int,
+    *measures: Measure,
+    after_round: Callable[[list[Series]], None] = lambda _: None,
 ) -> list[Series]:
     """:func:`run_turns` of every contender that can run, each on every link."""
     found = able(peers)
     return run_turns(
-        [Turn(one, link, measures) for link in links for one in found], rounds, seconds
+        [Turn(one, link, measures) for link in links for one in found],
+        rounds,
+        seconds,
+        after_round,
     )
 
 
-def run_turns(turns: Sequence[Turn], rounds: int, seconds: int) -> list[Series]:
-    """One series for each turn, in the order given.
+def run_turns(
+    turns: Sequence[Turn],
+    rounds: int,
+    seconds: int,
+    after_round: Callable[[list[Series]], None] = lambda _: None,
+) -> list[Series]:
+    """One series for each turn, in the order given; ``after_round`` gets them as they are.
 
     Raises :class:`LabError` when none could be measured at all.
     """
@@ -126,6 +139,7 @@ def run_turns(turns: Sequence[Turn], rounds: int, seconds: int) -> list[Series]:
             _take(one, turn, number, seconds)
             shown = ", ".join(f"{k} {v:.4g}" for k, v in one.rounds.get(number, {}).items())
             report.say(f"round {number + 1}/{rounds}, {one.link} link, {one.peer}: {shown or '–'}")
+        after_round(series)
     done = [one for one in series if one.figures]
     if not done:
         raise LabError("no contender could be measured; the reasons stand above")

@@ -7,10 +7,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench import bare, microcost, native_calls
+from bench import bare, microcost, native_calls, report, scale, turns
 from bench.scale import ENGINE_BOUND, TOTAL_BOUND
 from fastpath.types import Suite
 from tests.fastpath.support import native_module
@@ -24,6 +25,34 @@ def crowd(module: str, peers: int, *options: str) -> dict[str, float]:
     assert done.returncode == 0, done.stderr
     found: dict[str, float] = json.loads(done.stdout)
     return found
+
+
+def test_a_run_that_is_ended_early_has_kept_its_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three rounds of two hosts, one of which fails once, and then the person has had enough."""
+
+    def run(hosts: list[Any], *_: Any, after_round: Any) -> None:
+        series = [turns.Series(host.name, "offloading") for host in hosts]
+        for number in range(3):
+            for place, one in enumerate(series):
+                if (number, place) != (1, 0):
+                    one.add(number, dict.fromkeys(scale.DIRECTIONS, 10.0 - number - place))
+            after_round(series)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(turns, "run", run)
+    monkeypatch.setattr(scale, "_memory", lambda crowd: {"peers": crowd})
+    with pytest.raises(KeyboardInterrupt):
+        scale.run(crowds=[1, 1000], rounds=9, seconds=1, as_json=False, save=True)
+    [file] = tmp_path.iterdir()
+    kept = json.loads(file.read_text())
+    assert kept["rounds"] == 3
+    [one, many] = kept["throughput"]
+    assert one["loss_percent"] == 0.0
+    assert many["ratio_range"]["forward_gbit_s"] == [0.875, 0.9]
+    assert kept["memory"] == [{"peers": 1000}]
 
 
 @pytest.mark.parametrize("engine", ["native", "reference"])
