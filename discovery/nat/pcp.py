@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from discovery.nat import natpmp
 from discovery.nat.types import (
     SERVER_PORT,
     UNSPECIFIED,
@@ -21,6 +22,7 @@ from discovery.nat.types import (
     NotMapped,
     OtherVersion,
     SendNat,
+    is_reachable,
 )
 
 VERSION = 2
@@ -32,6 +34,7 @@ LONGEST_WAIT = 1024.0  # MRT
 LIFETIME = 7200  # seconds that we ask for
 LONGEST = 86_400  # seconds that we believe (§15: a cap of a day)
 SHORTEST = 60
+JUST_BEGUN = 10  # seconds of a gateway's clock
 BETWEEN_RENEWALS = 4.0  # seconds at least (§11.2.1)
 RECREATE_WITHIN = 5.0  # seconds after an ANNOUNCE (§14.1.3)
 SILENT_AFTER = 4  # transmissions: some 20 s; nobody is told before, and we go on asking
@@ -212,15 +215,17 @@ class PcpClient:
             return []
         if other_version(data):
             return self._elder(now)
+        if self._tells_another_address(data):
+            return self._again(now)
         reply = read_reply(data)
         if reply is None or (reply.opcode == MAP and not self._is_ours(reply)):
             return []
         lost = self._epoch.lost(reply.epoch, now)
         if reply.opcode == MAP:
             return self._refusal(reply, now) if reply.result else self._took(reply, now)
-        if reply.opcode == ANNOUNCE and lost and not self._leaving:
-            share = int.from_bytes(self._random(2), "big") / 0xFFFF
-            self._lost, self._sent, self._due = True, 0, now + RECREATE_WITHIN * share
+        # Of a gateway that restarted just after it started, §8.5 alone would not notice it.
+        if reply.opcode == ANNOUNCE and (lost or reply.epoch < JUST_BEGUN):
+            return self._again(now)
         return []
 
     # --- Inside -----------------------------------------------------------------------------
@@ -228,6 +233,21 @@ class PcpClient:
     def _is_ours(self, reply: Reply) -> bool:
         mine = (self._nonce, UDP, self.local[1])
         return (reply.nonce, reply.protocol, reply.internal_port) == mine
+
+    def _again(self, now: float) -> list[NatCommand]:
+        """The gateway lost its state: the mapping is made again, but not by everybody at once."""
+        if not self._leaving and not self._lost and self._mapping is not None:
+            share = int.from_bytes(self._random(2), "big") / 0xFFFF
+            self._lost, self._sent, self._due = True, 0, now + RECREATE_WITHIN * share
+        return []
+
+    def _tells_another_address(self, data: bytes) -> bool:
+        """Whether it is NAT-PMP's announcement of another address: miniupnpd announces a change in
+        that protocol alone."""
+        reply = natpmp.read_reply(data)
+        if reply is None or reply.address is None or reply.result or self._mapping is None:
+            return False
+        return ":" not in self.gateway and reply.address != self._mapping.external[0]
 
     def _elder(self, now: float) -> list[NatCommand]:
         """It speaks NAT-PMP; a better firmware may come, so that we ask again in half an hour."""
@@ -263,6 +283,9 @@ class PcpClient:
 
     def _refusal(self, reply: Reply, now: float) -> list[NatCommand]:
         text = _RESULTS.get(reply.result, f"it answered with the unknown result {reply.result}")
+        outside = reply.external[0]
+        if outside not in ("::", UNSPECIFIED) and not is_reachable(outside):
+            text = f"its own address is {outside}: another NAT stands before it"
         if self._leaving:
             self._due, self._waiting = None, False
             return []

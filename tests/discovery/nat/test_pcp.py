@@ -244,6 +244,43 @@ def test_an_announcement_of_a_gateway_that_lost_nothing_changes_nothing() -> Non
     assert machine.next_timer() == due
 
 
+@pytest.mark.parametrize("epoch", [0, 9])
+def test_a_clock_that_has_just_begun_is_a_reboot_too(epoch: int) -> None:
+    """A gateway that restarts seconds after its start keeps within the tolerance of §8.5."""
+    machine = client()
+    request = sent(machine, 0.0)
+    machine.receive(reply_to(request, epoch=1), SERVER, 0.0)
+    machine.receive(announce(epoch), SERVER, 2.0)
+    due = machine.next_timer()
+    assert due is not None
+    assert due <= 7.0
+
+
+def test_an_address_that_is_announced_in_nat_pmp_alone_is_heard() -> None:
+    """miniupnpd does so: first the old address, then the new one."""
+    machine = client()
+    granted(machine)
+    due = machine.next_timer()
+    old, new = (struct.pack("!BBHI4B", 0, 0x80, 0, 9, 203, 0, 113, last) for last in (9, 77))
+    assert machine.receive(old, SERVER, 50.0) == []
+    assert machine.next_timer() == due
+    assert machine.receive(new, SERVER, 50.1) == []
+    due = machine.next_timer()
+    assert due is not None
+    assert 50.0 <= due <= 55.2
+    assert isinstance(machine.advance(due)[0], SendNat)
+
+
+def test_a_refusal_that_shows_a_private_address_is_a_double_nat() -> None:
+    """Result 8 with the private address in the assigned field, as miniupnpd answers."""
+    machine = client()
+    reply = reply_to(sent(machine, 0.0), result=8, life=30, external=("192.168.0.17", 0))
+    (out,) = machine.receive(reply, SERVER, 0.0)
+    assert isinstance(out, NotMapped)
+    assert "192.168.0.17" in out.reason
+    assert "another NAT" in out.reason
+
+
 def test_an_update_that_nobody_asked_for_counts_at_once() -> None:
     """§11.3: the gateway's address changed; the zone must know now."""
     machine = client()
