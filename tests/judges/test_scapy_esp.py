@@ -10,13 +10,15 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.ipsec import ESP, IPSecIntegrityError, SecurityAssociation
 from scapy.packet import Raw
 
-from fastpath.types import Drop, Opened, Suite
+from fastpath.reference.inner import unwrap, wrap
+from fastpath.types import Drop, Mode, Opened, Suite
 from tests.fastpath.support import (
     ENGINES,
     OUR_ID,
     PEER_ID,
     SUITES,
     esp_engine,
+    ipv6,
     params,
     tunnelled_out,
 )
@@ -101,16 +103,63 @@ def test_we_open_what_scapy_seals_and_reject_what_was_touched(
     assert receiver.open(esp) is Drop.REPLAY
 
 
-@pytest.mark.parametrize("suite", SUITES)
-def test_transport_mode_is_what_scapy_calls_transport_mode(engine: Any, suite: Suite) -> None:
-    """The upper layer alone, its own protocol in the next header field (RFC 4303 §3.1.1)."""
-    segment = bytes(TCP(sport=1, dport=2) / Raw(b"data"))
-    esp = engine.OutboundSa(params(suite, esn=False)).seal(segment, 6)
-    sa = scapy_sa(suite, None)
+def transport_sa(suite: Suite, high: int | None) -> SecurityAssociation:
+    """Its own addresses are the outer ones: what stands behind them is the upper layer."""
+    sa = scapy_sa(suite, high)
     sa.tunnel_header = None
-    opened = sa.decrypt(on_the_wire(esp))
-    assert opened[IP].proto == 6
-    assert bytes(opened[IP].payload) == segment
+    return sa
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("sequence", [None, 0, 2**32 - 1, 2**32, (7 << 32) + 5])
+@pytest.mark.parametrize("next_header", [6, 17, 58, 135])
+def test_scapy_opens_what_we_seal_in_transport_mode(
+    engine: Any, suite: Suite, sequence: int | None, next_header: int
+) -> None:
+    """The upper layer alone, its own protocol in the next header field (RFC 4303 §3.1.1).
+
+    ``sequence`` None is without ESN.
+    """
+    sa_params = params(suite, esn=sequence is not None, mode=Mode.TRANSPORT)
+    sender = engine.OutboundSa(sa_params, sequence or 0)
+    whole = ipv6(OUR_ID, PEER_ID, bytes(TCP(sport=1, dport=2) / Raw(b"data")), next_header)
+    payload, following = wrap(sa_params, whole)
+    esp = sender.seal(payload, following)
+    high = None if sequence is None else (sequence + 1) >> 32
+    opened = transport_sa(suite, high).decrypt(on_the_wire(esp))
+    assert opened[IP].proto == next_header
+    assert bytes(opened[IP].payload) == whole[40:]
+    touched = esp[:-1] + bytes([esp[-1] ^ 1])
+    with pytest.raises(IPSecIntegrityError):
+        transport_sa(suite, high).decrypt(on_the_wire(touched))
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("high", [None, 0, 1])
+def test_we_open_what_scapy_seals_in_transport_mode(
+    engine: Any, suite: Suite, high: int | None
+) -> None:
+    """The header that was left out is put before it again, with the host ids of the SA."""
+    packet = IP(src=OUTER[0], dst=OUTER[1]) / UDP(sport=7, dport=9) / Raw(b"data")
+    sa = transport_sa(suite, high)
+    sealed = sa.encrypt(IP(bytes(packet)))
+    esp = bytes(sealed[UDP].payload)
+    sa_params = params(suite, esn=high is not None, mode=Mode.TRANSPORT)
+    receiver = engine.InboundSa(sa_params)
+    for before in (2**31, 2**32 - 1) if high else ():
+        receiver.open(engine.OutboundSa(sa_params, before - 1).seal(b"", 59))
+    assert receiver.sequence == (2**32 - 1 if high else 0)
+    opened = receiver.open(esp)
+    assert isinstance(opened, Opened)
+    assert (opened.payload, opened.next_header) == (bytes(packet[UDP]), 17)
+    assert unwrap(sa_params, opened) == rebuilt(bytes(packet[UDP]))
+    assert receiver.open(esp) is Drop.REPLAY
+    assert receiver.open(esp[:-1] + bytes([esp[-1] ^ 1])) is Drop.REPLAY
+
+
+def rebuilt(segment: bytes) -> bytes:
+    """By scapy, which knows nothing of our rules but the hop limit."""
+    return bytes(IPv6(src=text(PEER_ID), dst=text(OUR_ID), nh=17, hlim=64) / Raw(segment))
 
 
 def text(host_id: bytes) -> str:
