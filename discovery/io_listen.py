@@ -25,7 +25,10 @@ _PORT_TRIES: Final = 20
 Send = Callable[[bytes], None]
 """Sends one message back to where another came from, now or later."""
 
-_ANSWER = Callable[[bytes, Endpoint, Send], list[bytes] | None]
+_ANSWER = Callable[[bytes, Endpoint, Endpoint, Send], list[bytes] | None]
+
+_RECEIVE_BUFFER: Final = 4 << 20
+"""Octets, if the system grants them: ten thousand acknowledgements may come within a moment."""
 
 
 class ListenError(Exception):
@@ -100,12 +103,15 @@ def _sentence(endpoint: Endpoint, setting: str, error: OSError) -> str:
 
 
 class DatagramServer:
-    """Answers the datagrams of one bound UDP socket with ``answer(data, source, send)``: what it
-    returns is sent at once, ``send`` takes what comes later."""
+    """Answers the datagrams of one bound UDP socket with ``answer(data, source, local, send)``:
+    what it returns is sent at once, ``send`` takes what comes later. ``local`` is the address and
+    port that were asked, from which the answers leave."""
 
     def __init__(self, bound: socket.socket, answer: _ANSWER) -> None:
         self._socket = bound
         self._answer = answer
+        self._bound = (str(bound.getsockname()[0]), port_of(bound))
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         if not _LINUX:
             return
         if bound.family == socket.AF_INET6:
@@ -132,8 +138,28 @@ class DatagramServer:
                 continue  # an ICMP error of an earlier answer
             back = [_answer_from(*note) for note in notes if _is_packet_info(note)]
             send = partial(self._send, back, source)
-            for answer in self._answer(data, (str(source[0]), int(source[1])), send) or ():
+            asker = (str(source[0]), int(source[1]))
+            for answer in self._answer(data, asker, self._local(back), send) or ():
                 send(answer)
+
+    def _local(self, back: list[tuple[int, int, bytes]]) -> Endpoint:
+        """Return the address and port that were asked."""
+        for level, _, data in back:
+            if level == socket.IPPROTO_IPV6:
+                return socket.inet_ntop(socket.AF_INET6, data[:16]), self._bound[1]
+            return socket.inet_ntop(socket.AF_INET, data[4:8]), self._bound[1]
+        return self._bound
+
+    def tell(self, target: Endpoint, local: Endpoint, wire: bytes) -> bool:
+        """Send what nobody asked for now, from ``local``; return false if the socket is full."""
+        back = [_from_address(local[0])] if _LINUX else []
+        try:
+            self._socket.sendmsg([wire], back, 0, target)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # unreachable: the acknowledgement will not come
+        return True
 
     def _send(
         self, back: list[tuple[int, int, bytes]], source: tuple[str, int], answer: bytes
@@ -154,6 +180,14 @@ def _answer_from(level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
         return level, kind, data
     # struct in_pktinfo: interface, local address, header's destination. Interface 0: by routing.
     return level, kind, bytes(4) + data[4:8] + bytes(4)
+
+
+def _from_address(address: str) -> tuple[int, int, bytes]:
+    if ":" in address:
+        packed = socket.inet_pton(socket.AF_INET6, address)
+        return socket.IPPROTO_IPV6, _IPV6_PKTINFO, packed + bytes(4)
+    packed = socket.inet_pton(socket.AF_INET, address)
+    return socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + packed + bytes(4)
 
 
 _IPV6_PKTINFO: Final = getattr(socket, "IPV6_PKTINFO", 50)

@@ -8,6 +8,7 @@ for further messages (RFC 7766, RFC 7858 §3.4), bounded in number and in time.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import ssl
 import time
@@ -19,7 +20,7 @@ from typing import Final, TextIO
 
 import structlog
 
-from discovery import io_certificate, io_state, message
+from discovery import io_certificate, io_state, message, subscriptions
 from discovery.bootstrap import ServerIdentity
 from discovery.held import ZoneAccount
 from discovery.io_listen import (
@@ -32,8 +33,10 @@ from discovery.io_listen import (
 )
 from discovery.io_state import STORE_NAME, StateError
 from discovery.io_store import SqliteStore
+from discovery.io_unasked import Courier, now
 from discovery.io_writer import Reply, Writer
 from discovery.store import StoreError
+from discovery.subscriptions import SubscriptionLimits
 from discovery.types import Endpoint
 from discovery.update import DEFAULT_LIMITS, ZoneLimits
 from discovery.ways import Way
@@ -80,6 +83,7 @@ class RendezvousServer:
         addresses: Sequence[str] = (),
         zone_limits: ZoneLimits = DEFAULT_LIMITS,
         connection_limits: ConnectionLimits = DEFAULT_CONNECTION_LIMITS,
+        subscription_limits: SubscriptionLimits = subscriptions.DEFAULT_LIMITS,
     ) -> None:
         self._accounts = tuple(accounts)
         self._listen = tuple(listen)
@@ -88,10 +92,12 @@ class RendezvousServer:
         self._addresses = tuple(addresses)
         self._zone_limits = zone_limits
         self._limits = connection_limits
+        self._subscription_limits = subscription_limits
         self._log = _RateLimitedLog()
         self._zone: ZoneServer | None = None
         self._store: SqliteStore | None = None
         self._writer: Writer | None = None
+        self._courier: Courier | None = None
         self._lock: TextIO | None = None
         self._identity: io_certificate.TlsIdentity | None = None
         self._datagrams: list[DatagramServer] = []
@@ -131,6 +137,8 @@ class RendezvousServer:
             unstarted.close()
         for server in self._servers:
             server.close()
+        if self._courier is not None:
+            await self._courier.farewell()
         tasks = list(self._connections)
         for task in tasks:
             task.cancel()
@@ -139,6 +147,9 @@ class RendezvousServer:
         if self._writer is not None:
             await self._writer.stop()
             self._writer = None
+        if self._courier is not None:
+            self._courier.stop()
+            self._courier = None
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -165,7 +176,12 @@ class RendezvousServer:
             unix=_unix(),
             limits=self._zone_limits,
             report=self._log.happening,
+            on_change=lambda _: self._wake(),
+            random=secrets.token_bytes,
+            subscription_limits=self._subscription_limits,
         )
+        assert self._zone.subscriptions is not None
+        self._courier = Courier(self._zone.subscriptions, self._log.flaw)
         self._writer = Writer(self._zone, self._store, self._log.flaw)
         self._writer.start()
         for stream, datagram in pairs:
@@ -193,9 +209,14 @@ class RendezvousServer:
         )
 
     def _start_datagrams(self, bound: socket.socket) -> None:
-        server = DatagramServer(
-            bound, lambda data, source, send: self._handle(data, source, "udp", send)
-        )
+        def answer(
+            data: bytes, source: Endpoint, local: Endpoint, send: Reply
+        ) -> list[bytes] | None:
+            if self._courier is not None:
+                self._courier.asked_at(local, server)
+            return self._handle(data, Way("udp", source, local), send)
+
+        server = DatagramServer(bound, answer)
         server.start()
         self._unstarted.remove(bound)
         self._datagrams.append(server)
@@ -218,15 +239,17 @@ class RendezvousServer:
 
     # --- Serving ---
 
-    def _handle(
-        self, wire: bytes, source: Endpoint, transport: str, reply: Reply
-    ) -> list[bytes] | None:
+    def _wake(self) -> None:
+        if self._courier is not None:
+            self._courier.wake()
+
+    def _handle(self, wire: bytes, way: Way, reply: Reply) -> list[bytes] | None:
         """Answer a message; ``None``: it waits for the disk, and ``reply`` gets its answer."""
         assert self._zone is not None
         assert self._writer is not None
         try:
-            way = Way(transport, source)
-            answers = self._zone.submit(wire, way, _unix(), time.monotonic(), reply)
+            answers = self._zone.submit(wire, way, _unix(), now(), reply)
+            self._wake()
             if answers is None:
                 self._writer.wake()
             return answers
@@ -247,13 +270,19 @@ class RendezvousServer:
             self._refused["connection.refused"] += 1
             writer.transport.abort()
             return
+        courier = self._courier
+        if courier is None:  # it is stopping
+            writer.transport.abort()
+            return
         self._connections[task] = source[0]
+        number = courier.opened(writer)
         try:
-            await self._converse(reader, writer, source, transport)
+            await self._converse(reader, writer, Way(transport, source, connection=number))
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # gone, silent for too long, or cut off: all end the same way
         finally:
             del self._connections[task]
+            courier.closed(number)
             writer.close()  # in TLS with close_notify; a client that never reads is cut off
             asyncio.get_running_loop().call_later(CLOSING_TIME, writer.transport.abort)
 
@@ -265,38 +294,45 @@ class RendezvousServer:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        source: Endpoint,
-        transport: str,
+        way: Way,
     ) -> None:
         owed = _Owed(writer)
         try:
-            await self._read(reader, owed, source, transport)
+            await self._read(reader, owed, way)
         finally:
             async with asyncio.timeout(self._limits.first_message):
                 await owed.room(1)  # who half-closes after a last UPDATE waits for its answer
 
-    async def _read(
-        self, reader: asyncio.StreamReader, owed: _Owed, source: Endpoint, transport: str
-    ) -> None:
+    async def _read(self, reader: asyncio.StreamReader, owed: _Owed, way: Way) -> None:
         patience = self._limits.first_message
         while True:
+            size = await self._next_size(reader, patience, way.connection)
             async with asyncio.timeout(patience):
-                size = int.from_bytes(await reader.readexactly(2))
                 wire = await reader.readexactly(size)
             if not message.is_update(wire):  # whoever asks after an UPDATE sees what it did
                 async with asyncio.timeout(self._limits.first_message):
                     await owed.room(1)
-            answers = self._handle(wire, source, transport, owed.pay)
+            answers = self._handle(wire, way, owed.pay)
             if answers is None:
                 owed.answers += 1
-            elif not answers:
-                return
             for answer in answers or ():
                 owed.write(answer)
             async with asyncio.timeout(self._limits.first_message):
                 await owed.drain()
                 await owed.room(self._limits.pipelined)
             patience = self._limits.idle
+
+    async def _next_size(
+        self, reader: asyncio.StreamReader, patience: float, connection: int
+    ) -> int:
+        """Wait for a message; who waits for news on a connection may be silent for longer."""
+        while True:
+            try:
+                async with asyncio.timeout(patience):
+                    return int.from_bytes(await reader.readexactly(2))
+            except TimeoutError:
+                if self._courier is None or not self._courier.holds(connection):
+                    raise
 
 
 class _Owed:
