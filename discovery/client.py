@@ -103,7 +103,7 @@ class ZoneClient:
         ways = Ways(settings.secure, settings.reliable, settings.secure)
         self._subscriptions = Subscriptions(domain, key, random, self._is_taken, ways)
         self._feed = Feed(self._subscriptions, domain)
-        self._up = False
+        self._up = self._lost = False
         self._down_reason = "there is no connection yet"
         self._told: dict[str, bool] = {}  # kind of problem -> whether only an UPDATE can mend it
         self.counters: dict[str, int] = {"foreign": 0, "answered": 0, "timeouts": 0}
@@ -225,9 +225,9 @@ class ZoneClient:
         return self._subscriptions.holds
 
     @property
-    def reachable(self) -> bool:
-        """Whether there is a way to the rendezvous now."""
-        return self._up
+    def unreachable(self) -> bool:
+        """Whether the rendezvous was found to be out of reach; false before the first try."""
+        return self._lost
 
     def _start(self, name: str, job: _Search, now: float, unix: int) -> list[ClientCommand]:
         self._jobs[name] = job
@@ -252,7 +252,7 @@ class ZoneClient:
 
     def transport_up(self, now: float, unix: int) -> list[ClientCommand]:
         """A new connection stands: all that waits is signed afresh and sent again."""
-        self._up = True
+        self._up, self._lost = True, False
         commands: list[ClientCommand] = []
         for pending in self._pending.values():
             pending.request = self._signed(pending.unsigned, pending.question, unix)
@@ -265,7 +265,7 @@ class ZoneClient:
     def transport_down(self, reason: str, now: float, unix: int) -> list[ClientCommand]:
         """The rendezvous cannot be reached; the transport goes on trying."""
         del unix  # the same signature as all events
-        self._up, self._down_reason = False, reason
+        self._up, self._lost, self._down_reason = False, True, reason
         self._subscriptions.transport_down(now)
         return self._unreachable()
 

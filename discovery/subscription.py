@@ -58,7 +58,7 @@ class Subscriptions:
         self._zone = dns.name.from_text(domain)
         self._ways = ways
         self.standing = Standing()
-        self._push = PushSession(self.standing, random, taken)
+        self._push = PushSession(self.standing, domain, key, random, taken)
         self._llq = LongLivedQueries(
             self.standing, key, random, taken, reliable=ways.reliable, proven=ways.proven
         )
@@ -127,6 +127,8 @@ class Subscriptions:
         """Take a message if it belongs to a session or a long-lived query, else ``None``."""
         if dso.is_dso(wire):
             return self._push.receive(wire, now) + self._work(now, unix)
+        if self._push.is_greeting(wire):
+            return []
         commands = self._llq.receive(wire, now, unix)
         return None if commands is None else commands + self._work(now, unix)
 
@@ -195,7 +197,7 @@ class Subscriptions:
         if self._push.running:
             return []  # the answer will come, or the patience end
         if self._ways.push and self._push.may_begin_at <= now:
-            return self._push.begin(now)
+            return self._push.begin(now, unix)
         if not self._llq.running and self._llq.may_begin_at <= now:
             return self._llq.begin(now, unix)
         return []

@@ -6,9 +6,9 @@ A session's life::
       │                                       │                                 v
       └── NOTIMP, refused, silent ──> barred  └── the connection ends ──> a new one
 
-The messages of a session carry no signature (RFC 8490 §5.4.5): the rendezvous serves it because a
-signed question came over the same connection before (:func:`PushSession.introduction`), and we
-believe it because we proved the connection's key (decision 0003).
+The messages of a session carry no signature (RFC 8490 §5.4.5). We believe the rendezvous because we
+proved the connection's key (decision 0003); it believes us because a signed question for the SOA of
+``_push.<domain>``, which is asked nowhere but on a proven connection, comes first (decision 0042).
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import dns.name
+import dns.rdatatype
+
 from discovery import dso, push
 from discovery.dso import DsoError, DsoMessage, Keepalive, RetryDelay, Tlv
-from discovery.exchange import fresh_identity
+from discovery.exchange import fresh_identity, signed_query
 from discovery.lookup import Question
 from discovery.standing import Standing
-from discovery.types import ClientCommand, DropZone, SendZone
+from discovery.types import ClientCommand, DropZone, SendZone, TsigKey
 
 RESPONSE_TIMEOUT: Final = 30.0  # seconds, RFC 8490 §5.1
 BARRED: Final = 3600.0  # seconds without DSO towards a server that has none, RFC 8490 §5.1
@@ -32,6 +35,7 @@ MAX_AWAY: Final = 3600.0  # seconds: no server may send us away for longer
 INTERVAL_MS: Final = 300_000
 """Asked for: often enough for the NATs between, seldom enough for a server with many hosts."""
 
+_SOA: Final = int(dns.rdatatype.SOA)
 _BLOCK: Final = 128  # octets, RFC 8467 §4.1
 
 
@@ -49,12 +53,20 @@ class PushSession:
     """
 
     def __init__(
-        self, standing: Standing, random: Callable[[int], bytes], taken: Callable[[int], bool]
+        self,
+        standing: Standing,
+        domain: str,
+        key: TsigKey,
+        random: Callable[[int], bytes],
+        taken: Callable[[int], bool],
     ) -> None:
         self._standing = standing
+        self._name = dns.name.from_text(f"{push.SESSION_LABEL}.{domain.rstrip('.')}.")
+        self._key = key
         self._random = random
         self._taken = taken
         self._subscriptions: dict[int, _Subscription] = {}  # by the ID of the SUBSCRIBE
+        self._introduction: int | None = None  # the ID of the question, until it is answered
         self._keepalive: tuple[int, float] | None = None  # ID and deadline of the request
         self._interval = dso.DEFAULT_TIMEOUT_MS / 1000
         self._sent_at = 0.0
@@ -78,21 +90,31 @@ class PushSession:
         """Whether a session stands or is being made."""
         return self._running
 
-    def begin(self, now: float) -> list[ClientCommand]:
+    def begin(self, now: float, unix: int) -> list[ClientCommand]:
         """A new connection stands: ask for a session; all that is wanted follows its acceptance,
         so that a server without DSO gets one message that it does not know, not a hundred."""
         self.end()
         self._running = True
+        self._introduction = self._identity()
+        asks = signed_query(self._name, _SOA, self._introduction, self._key, unix)
         identity = self._identity()
         self._keepalive = identity, now + RESPONSE_TIMEOUT
         asked = Keepalive(dso.INFINITE_MS, INTERVAL_MS)
-        return [self._send(DsoMessage(identity, (asked.tlv(),)), now)]
+        return [SendZone(asks.wire), self._send(DsoMessage(identity, (asked.tlv(),)), now)]
+
+    def is_greeting(self, wire: bytes) -> bool:
+        """Whether a message is the answer to our introduction. What it says will show: without
+        one, nothing can be subscribed to."""
+        if self._introduction is None or int.from_bytes(wire[:2]) != self._introduction:
+            return False
+        self._introduction = None
+        return True
 
     def end(self) -> None:
         """The connection is gone."""
         self._running = self.established = False
         self._subscriptions.clear()
-        self._keepalive = None
+        self._introduction = self._keepalive = None
         self._interval = dso.DEFAULT_TIMEOUT_MS / 1000
         self._standing.forget_session()
 
@@ -277,7 +299,7 @@ class PushSession:
     def _identity(self) -> int:
         def used(identity: int) -> bool:
             kept = self._keepalive is not None and identity == self._keepalive[0]
-            mine = kept or identity in self._subscriptions
+            mine = kept or identity in self._subscriptions or identity == self._introduction
             return identity == 0 or mine or self._taken(identity)
 
         return fresh_identity(self._random, used)

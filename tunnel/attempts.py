@@ -95,8 +95,11 @@ class Attempts:
         zone = self._core.zone
         if zone is None or peer.host_id is None or not peer.endpoints:
             return False
+        if zone.unreachable:
+            return True
         told = peer.label in zone.watched and zone.step in ("push", "llq")
-        return not zone.reachable or (told and peer.records_at is not None and not peer.failures)
+        known = peer.records_at is not None and peer.records_at > float("-inf")
+        return told and known and not peer.failures
 
     def records_came(self, peer: Peer) -> None:
         """The zone's word on ``peer`` is in the table now."""

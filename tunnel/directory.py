@@ -10,10 +10,11 @@ from discovery import types as zone_types
 from discovery.types import HostRecords
 from tunnel.asks import Asks
 from tunnel.attempts import Attempts
-from tunnel.commands import AddRoute, ClearFlow, Found, NotReached, RemoveRoute
+from tunnel.commands import AddRoute, ClearFlow, Found, Keep, NotReached, RemoveRoute
 from tunnel.core import Core
 from tunnel.following import Following
 from tunnel.peers import Peer
+from tunnel.remembered import Remembered
 
 _INQUIRIES = 256  # lookups of the person under way
 _REFUSALS = ("secret", "clock")
@@ -23,8 +24,16 @@ _LOOKUPS = 16  # of a list of hosts at once, so that those on demand find room (
 class Directory:
     """What the zone says, and what we say there."""
 
-    def __init__(self, core: Core, attempts: Attempts, asks: Asks, following: Following) -> None:
+    def __init__(
+        self,
+        core: Core,
+        attempts: Attempts,
+        asks: Asks,
+        following: Following,
+        remembered: tuple[HostRecords, ...] = (),
+    ) -> None:
         self._core = core
+        self._remembered = Remembered(core, remembered)
         self._attempts = attempts
         self._asks = asks
         self._following = following
@@ -47,8 +56,19 @@ class Directory:
             if peer.host_id is not None:
                 core.emit(AddRoute(peer.host_id))
         if core.zone is not None:
+            self._recall()
             self.publish()
             core.zone_said(core.zone.watch_hosts(core.now, core.unix))
+
+    def _recall(self) -> None:
+        """The hosts as the zone last told an earlier run of us; its next word replaces them."""
+        for records in self._remembered.hosts:
+            peer = self._core.peers.ensure(records.label)
+            if peer is None or peer.host_id is not None:
+                continue
+            peer.endpoints, peer.target, peer.info = records.endpoints, records.target, records.info
+            if self._new_host_id(peer, records.host_id):
+                peer.records_at = float("-inf")  # known, and never fresh
 
     def publish(self) -> None:
         """Puts our records into the zone, once we have an endpoint (B36)."""
@@ -69,6 +89,7 @@ class Directory:
     def withdraw(self) -> None:
         """Takes our records away."""
         core = self._core
+        self._keep()
         if core.zone is not None:
             core.zone_said(core.zone.withdraw(core.now, core.unix))
 
@@ -87,6 +108,10 @@ class Directory:
         core = self._core
         if core.zone is not None:
             core.zone_said(core.zone.transport_down(reason, core.now, core.unix))
+        for peer in core.peers:
+            if peer.attempt is not None and peer.attempt.looking and peer.endpoints:
+                reason = "the rendezvous cannot be asked"
+                self._attempts.lookup_failed(peer, reason, no_such_host=False)
 
     # --- Theirs -----------------------------------------------------------------------------
 
@@ -116,7 +141,8 @@ class Directory:
         core = self._core
         self._labels = {label.lower() for label in labels}
         for peer in core.peers:
-            if not peer.static and peer.label not in self._labels:
+            if peer.label is not None and peer.label not in self._labels:
+                self._remembered.gone(peer.label)
                 self._vanished(peer)
         self._watch()
         watched = core.zone.watched if core.zone is not None else frozenset()
@@ -165,6 +191,7 @@ class Directory:
             return
         if len(self._labels) > core.settings.watched:
             self._watch()  # it may have been looked up because it is wanted now
+        self._remembered.found(records)
         changed = peer.endpoints != records.endpoints
         peer.endpoints, peer.target, peer.info = records.endpoints, records.target, records.info
         peer.records_at = core.now
@@ -201,6 +228,8 @@ class Directory:
         self._look_on(label)
         self._tell_inquirers(label, None, reason, definite)
         self._asks.lookup_failed(label, reason)
+        if definite:
+            self._remembered.gone(label)
         if peer is None:
             return
         self._attempts.lookup_failed(peer, reason, no_such_host=definite)
@@ -262,16 +291,22 @@ class Directory:
     # --- Time and status --------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Ends the questions that waited too long."""
+        """Ends the questions that waited too long, and keeps what was learnt."""
         core = self._core
+        self._keep()
         for ticket, (_, until) in list(self._inquiries.items()):
             if until <= core.now:
                 del self._inquiries[ticket]
                 core.emit(NotReached(ticket, "the rendezvous did not answer in time"))
 
+    def _keep(self) -> None:
+        kept = self._remembered.write()
+        if kept is not None:
+            self._core.emit(Keep("records", kept))
+
     def timers(self) -> list[float]:
         """When something is due."""
-        return [until for _, until in self._inquiries.values()]
+        return [until for _, until in self._inquiries.values()] + self._remembered.timers()
 
     def status(self) -> dict[str, Any]:
         """The ``zone`` part of ``status --json``."""

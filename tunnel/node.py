@@ -48,7 +48,8 @@ class Node:
     """One host. ``zone`` is ``None`` on a host that has static peers only.
 
     ``random(n)`` gives n octets that nobody can guess; ``services`` are what its owner advertised
-    before, ``withdrawn`` what the zone may still say of that.
+    before, ``withdrawn`` what the zone may still say of that; ``remembered`` is what the zone said
+    of the other hosts when it could last be asked (:mod:`tunnel.remembered`).
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Node:
         issuer: Issuer | None = None,
         services: tuple[Service, ...] = (),
         withdrawn: tuple[Service, ...] = (),
+        remembered: tuple[zone_types.HostRecords, ...] = (),
     ) -> None:
         settings = settings or NodeSettings()
         peers = PeerTable(identity, static, settings.peers)
@@ -80,7 +82,7 @@ class Node:
         self._asks = Asks(core)
         self._following = Following(core)
         self._flows = Flows(core)
-        self._directory = Directory(core, self._attempts, self._asks, self._following)
+        self._directory = Directory(core, self._attempts, self._asks, self._following, remembered)
         self._path_mtus = PathMtus(core)
         self._services = Services(core, self._directory.publish, services, withdrawn)
         self._parts = (
@@ -180,6 +182,20 @@ class Node:
         self._path_mtus.too_big(quote, largest)
         return self._done()
 
+    def moved(self, now: float, unix: int) -> list[Command]:
+        """Our own addresses have changed (B34, step 4): every peer is told at once, from the new
+        ones. What others can reach is published when it is known, by :meth:`set_endpoints`."""
+        self._turn(now, unix)
+        self._core.ike_said(self._core.ike.move((), now))
+        self._notice_move()
+        return self._done()
+
+    def _notice_move(self) -> None:
+        self._flows.announce()
+        self._path_mtus.restart()
+        for peer in self._core.peers:
+            self._attempts.forgive(peer)
+
     def set_endpoints(
         self, endpoints: tuple[Endpoint, ...], now: float, unix: int
     ) -> list[Command]:
@@ -190,10 +206,7 @@ class Node:
             self._core.endpoints = endpoints
             self._core.ike_said(self._core.ike.move(endpoints, now))
             self._directory.publish()
-            self._flows.announce()
-            self._path_mtus.restart()
-            for peer in self._core.peers:
-                self._attempts.forgive(peer)
+            self._notice_move()
         return self._done()
 
     def activity(

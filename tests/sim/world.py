@@ -13,21 +13,19 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from ipaddress import IPv6Address
 
 from discovery import types as zone_types
-from discovery.client import ZoneClient
-from discovery.held import ZoneAccount
+from discovery.client import ClientSettings, ZoneClient
 from discovery.io_store import SqliteStore
 from discovery.types import HostRecords, Service, TsigKey
-from discovery.zone import ZoneServer
 from fastpath import types as pump
 from fastpath.reference.datapath import Datapath, Output, SendDatagram, WritePacket
 from fastpath.types import Endpoint
 from keys import hostid
 from keys.account import Account
 from keys.issuer import Issuer
+from tests.sim.rendezvous import Rendezvous
 from tunnel import commands as do
 from tunnel.credentials import Credentials
 from tunnel.node import Node
@@ -56,14 +54,15 @@ class Weather:
 class World:
     """The clock, the network and the rendezvous."""
 
-    def __init__(self, seed: int, weather: Weather | None = None) -> None:
+    def __init__(self, seed: int, weather: Weather | None = None, *, tells: bool = True) -> None:
         self.seed = seed
         self.random = random.Random(seed)
         self.weather = weather or Weather()
         self.now = 1000.0
         self.account = Account(DOMAIN, SECRET)
         self.zone_store = SqliteStore(":memory:")
-        self.zone = self._zone(self.account)
+        self.rendezvous = Rendezvous(self, self.account, self.zone_store, tells=tells)
+        self.zone = self.rendezvous.server
         self.zone_up = True
         self.hosts: dict[Endpoint, SimHost] = {}
         self.wire: list[tuple[float, bytes]] = []
@@ -71,12 +70,6 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._order = itertools.count()  # of events that are due at the same time
-
-    def _zone(self, account: Account) -> ZoneServer:
-        serve = ZoneAccount(
-            account.domain, account.tsig_secret, account.secret, account.invitation_key
-        )
-        return ZoneServer([serve], self.zone_store, unix=UNIX)
 
     @property
     def unix(self) -> int:
@@ -128,16 +121,6 @@ class World:
         for host in set(self.hosts.values()):
             host.zone_changed(up)
 
-    def ask_zone(self, host: SimHost, wire: bytes) -> None:
-        """TLS: in order and without loss, as long as the connection stands."""
-
-        def handle() -> None:
-            if self.zone_up:
-                for answer in self.zone.handle(wire, ("192.0.2.1", 5000), "tls", self.unix):
-                    self.at(self.now + self.weather.latency, partial(host.from_zone, answer))
-
-        self.at(self.now + self.weather.latency, handle)
-
     def publish(self, label: str, endpoint: Endpoint) -> None:
         """Puts the records of a host that is never simulated itself into the zone."""
         eui = b"\x02" + self.random.randbytes(7)
@@ -154,6 +137,7 @@ class World:
         while todo:
             command = todo.pop(0)
             if isinstance(command, zone_types.SendZone):
+                self.at(self.now, self.rendezvous.work)
                 for answer in self.zone.handle(command.wire, ("192.0.2.1", 1), "tls", self.unix):
                     todo += client.receive(answer, self.now, self.unix)
 
@@ -178,6 +162,8 @@ class Config:
     issuer: Issuer | None = None
     services: tuple[Service, ...] = ()
     withdrawn: tuple[Service, ...] = ()
+    remembered: tuple[HostRecords, ...] = ()
+    zone_transport: str = "tls"  # or "udp", which loses and doubles as the weather has it
 
 
 class SimHost:
@@ -211,6 +197,7 @@ class SimHost:
             issuer=config.issuer,
             services=config.services,
             withdrawn=config.withdrawn,
+            remembered=config.remembered,
         )
         self.kept: dict[str, bytes] = {}
         self.datapath = Datapath(self.host_id.packed)
@@ -222,6 +209,7 @@ class SimHost:
         self.answers: dict[int, do.Command] = {}
         self.logs: list[tuple[float, str, str]] = []
         self.keepalives = 0
+        self.connection = 0  # to the rendezvous; 0 is none
         self._ticket = 0
         self._timer: float | None = None
         self.acquired = 0
@@ -230,8 +218,13 @@ class SimHost:
 
     def _client(self, account: Account) -> ZoneClient:
         key = TsigKey(account.tsig_name, account.tsig_secret)
+        tls = self.config.zone_transport == "tls"
         return ZoneClient(
-            domain=DOMAIN, label=self.config.label, key=key, random=self.world.random.randbytes
+            domain=DOMAIN,
+            label=self.config.label,
+            key=key,
+            random=self.world.random.randbytes,
+            settings=ClientSettings(reliable=tls, secure=tls),
         )
 
     # --- Life -------------------------------------------------------------------------------
@@ -249,6 +242,7 @@ class SimHost:
     def kill(self) -> None:
         """As by kill -9 or a pulled plug: nobody is told."""
         self.alive = False
+        self.world.rendezvous.leave(self.connection)
         if self.world.hosts.get(self.endpoint) is self:
             del self.world.hosts[self.endpoint]
 
@@ -264,6 +258,8 @@ class SimHost:
         self.endpoint = endpoint
         self.world.hosts[endpoint] = self
         self.tell(self.node.set_endpoints, (endpoint,))
+        if self.config.account and self.world.zone_up:
+            self.reconnect()
 
     def shutdown(self) -> None:
         self.tell(self.node.shutdown)
@@ -315,10 +311,17 @@ class SimHost:
         self.tell(self.node.zone_message, wire)
 
     def zone_changed(self, up: bool) -> None:
+        self.world.rendezvous.leave(self.connection)
         if up:
+            self.connection = self.world.rendezvous.connect(self)
             self.tell(self.node.zone_up)
         else:
+            self.connection = 0
             self.tell(self.node.zone_down, "connection refused")
+
+    def reconnect(self) -> None:
+        """The connection to the rendezvous is made anew."""
+        self.zone_changed(self.world.zone_up)
 
     def _outputs(self, outputs: list[Output]) -> None:
         node = self.node
@@ -389,9 +392,10 @@ class SimHost:
         world = self.world
         match command:
             case do.SendZone(wire):
-                world.ask_zone(self, wire)
-            case do.DropZone():
-                world.at(world.now, lambda: self.zone_changed(world.zone_up))
+                world.rendezvous.ask(self, wire)
+            case do.DropZone(pause):
+                world.rendezvous.leave(self.connection)
+                world.at(world.now + pause, self.reconnect)
             case _:
                 return False
         return True

@@ -172,6 +172,7 @@ class Host:
             ike_pair=ike_pair,
             send_zone=link.send,
             drop_zone=link.drop,
+            remembered=papers.remembered(),
             answer=self._answer,
         )
         stack.callback(driver.stop)

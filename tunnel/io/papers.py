@@ -1,10 +1,11 @@
-"""A host's certificates and, on an issuer, the CA's key and ledger: the files and what is in them.
+"""A host's papers: certificates, an issuer's key and ledger, and the records of other hosts.
 
 ::
 
     host.key  host.crt  ca.crt       on every host of an account with certificates
     ca.key  issued.json  invited     on issuers, side by side
     revoked.crl                      in the state folder: the newest revocation list seen
+    records.json                     there too: what the zone last said of the account's hosts
 """
 
 from __future__ import annotations
@@ -13,20 +14,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from discovery.types import HostRecords
 from keys import ca, store
 from keys.ca import Authority, AuthorityError, Revocations
 from keys.ike.certificates import Certified, Credential, Trust
 from keys.issuer import Issuer, Ledger
 from keys.store import SecretFileError
+from tunnel import remembered
 from tunnel.config import AccountSection, HostConfig, PeerSection
 from tunnel.credentials import Credentials
 
 LEDGER: Final = "issued.json"
 INVITED: Final = "invited"  # until when, in unix seconds, an invitation of this issuer is open
 REVOCATIONS: Final = "revoked.crl"
+RECORDS: Final = "records.json"
+_REMEMBERED: Final = 1024  # hosts
 
 
 class Papers:
@@ -101,8 +107,29 @@ class Papers:
             store.write_atomically(path, content, 0o644)
         elif what == "revocations":
             store.write_atomically(self._config.state_dir / REVOCATIONS, content, 0o644)
+        elif what == "records":
+            self._config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            store.write_atomically(self._config.state_dir / RECORDS, content, 0o600)
         elif what == "ledger":
             self._ledger_text = keep_ledger(self._config, Ledger.from_json(content.decode()))
+
+    def remembered(self) -> tuple[HostRecords, ...]:
+        """What the zone last said of the account's hosts; a damaged file is told of and ignored."""
+        account, path = self._config.account, self._config.state_dir / RECORDS
+        if account is None:
+            return ()
+        try:
+            with path.open("rb") as file:
+                octets = file.read(remembered.MAX_FILE + 1)
+            return remembered.from_json(octets, account.domain, _REMEMBERED)
+        except FileNotFoundError:
+            return ()
+        except (OSError, remembered.RememberedError) as problem:
+            structlog.get_logger("autotunnel").warning(
+                "the hosts of before are forgotten until the zone tells them again: "
+                f"{path} cannot be used ({problem})"
+            )
+            return ()
 
     def invited(self) -> int | None:
         """Until when an invitation is open, if that is news."""

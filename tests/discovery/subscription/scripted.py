@@ -106,8 +106,13 @@ class Script:
     # --- DSO ---
 
     def dso(self) -> list[DsoMessage]:
-        """The DSO messages among :meth:`taken`; there must be nothing else."""
-        return [DsoMessage.parse(wire) for wire in self.taken()]
+        """The DSO messages among :meth:`taken`; beside them there may only be introductions."""
+        taken = self.taken()
+        for wire in taken:
+            if not dso.is_dso(wire):
+                asked = dns.message.from_wire(tsig_off(wire)).question[0]
+                assert asked.name.labels[0] == b"_push"
+        return [DsoMessage.parse(wire) for wire in taken if dso.is_dso(wire)]
 
     def accept(self, asked: DsoMessage, *tlvs: Tlv, rcode: int = 0) -> None:
         self.hear(DsoMessage(asked.id, tlvs, True, rcode).pack())
