@@ -16,7 +16,7 @@ from typing import Final
 import dns.name
 import dns.rdtypes.ANY.SOA
 
-from discovery import bootstrap, tsig, update
+from discovery import bootstrap, rates, tsig, update
 from discovery.bootstrap import ServerIdentity
 from discovery.content import (
     SERIAL_SPACE,
@@ -28,6 +28,7 @@ from discovery.content import (
     same_content,
 )
 from discovery.duplicates import AnsweredUpdates
+from discovery.rates import Bucket, RateLimits
 from discovery.store import Changes, RecordSet, SetKey
 from discovery.types import TsigKey
 from discovery.update import UpdatePolicy, ZoneLimits
@@ -45,6 +46,7 @@ class ZoneAccount:
     ``tsig_secret`` is the secret of the TSIG key, whose name is the domain. ``account_secret`` is
     what an invitation hands out, sealed; ``invitation_key(id, expires)`` derives an invitation's
     key from it. ``legacy_md5`` accepts hmac-md5 too (Apple's clients; RFC 8945 §6 forbids new use).
+    ``limits`` bound its zone (``None``: as the server has them for all), ``rates`` what it asks.
     """
 
     domain: str
@@ -52,6 +54,8 @@ class ZoneAccount:
     account_secret: bytes = field(repr=False)
     invitation_key: Callable[[bytes, int], bytes] = field(repr=False)
     legacy_md5: bool = False
+    limits: ZoneLimits | None = None
+    rates: RateLimits = rates.DEFAULT_LIMITS
 
 
 class Stage:
@@ -113,7 +117,11 @@ class HeldZone:
         self.text = self.origin.to_text()
         self.invite_tree = bootstrap.below(bootstrap.INVITE_LABEL, self.origin)
         self.public = bootstrap.public_names(self.origin)
-        self.policy = UpdatePolicy(bootstrap.reserved_names(self.origin), self.invite_tree, limits)
+        self.policy = UpdatePolicy(
+            bootstrap.reserved_names(self.origin), self.invite_tree, account.limits or limits
+        )
+        self.updates = Bucket(account.rates.updates, 0.0)
+        self.queries = Bucket(account.rates.queries, 0.0)
         self.answered = AnsweredUpdates()
         self.content = ZoneContent(self.origin, sets)
         self._ended: dict[SetKey, RecordSet | None] = {}  # not answered any more, not yet written

@@ -42,6 +42,9 @@ from discovery.update import DEFAULT_LIMITS, ZoneLimits
 from discovery.ways import Way
 from discovery.zone import Happening, ZoneServer
 
+UNSIGNED_PER_S: Final = 20
+"""Unsigned datagrams per second that one network gets answered (:mod:`discovery.rates`)."""
+
 CLOSING_TIME: Final = 2.0  # seconds in which a client may still take what was written
 
 
@@ -84,6 +87,7 @@ class RendezvousServer:
         zone_limits: ZoneLimits = DEFAULT_LIMITS,
         connection_limits: ConnectionLimits = DEFAULT_CONNECTION_LIMITS,
         subscription_limits: SubscriptionLimits = subscriptions.DEFAULT_LIMITS,
+        unsigned_per_s: int = UNSIGNED_PER_S,
     ) -> None:
         self._accounts = tuple(accounts)
         self._listen = tuple(listen)
@@ -93,6 +97,7 @@ class RendezvousServer:
         self._zone_limits = zone_limits
         self._limits = connection_limits
         self._subscription_limits = subscription_limits
+        self._unsigned_per_s = unsigned_per_s
         self._log = _RateLimitedLog()
         self._zone: ZoneServer | None = None
         self._store: SqliteStore | None = None
@@ -176,6 +181,7 @@ class RendezvousServer:
             unix=_unix(),
             limits=self._zone_limits,
             report=self._log.happening,
+            unsigned_per_s=self._unsigned_per_s,
             on_change=lambda _: self._wake(),
             random=secrets.token_bytes,
             subscription_limits=self._subscription_limits,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import dns.name
@@ -121,6 +121,16 @@ class Job:
         self._server.count(f"{kind}.{_RCODES[rcode]}", self._source)
         return self._sign(message.header_only(self._wire, rcode), verified)
 
+    def cut(self) -> list[bytes]:
+        """Answer a stranger that it should come again over TCP, in no more octets than it sent."""
+        try:
+            request = message.read_request(self._wire) if self.is_modest else None
+        except FormatError:
+            request = None
+        if request is None or len(request.questions) != 1 or self.opcode != message.OPCODE_QUERY:
+            return []
+        return [message.render_truncated(replace(request, edns=None), Reply())]
+
     def tsig_failed(self, failure: tsig.TsigFailure) -> bytes:
         """Answer by the table of RFC 8945 §5.2."""
         if self.opcode not in _KINDS:  # its form is another's, such as DSO's (RFC 8490 §5.4)
@@ -171,6 +181,8 @@ class Job:
         told = self._told
         if request.edns is not None and request.edns.version:
             reply = Reply(rcode=message.BADVERS)
+        elif asker is not None and (hasty := self._hasty(kind, asker.zone)) is not None:
+            reply = hasty
         elif kind == "update":
             waits = self._update(request, asker, verified)
             if waits is None:
@@ -189,6 +201,16 @@ class Job:
             reply = self._query(request, asker)
             self._introduce(request, asker)
         return [self._complete(kind, request, reply, asker, verified)]
+
+    def _hasty(self, kind: str, zone: HeldZone) -> Reply | None:
+        """Refuse an account that asks more often than it may."""
+        bucket, rates = (zone.queries, zone.account.rates)
+        allowed = f"{rates.queries} questions"
+        if kind == "update":
+            bucket, allowed = zone.updates, f"{rates.updates} updates"
+        if bucket.take(self._server.now):
+            return None
+        return refuse(f"this account may send {allowed} per second; wait a little")
 
     def _complete(
         self,

@@ -48,6 +48,7 @@ from discovery.held import SHA256, HeldZone, ZoneAccount
 from discovery.invitations import Invitation
 from discovery.job import UNSIGNED_ENTRIES, Asker, Job, entries
 from discovery.lease import LeaseLimits
+from discovery.rates import Strangers
 from discovery.store import StoreError, ZoneStore
 from discovery.subscriptions import SubscriptionLimits, Subscriptions
 from discovery.types import Endpoint, TsigKey
@@ -77,6 +78,7 @@ class Happening:
 class ZoneServer:
     """The zones of all accounts of one rendezvous. ``unix`` is the wall clock in whole seconds.
 
+    ``unsigned_per_s`` bounds what one network gets unsigned over UDP (``None``: nothing does);
     ``report`` is told of what an operator may want to know (often: limit its rate); ``on_change``
     of every change of a zone's answers, once it is durable and true. ``random`` gives octets for
     the ids of subscriptions; without it nobody can subscribe. Raises
@@ -96,7 +98,9 @@ class ZoneServer:
         leases: LeaseLimits = lease.DEFAULT_LIMITS,
         random: Callable[[int], bytes] | None = None,
         subscription_limits: SubscriptionLimits = subscriptions.DEFAULT_LIMITS,
+        unsigned_per_s: int | None = None,
     ) -> None:
+        self._strangers = None if unsigned_per_s is None else Strangers(unsigned_per_s)
         self.counters: Counter[str] = Counter()
         self.leases = leases
         self.on_change = on_change
@@ -184,6 +188,11 @@ class ZoneServer:
         verdict = tsig.verify(wire, self._find_key, unix)
         if isinstance(verdict, tsig.Verified):
             return job.answer(verdict)
+        if self._strangers is not None and way.transport == "udp":
+            allowed = self._strangers.verdict(way.source[0], self._now)
+            if allowed != "answer":
+                self._tally(f"unsigned.{allowed}")
+                return job.cut() if allowed == "cut" else []
         if not job.is_modest:
             return [job.bare("large", message.REFUSED)]
         if isinstance(verdict, tsig.TsigFailure):

@@ -7,7 +7,9 @@ import os
 from collections.abc import Callable
 
 from discovery.held import ZoneAccount
-from discovery.io_serve import RendezvousServer
+from discovery.io_serve import ConnectionLimits, RendezvousServer
+from discovery.rates import RateLimits
+from discovery.update import ZoneLimits
 from keys import store
 from tunnel.cli.talk import say
 from tunnel.config import ServeAccount, ServeConfig
@@ -27,6 +29,12 @@ class Rendezvous:
             tls_listen=settings.tls_listen,
             state_dir=settings.state_dir,
             addresses=settings.address,
+            connection_limits=ConnectionLimits(
+                total=settings.connections,
+                per_source=settings.connections_per_source,
+                idle=settings.idle_s,
+            ),
+            unsigned_per_s=settings.unsigned_per_s,
         )
         self._state_dir = settings.state_dir
         self._end = asyncio.Event()
@@ -61,4 +69,11 @@ def zone_account(settings: ServeConfig, account: ServeAccount) -> ZoneAccount:
         account_secret=known.secret,
         invitation_key=known.invitation_key,
         legacy_md5=account.legacy_md5,
+        limits=zone_limits(account),
+        rates=RateLimits(account.updates_per_s, account.queries_per_s),
     )
+
+
+def zone_limits(account: ServeAccount) -> ZoneLimits:
+    """What an account may keep in its zone."""
+    return ZoneLimits(names=account.names, records=account.records)

@@ -125,9 +125,41 @@ def _tail(log: Path) -> str:
     return log.read_bytes()[-_LOG_TAIL:].decode(errors="replace").strip()
 
 
-def serve(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def serve(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Verify the zone store, and serve nothing.")
+    ] = False,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            "--export", metavar="FILE", help="Write the zone as a zone file; - is stdout."
+        ),
+    ] = None,
+    put_in: Annotated[
+        str | None,
+        typer.Option("--import", metavar="FILE", help="Replace the zone by a zone file."),
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="The account that --export and --import mean.")
+    ] = None,
+) -> None:
     """Run the rendezvous: the server that holds the account's zone."""
     settings = load_serve(serve_path(config))
+    wanted = [check, export is not None, put_in is not None]
+    if sum(wanted) > 1:
+        raise typer.BadParameter("use one of --check, --export and --import at a time")
+    if any(wanted):
+        from tunnel.cli import upkeep  # the store: slow to load
+
+        if check:
+            upkeep.check(settings, as_json)
+        elif export is not None:
+            upkeep.export(settings, export, domain, as_json)
+        elif put_in is not None:
+            upkeep.put_in(settings, put_in, domain, as_json)
+        return
 
     from tunnel.cli.rendezvous import Rendezvous  # the whole server: slow to load
 

@@ -85,4 +85,8 @@ def serve_from_tables(path: Path, tables: dict[str, Any]) -> ServeConfig:
         state_dir=path.absolute().parent / serve.state_dir,
         address=serve.address,
         accounts=serve.account,
+        connections=serve.connections,
+        connections_per_source=serve.connections_per_source,
+        idle_s=serve.idle_s,
+        unsigned_per_s=serve.unsigned_per_s,
     )

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
-from tunnel.config.base import Section, WrongValueError, domain_or_refuse, endpoint_or_refuse
+from tunnel.config.base import (
+    Seconds,
+    Section,
+    WrongValueError,
+    domain_or_refuse,
+    endpoint_or_refuse,
+)
 from tunnel.spelling import Endpoint
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class ServeAccount(Section, frozen=True, kw_only=True):
-    """``[[serve.account]]``: one account whose zone this rendezvous holds."""
+    """``[[serve.account]]``: one account whose zone this rendezvous holds.
+
+    ``names`` and ``records`` bound its zone, ``updates_per_s`` and ``queries_per_s`` what it may
+    ask (each with ten seconds' worth at once)."""
 
     domain: str
     secret_file: str
     legacy_md5: bool = False
+    names: Count = 2000
+    records: Count = 10_000
+    updates_per_s: Count = 500
+    queries_per_s: Count = 2000
 
     def __post_init__(self) -> None:
         domain_or_refuse(self.domain)
@@ -28,6 +44,10 @@ class _ServeSection(Section, frozen=True, kw_only=True):
     state_dir: str = "/var/lib/autotunnel"
     address: tuple[str, ...] = ()
     account: tuple[ServeAccount, ...] = ()
+    connections: Count = 512
+    connections_per_source: Count = 64
+    idle_s: Seconds = 300.0
+    unsigned_per_s: Count = 20
 
     def __post_init__(self) -> None:
         for key, texts in (("listen", self.listen), ("tls_listen", self.tls_listen)):
@@ -61,7 +81,9 @@ class ServeFile(Section, frozen=True, kw_only=True):
 
 class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration of ``serve``. ``address``: this server's public addresses, for the zone's
-    ns records; empty: those it listens on, unless that is "any"."""
+    ns records; empty: those it listens on, unless that is "any". ``connections`` (TCP and TLS, in
+    all), ``connections_per_source`` and ``idle_s`` (seconds until a silent one is closed) bound
+    connections; ``unsigned_per_s`` what one network gets unsigned over UDP."""
 
     path: Path
     listen: tuple[Endpoint, ...]
@@ -69,6 +91,10 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: Path
     address: tuple[str, ...]
     accounts: tuple[ServeAccount, ...]
+    connections: int
+    connections_per_source: int
+    idle_s: float
+    unsigned_per_s: int
 
     def account_secret_path(self, account: ServeAccount) -> Path:
         """The file of an account's secret."""

@@ -18,6 +18,7 @@ import dns.rdatatype
 from discovery import tsig
 from discovery.bootstrap import ServerIdentity
 from discovery.held import ZoneAccount
+from discovery.rates import RateLimits
 from discovery.store import MemoryStore
 from discovery.types import TsigKey
 from discovery.update import DEFAULT_LIMITS, ZoneLimits
@@ -45,13 +46,24 @@ def invitation_key_of(domain: str, identity: bytes, expires: int) -> bytes:
     return hmac.digest(account_secret_of(domain), text, "sha256")
 
 
-def account(domain: str, *, legacy_md5: bool = False) -> ZoneAccount:
+UNHURRIED = RateLimits(10**9, 10**9)  # most tests stand still in time
+
+
+def account(
+    domain: str,
+    *,
+    legacy_md5: bool = False,
+    limits: ZoneLimits | None = None,
+    rates: RateLimits = UNHURRIED,
+) -> ZoneAccount:
     return ZoneAccount(
         domain,
         secret_of(domain),
         account_secret_of(domain),
         lambda identity, expires: invitation_key_of(domain, identity, expires),
         legacy_md5,
+        limits,
+        rates,
     )
 
 
