@@ -4,9 +4,6 @@ They lead a stranger who knows only the domain to the server: SOA, NS, the serve
 ``ns.<domain>``, and the bootstrap SRV names, those of RFC 6281, of draft-zhu-mobileme-doc-02 and of
 Apple's clients. All of these are public. The TLSA record, by which hosts check the server's TLS key
 (decision 0003), is not: it is answered only to signed questions.
-
-``_dns-push-tls._tcp`` is not served before DNS Push is: without the name, a subscriber knows that
-there is none (RFC 8765 §6.1).
 """
 
 from __future__ import annotations
@@ -34,6 +31,7 @@ TLS_SERVICES: Final = (
     "_dns-update-tls._tcp",
     "_dns-llq-tls._tcp",
     "_dns-query-tls._tcp",
+    "_dns-push-tls._tcp",  # RFC 8765 §6.1
 )
 
 TTL: Final = 300  # seconds: a server that moves is found again soon

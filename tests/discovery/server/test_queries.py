@@ -108,6 +108,7 @@ def test_wildcards_answer_for_names_that_do_not_exist(zone: Rendezvous) -> None:
         ("_dns-update-tls._tcp", 853),
         ("_dns-llq-tls._tcp", 853),
         ("_dns-query-tls._tcp", 853),
+        ("_dns-push-tls._tcp", 853),
     ],
 )
 def test_bootstrap_names_are_public_b37_b43(zone: Rendezvous, service: str, port: int) -> None:
