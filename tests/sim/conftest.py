@@ -17,10 +17,10 @@ def world_of() -> Iterator[Make]:
     """Makes worlds; if the test fails, their seeds are printed."""
     seeds: list[int] = []
 
-    def make(seed: int, weather: Weather | None = None) -> World:
+    def make(seed: int, weather: Weather | None = None, *, tells: bool = True) -> World:
         chosen = int(os.environ.get("AUTOTUNNEL_SIM_SEED", seed))
         seeds.append(chosen)
         print(f"seed {chosen}: repeat with AUTOTUNNEL_SIM_SEED={chosen}")  # shown on failure
-        return World(chosen, weather)
+        return World(chosen, weather, tells=tells)
 
     yield make

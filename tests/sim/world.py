@@ -141,6 +141,11 @@ class World:
                 for answer in self.zone.handle(command.wire, ("192.0.2.1", 1), "tls", self.unix):
                     todo += client.receive(answer, self.now, self.unix)
 
+    def zone_says(self, text: str) -> bool:
+        """Whether there is a record in the zone whose data are ``text``."""
+        sets = self.zone.content(DOMAIN).sets()
+        return any(str(item.rdata) == text for one in sets for item in one.items)
+
     def labels_in_zone(self) -> set[str]:
         owners = {str(one.name).lower() for one in self.zone.content(DOMAIN).sets()}
         return {owner.split(".")[0] for owner in owners}
@@ -210,6 +215,7 @@ class SimHost:
         self.logs: list[tuple[float, str, str]] = []
         self.keepalives = 0
         self.connection = 0  # to the rendezvous; 0 is none
+        self.from_rendezvous: deque[bytes] = deque(maxlen=10_000)
         self._ticket = 0
         self._timer: float | None = None
         self.acquired = 0
@@ -308,6 +314,7 @@ class SimHost:
             self._outputs(self.datapath.inbound(data, source, self.world.now))
 
     def from_zone(self, wire: bytes) -> None:
+        self.from_rendezvous.append(wire)
         self.tell(self.node.zone_message, wire)
 
     def zone_changed(self, up: bool) -> None:
