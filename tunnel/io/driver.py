@@ -29,6 +29,8 @@ MARKER = bytes(4)  # RFC 3948 §2.2
 KEEPALIVE = b"\xff"  # RFC 3948 §2.3
 _MAX_SLEEP = 2.0  # seconds: so late, at most, a wake-up from suspend is noticed
 _ACTIVITY = 1.0  # seconds between two readings of the counters
+_REST = 10  # times as long as it took: the node looks at every peer for its next timer
+_MAX_REST = 0.5  # seconds
 _FRAMINGS = 4096  # remote endpoints whose way of framing is remembered
 _IKE_OCTETS = 65535
 
@@ -76,6 +78,9 @@ class Driver:
         self._framings: OrderedDict[Endpoint, _Framing] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
         self._activity_at = 0.0
+        self._due: float | None = None  # the node's next timer
+        self._stale = True  # the node was told something since
+        self._rest_until = 0.0  # until then it is not asked for its next timer again
         self._running = False
         self.unheard = 0  # strangers' first messages that there was no time for
 
@@ -113,6 +118,7 @@ class Driver:
     def _pass_on(self, method: Callable[..., list[do.Command]], *arguments: Any) -> None:
         """As :meth:`tell`, for one of many: the caller sets the timer when all are told."""
         if self._running:
+            self._stale = True
             self._carry_out(method(*arguments, boottime(), int(time.time())))
 
     def now(self) -> float:
@@ -127,18 +133,29 @@ class Driver:
         self.tell(self._node.activity, inbound, outbound)
 
     def _set_timer(self) -> None:
+        """Wakes us at the node's next timer; or, if to find it took long just now, when it may be
+        looked for again."""
         if self._timer is not None:
             self._timer.cancel()
         now = boottime()
-        at = self._node.next_timer()
+        self._look(now)
+        at = self._rest_until if self._stale else self._due
         wait = _MAX_SLEEP if at is None else min(max(at - now, 0.0), _MAX_SLEEP)
         wait = min(wait, max(self._activity_at + _ACTIVITY - now, 0.0))
         self._timer = self._loop.call_later(wait, self._tick)
 
+    def _look(self, now: float) -> None:
+        """Finds the node's next timer anew if it may have changed, and if that is not too dear."""
+        if not self._stale or now < self._rest_until:
+            return
+        self._due, self._stale = self._node.next_timer(), False
+        ended = boottime()
+        self._rest_until = ended + min((ended - now) * _REST, _MAX_REST)
+
     def _tick(self) -> None:
         now = boottime()
-        at = self._node.next_timer()
-        if at is not None and at <= now:
+        self._look(now)
+        if not self._stale and self._due is not None and self._due <= now:
             self.tell(self._node.advance)
         if self._activity_at + _ACTIVITY <= now:
             self._activity_at = now
