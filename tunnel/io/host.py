@@ -33,7 +33,8 @@ from tunnel.io import offloads
 from tunnel.io.control import ControlServer
 from tunnel.io.device import Device, open_device
 from tunnel.io.driver import Driver
-from tunnel.io.outer import device_mtu, outer_endpoints
+from tunnel.io.network import Network
+from tunnel.io.outer import device_mtu
 from tunnel.io.papers import Papers
 from tunnel.io.privilege import drop_all
 from tunnel.io.requests import Requests
@@ -43,7 +44,7 @@ from tunnel.io.zone import ZoneLink
 from tunnel.node import Node
 from tunnel.status import endpoint_text
 
-_ENDPOINTS_EVERY = 3.0  # seconds between two looks at our own addresses
+_PAPERS_EVERY = 3.0  # seconds between two looks for word of other processes
 _FIRST_WORD = 5.0  # seconds that the start waits for the zone's first word
 _FAREWELL = 6.0  # seconds for the end: above the node's own limit
 _PING_INTERVAL = 0.2  # seconds
@@ -83,7 +84,7 @@ class Host:
         self._link: ZoneLink | None = None
         self._papers: Papers | None = None
         self._host_id: IPv6Address | None = None
-        self._endpoints: tuple[Endpoint, ...] = ()
+        self._network: Network | None = None
         self._services_file = ServicesFile(config.state_dir)
         domain = config.account.domain if config.account else None
         self._services = Services(
@@ -179,7 +180,12 @@ class Host:
         driver.start()
         stack.push_async_callback(link.close)
         await link.start(node, self._tell_zone)
-        stack.push_async_callback(_cancel, asyncio.create_task(self._watch_endpoints()))
+        self._network = network = Network(
+            config, host_id, lambda: link.server_address, moved=self._moved, publish=self._publish
+        )
+        stack.push_async_callback(network.stop)
+        stack.push_async_callback(_cancel, asyncio.create_task(network.run()))
+        stack.push_async_callback(_cancel, asyncio.create_task(self._watch_papers(driver, node)))
 
     def _make_resolver(self, domain: str, host_id: IPv6Address) -> StubServer:
         config = self._config
@@ -272,31 +278,27 @@ class Host:
         refusals = (self._node and self._node.zone_refusal, self._link and self._link.refusal)
         return next((one for one in refusals if one), None)
 
-    async def _watch_endpoints(self) -> None:
-        """Looks every few seconds whether our own addresses have changed."""
-        config, driver, node = self._config, self._driver, self._node
-        assert driver is not None and node is not None and self._host_id is not None
-        assert self._link is not None
-        peers = tuple(peer.address[0] for peer in config.peers)
-        while True:
-            server = self._link.server_address
-            found = outer_endpoints(config.host.listen, server, peers, self._host_id)
-            if found != self._endpoints:
-                if self._endpoints:
-                    self._link.network_changed()
-                self._endpoints = found
-                driver.tell(node.set_endpoints, found)
-            self._watch_papers(driver, node)
-            await asyncio.sleep(_ENDPOINTS_EVERY)
+    def _moved(self) -> None:
+        """Our own addresses changed."""
+        assert self._driver is not None and self._node is not None and self._link is not None
+        self._link.network_changed()
+        self._driver.tell(self._node.moved)
 
-    def _watch_papers(self, driver: Driver, node: Node) -> None:
+    def _publish(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Others reach us at these."""
+        assert self._driver is not None and self._node is not None
+        self._driver.tell(self._node.set_endpoints, endpoints)
+
+    async def _watch_papers(self, driver: Driver, node: Node) -> None:
         """``invite`` and ``revoke`` are other processes; they leave word in the issuer's files."""
         assert self._papers is not None
-        until, ledger = self._papers.invited(), self._papers.changed_ledger()
-        if until is not None:
-            driver.tell(node.invited, until)
-        if ledger is not None:
-            driver.tell(node.ledger_changed, ledger)
+        while True:
+            until, ledger = self._papers.invited(), self._papers.changed_ledger()
+            if until is not None:
+                driver.tell(node.invited, until)
+            if ledger is not None:
+                driver.tell(node.ledger_changed, ledger)
+            await asyncio.sleep(_PAPERS_EVERY)
 
     # --- What the control socket and the stub resolver ask -----------------------------------
 
@@ -307,7 +309,8 @@ class Host:
         if driver is not None:
             driver.read_counters()
         about = None if node is None or driver is None else node.status(driver.now())
-        endpoint = self._endpoints[0] if self._endpoints else None
+        network = self._network
+        endpoint = next(iter(network.endpoints if network else ()), None)
         zone = dict(about["zone"]) if about else {"lease_s": None, "llq": None}
         if self._link is not None:
             zone |= {"server": self._link.server_text, "transport": self._link.transport_name}
@@ -324,7 +327,7 @@ class Host:
                 "endpoint": endpoint_text(endpoint),
                 "drops": {} if pump is None else _drops(pump),
             },
-            "nat": dict.fromkeys(("method", "gateway", "external", "lifetime_s", "double_nat")),
+            "nat": {} if network is None else network.status(),
             "certificate": about["certificate"] if about else None,
             "strangers": about["strangers"] | {"unheard": driver.unheard}
             if about and driver

@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from tunnel.io.rtnetlink import CREATE_NEW, Rtnetlink, attribute, attributes
 
-_AF_INET6 = 10
+_AF_INET, _AF_INET6 = 2, 10
 _IFF_UP = 1
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTM_F_CLONED = 254, 4, 1, 0x200
 _IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200  # <linux/if_addr.h>
@@ -30,7 +31,7 @@ _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_AF_SPEC = 3, 4, 18, 26
 _IFLA_TXQLEN = 13
 _IFLA_INFO_KIND, _IFLA_INET6_ADDR_GEN_MODE = 1, 8
 _IFA_ADDRESS, _IFA_FLAGS = 1, 8
-_RTA_DST, _RTA_OIF = 1, 4
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
 
 # <linux/if_tun.h>
 _TUN = "/dev/net/tun"
@@ -159,6 +160,31 @@ def _routes(kernel: Rtnetlink, index: int) -> frozenset[IPv6Address]:
         if ours and prefix == 128 and table == _RT_TABLE_MAIN and not flags & _RTM_F_CLONED:
             found.add(IPv6Address(about[_RTA_DST]))
     return frozenset(found)
+
+
+def gateways() -> tuple[str, ...]:
+    """The default routers of the main table, IPv4 first, the preferred ones first; a link-local
+    one with its link (``fe80::1%eth0``)."""
+    found: list[tuple[int, int, str]] = []
+    with Rtnetlink() as kernel:
+        for family in (_AF_INET, _AF_INET6):
+            for entry in kernel.dump(_GETROUTE, _ROUTE.pack(family, *[0] * 8)):
+                _, prefix, _, _, table, _, _, _, flags = _ROUTE.unpack_from(entry)
+                about = attributes(entry[_ROUTE.size :])
+                if prefix or table != _RT_TABLE_MAIN or flags & _RTM_F_CLONED:
+                    continue
+                if _RTA_GATEWAY in about and _RTA_OIF in about:
+                    metric = _number(about.get(_RTA_PRIORITY, bytes(4)))
+                    text = _scoped(about[_RTA_GATEWAY], _number(about[_RTA_OIF]))
+                    found.append((family, metric, text))
+    return tuple(dict.fromkeys(text for _, _, text in sorted(found)))
+
+
+def _scoped(packed: bytes, index: int) -> str:
+    address = ip_address(packed)
+    if address.version == 6 and address.is_link_local:
+        return f"{address}%{socket.if_indextoname(index)}"
+    return str(address)
 
 
 def _number(value: bytes) -> int:

@@ -1,0 +1,189 @@
+"""Where this host stands in the network: its addresses, its way in, and what it publishes of both.
+
+On every change, in the order of RFC 6281 §5.1 (B34): the addresses are looked up; behind a NAT a
+mapping is asked for (B22); the peers are told at once where we are now; and only when the router
+has answered, or has had a moment to, the endpoint is published. Without an answer the network is
+taken for a public one (B25). The kernel says when something changes; a look every few seconds finds
+what it does not say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from typing import Any
+
+from discovery.io_nat import NatLink
+from discovery.nat.mapper import Gateway, Way
+from discovery.nat.types import Mapping, is_behind_nat
+from fastpath.types import Endpoint
+from tunnel.config import HostConfig
+from tunnel.io import netlink
+from tunnel.io.changes import Changes
+from tunnel.io.outer import outer_endpoints
+from tunnel.io.sockets import source_towards
+from tunnel.status import endpoint_text
+
+LOOK_EVERY = 3.0  # seconds
+TOGETHER = 0.05  # seconds: changes come in flocks
+PATIENCE = 1.5  # seconds that a router has before our own address is published
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Our own outer endpoints, and the routers before them."""
+
+    endpoints: tuple[Endpoint, ...]
+    gateways: tuple[Gateway, ...]
+
+
+class Network:
+    """Watches where we stand. ``moved`` is called when our own addresses changed, ``publish`` with
+    the endpoints at which others reach us, when these did."""
+
+    def __init__(
+        self,
+        config: HostConfig,
+        host_id: IPv6Address,
+        server: Callable[[], str | None],
+        *,
+        moved: Callable[[], None],
+        publish: Callable[[tuple[Endpoint, ...]], None],
+    ) -> None:
+        self._config, self._host_id, self._server = config, host_id, server
+        self._moved, self._publish = moved, publish
+        self._nat = NatLink(config.nat.methods, self._way)
+        self._changes = Changes(self._look_soon)
+        self._wake = asyncio.Event()
+        self._standing = Standing((), ())
+        self._published: tuple[Endpoint, ...] = ()
+        self._settled_at = 0.0
+        self._granted: dict[bool, float] = {}
+        self._lost = ""
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """What was published last."""
+        return self._published
+
+    async def run(self) -> None:
+        """Watches until it is cancelled."""
+        self._changes.start()
+        try:
+            while True:
+                await self._look()
+                self._settle()
+                await self._pause()
+        finally:
+            self._changes.stop()
+
+    async def stop(self) -> None:
+        """Give the mapping back (B30)."""
+        await self._nat.stop()
+
+    def status(self) -> dict[str, Any]:
+        """The ``nat`` part of ``status --json``."""
+        way = self._nat.mapper.way()
+        tried = [
+            {"gateway": gateway, "method": method, "says": says}
+            for (gateway, method), says in sorted(self._nat.mapper.answers.items())
+        ]
+        about: dict[str, Any] = dict.fromkeys(
+            ("method", "gateway", "external", "lifetime_s", "double_nat")
+        )
+        if way is not None:
+            left = self._granted.get(False, 0.0) + way.lifetime - time.monotonic()
+            about |= {
+                "method": way.method,
+                "gateway": way.gateway,
+                "external": endpoint_text(way.external),
+                "lifetime_s": round(left) if way.lifetime else None,
+                "double_nat": way.double_nat,
+            }
+        elif any("another NAT" in one["says"] for one in tried):
+            about["double_nat"] = True
+        behind = any(is_behind_nat(one[0]) for one in self._standing.endpoints)
+        return about | {"private_address": behind, "tried": tried}
+
+    # --- Inside -----------------------------------------------------------------------------
+
+    def _look_soon(self) -> None:
+        self._wake.set()
+
+    async def _pause(self) -> None:
+        wait = LOOK_EVERY
+        if not self._settled:
+            wait = min(wait, max(0.0, self._settled_at - time.monotonic()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._wake.wait()
+                await asyncio.sleep(TOGETHER)
+        self._wake.clear()
+
+    async def _look(self) -> None:
+        config = self._config
+        peers = tuple(peer.address[0] for peer in config.peers)
+        found = outer_endpoints(config.host.listen, self._server(), peers, self._host_id)
+        standing = Standing(found, self._routers(found))
+        if standing == self._standing:
+            return
+        before, self._standing = self._standing, standing
+        if standing.gateways != before.gateways:
+            self._settled_at = time.monotonic() + (PATIENCE if standing.gateways else 0.0)
+            await self._nat.network(standing.gateways)
+        if before.endpoints and standing.endpoints != before.endpoints:
+            self._moved()
+
+    def _routers(self, endpoints: tuple[Endpoint, ...]) -> tuple[Gateway, ...]:
+        """Whom to ask: where our IPv4 address is private (B22), and before IPv6 a firewall."""
+        if not self._config.nat.methods:
+            return ()
+        port = self._config.host.listen
+        found = []
+        for address in netlink.gateways():
+            version = 6 if ":" in address else 4
+            ours = [one for one, _ in endpoints if ip_address(one).version == version]
+            if not ours or (version == 4 and not is_behind_nat(ours[0])):
+                continue
+            local = ours[0] if version == 6 else _towards(address) or ours[0]
+            found.append(Gateway(address, (local, port)))
+        return tuple(found)
+
+    @property
+    def _settled(self) -> bool:
+        """Whether the routers have said something about IPv4, or had their time."""
+        nat = self._nat.mapper
+        asked = {one.address for one in self._standing.gateways if "." in one.address}
+        answered = {gateway for gateway, _ in nat.answers}
+        return time.monotonic() >= self._settled_at or nat.way() is not None or asked <= answered
+
+    def _way(self, way: Way) -> None:
+        if way.mapping is not None:
+            self._granted[":" in way.mapping.external[0]] = time.monotonic()
+        self._lost = way.reason
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self._settled or not self._standing.endpoints:
+            return
+        mapper = self._nat.mapper
+        found = tuple(
+            _outer(one, mapper.way(ipv6=":" in one[0])) for one in self._standing.endpoints
+        )
+        if found != self._published:
+            self._published = found
+            self._publish(found)
+
+
+def _outer(local: Endpoint, way: Mapping | None) -> Endpoint:
+    """The endpoint that others can reach: the mapped one, unless there is another NAT behind it."""
+    return local if way is None or way.double_nat else way.external
+
+
+def _towards(gateway: str) -> str | None:
+    """Our address on the link to an IPv4 gateway."""
+    return source_towards(gateway, 2)
