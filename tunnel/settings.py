@@ -49,7 +49,7 @@ class NodeSettings:
     too_bigs_per_second: int = 100  # ICMPv6 Packet Too Big; Linux itself has a bucket like it
 
     # Peers and those who wait for them.
-    peers: int = 1024
+    peers: int = 1024  # 20 KiB each (decision 0021)
     waiters: int = 64
     wait: float = 60.0
 

@@ -76,3 +76,11 @@ def test_ml_kem_is_preferred_required_or_off(
 
 def test_ml_kem_is_on_by_default(tmp_path: Path) -> None:
     assert settings_of(load(tmp_path)).ike.additional == ("mlkem768",)
+
+
+def test_the_file_says_how_many_peers_find_room(tmp_path: Path) -> None:
+    config = load(tmp_path)
+    assert settings_of(config).peers == 1024
+    file = tmp_path / "config.toml"
+    file.write_text(file.read_text().replace("[host]", "[host]\nmax_peers = 9000"))
+    assert settings_of(load_host(file)).peers == 9000

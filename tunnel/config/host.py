@@ -34,7 +34,7 @@ class HostSection(Section, frozen=True, kw_only=True):
     """``[host]``: this machine. ``ike_port`` adds a second socket for initiators that insist.
 
     ``mtu`` is the device's, in octets; "auto" is what this machine's own link takes whole. Where a
-    path takes less, it is found (decision 0005).
+    path takes less, it is found (decision 0005). ``max_peers`` bounds memory, at 20 KiB for each.
     """
 
     name: str
@@ -44,6 +44,7 @@ class HostSection(Section, frozen=True, kw_only=True):
     device: str = "at0"
     state_dir: str = "/var/lib/autotunnel"
     mtu: Annotated[int, msgspec.Meta(ge=1280, le=65535)] | Literal["auto"] = 1400
+    max_peers: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1024
 
     def __post_init__(self) -> None:
         if not (is_label(self.name) or is_domain(self.name)):

@@ -86,4 +86,4 @@ def settings_of(config: HostConfig) -> NodeSettings:
         additional=() if config.ike.post_quantum == "off" else ("mlkem768",),
         additional_required=config.ike.post_quantum == "require",
     )
-    return NodeSettings(ike=ike)
+    return NodeSettings(ike=ike, peers=config.host.max_peers)
