@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pytest
 
 import fastpath
 from tests.cli.support import DOMAIN, Person
 from tunnel.cli import checks
-from tunnel.cli.checks import Finding, State
+from tunnel.cli.checks import State
 from tunnel.config import HostConfig, load_host
-from tunnel.io import netlink, privilege
+from tunnel.io import netlink, privilege, resolved
 
 
 def finding(facts: dict[str, Any], check: str) -> dict[str, Any]:
@@ -126,28 +127,36 @@ def test_the_engine_is_never_a_surprise(
     assert found.fix or state is State.OK
 
 
-def test_the_way_to_the_stub_resolver_is_printed(owner: Person) -> None:
-    done = owner.ours("doctor")
-    assert "sudo resolvectl dns at0 127.0.0.1:4553" in done.stderr
-    assert f"sudo resolvectl domain at0 ~{DOMAIN}" in done.stderr
+ASKS: dict[str, Any] = {"integrated": True, "reason": None}
 
 
-def resolver_with(
-    monkeypatch: pytest.MonkeyPatch, config: HostConfig, resolvectl: str | None
-) -> Finding:
-    monkeypatch.setattr(checks.shutil, "which", lambda program: resolvectl and "/bin/resolvectl")
-    told = checks.subprocess.CompletedProcess([], 0, resolvectl, "")
-    monkeypatch.setattr(checks.subprocess, "run", lambda *arguments, **named: told)
-    return checks.resolver(config)
-
-
-def test_routing_is_read_from_systemd_resolved(
-    config: HostConfig, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("runs", "integrate", "host", "state", "said"),
+    [
+        (True, "auto", ASKS, State.OK, "systemd-resolved asks us"),
+        (True, "auto", None, State.OK, "is told when a host is up"),
+        (True, "auto", {"integrated": False, "reason": "Access denied"}, State.WARNING, "denied"),
+        (True, "off", None, State.WARNING, "resolver.integrate is off"),
+        (False, "auto", None, State.WARNING, "nothing routes"),
+    ],
+)
+def test_it_is_told_whether_systemd_resolved_asks_us(
+    monkeypatch: pytest.MonkeyPatch,
+    config: HostConfig,
+    runs: bool,
+    integrate: Literal["auto", "off"],
+    host: dict[str, Any] | None,
+    state: State,
+    said: str,
 ) -> None:
-    assert resolver_with(monkeypatch, config, None).state is State.WARNING
-    assert resolver_with(monkeypatch, config, "Link 3 (at0): ~example").state is State.WARNING
-    routed = resolver_with(monkeypatch, config, f"Link 3 (at0): ~{DOMAIN}")
-    assert routed.state is State.OK
+    monkeypatch.setattr(resolved, "is_running", lambda _stub: runs)
+    section = msgspec.structs.replace(config.resolver, integrate=integrate)
+    finding = checks.resolver(msgspec.structs.replace(config, resolver=section), host)
+    assert finding.state is state
+    assert said in finding.found
+    if runs and state is State.WARNING:
+        assert "sudo resolvectl dns at0 127.0.0.1:4553" in finding.fix
+        assert f"sudo resolvectl domain at0 '~{DOMAIN}'" in finding.fix
 
 
 def test_the_servers_of_a_resolver_file_are_read(tmp_path: Path) -> None:

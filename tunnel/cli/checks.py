@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import shutil
 import socket
 import stat
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -176,38 +174,40 @@ def port(number: int, running: bool, key: str = "host.listen") -> Finding:
     return Finding("port", State.OK, f"UDP port {number} is free")
 
 
-def resolver(config: HostConfig) -> Finding:
-    """The system asks our stub resolver for the account's names.
+def resolver(config: HostConfig, host: Mapping[str, Any] | None = None) -> Finding:
+    """The system asks our stub resolver for the account's names. ``host`` is the ``resolver`` part
+    of the running host's status.
 
     Looked up in settings, never by asking for a name: a question that is not routed to us would
     tell a stranger's server the names of this account.
     """
+    from tunnel.io import resolved
+
     if config.account is None:
         return Finding("resolver", State.OK, "not needed: there is no account, only static peers")
     if not config.resolver.enabled:
         return Finding("resolver", State.WARNING, "switched off", "set resolver.enabled to true")
-    domain, device = config.account.domain, config.host.device
-    stub = config.resolver.address
+    domain, stub = config.account.domain, config.resolver.address
     if stub[1] == 53 and stub[0] in nameservers(Path("/etc/resolv.conf")):
         return Finding("resolver", State.OK, "/etc/resolv.conf names the stub resolver")
-    commands = routing_commands(domain, device, stub)
-    fix = f"with the host up, run `sudo {commands[0]} && sudo {commands[1]}`"
-    if shutil.which("resolvectl") is None:
-        found = f"{domain} is not routed to the stub resolver at {_text(stub)}"
-        fix += ", or route that domain to it in the resolver that this machine has"
+    if host is not None and host.get("integrated"):
+        return Finding("resolver", State.OK, f"systemd-resolved asks us for {domain}")
+    if not resolved.is_running(stub):
+        found = f"nothing routes {domain} to the stub resolver at {_text(stub)}"
+        fix = "route that domain to it in the resolver that this machine has"
         return Finding("resolver", State.WARNING, found, fix)
-    told = subprocess.run(
-        ["resolvectl", "domain", device], capture_output=True, text=True, timeout=10, check=False
+    if host is None and config.resolver.integrate == "auto":
+        return Finding("resolver", State.OK, "systemd-resolved runs, and is told when a host is up")
+    commands = " && ".join(
+        f"sudo {one}" for one in resolved.by_hand(domain, config.host.device, stub)
     )
-    if domain in [word.lstrip("~") for word in told.stdout.split()]:
-        return Finding("resolver", State.OK, f"systemd-resolved routes {domain} to {device}")
-    found = f"systemd-resolved does not route {domain} to the stub resolver at {_text(stub)}"
+    if config.resolver.integrate == "off":
+        found = "systemd-resolved runs, and resolver.integrate is off"
+        return Finding("resolver", State.WARNING, found, f'set it to "auto", or run `{commands}`')
+    reason = (host or {}).get("reason") or "it has not been told yet"
+    found = f"systemd-resolved does not ask us for {domain}: {reason}"
+    fix = f"run the host as root or let polkit allow it; or, with the host up, run `{commands}`"
     return Finding("resolver", State.WARNING, found, fix)
-
-
-def routing_commands(domain: str, device: str, stub: Endpoint) -> tuple[str, str]:
-    """The two commands that route a domain to the stub resolver with systemd-resolved."""
-    return f"resolvectl dns {device} {_text(stub)}", f"resolvectl domain {device} ~{domain}"
 
 
 def nameservers(path: Path) -> list[str]:

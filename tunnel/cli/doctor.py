@@ -14,7 +14,7 @@ from rich.text import Text
 from tunnel.cli import checks
 from tunnel.cli.checks import Finding, State
 from tunnel.cli.files import config_path
-from tunnel.cli.talk import ConfigOption, JsonOption, command, emit, say, show
+from tunnel.cli.talk import ConfigOption, JsonOption, command, emit, show
 from tunnel.config import ConfigError, HostConfig, load_host
 from tunnel.io.control import ControlError, ask
 
@@ -35,7 +35,6 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         emit("doctor", {"ok": not failed, "findings": [one.as_json() for one in findings]})
     else:
         _tell(findings)
-        _tell_routing(path)
     if failed:
         raise typer.Exit(1)
 
@@ -68,7 +67,7 @@ def _examine_host(config: HostConfig) -> Iterator[Finding]:
     if config.host.ike_port is not None:
         yield checks.port(config.host.ike_port, running, "host.ike_port")
     yield from checks.rendezvous(config)
-    yield checks.resolver(config)
+    yield checks.resolver(config, facts.get("resolver") if facts else None)
     found = "a host runs with this configuration" if running else "no host runs here"
     yield Finding("host", State.OK, found, "" if running else "start it with `autotunnel up`")
 
@@ -90,18 +89,3 @@ def _tell(findings: list[Finding]) -> None:
         said = finding.found + (f"; {finding.fix}" if finding.fix else "")
         table.add_row(finding.check, Text(finding.state.value, _STYLES[finding.state]), said)
     show(table)
-
-
-def _tell_routing(path: Path) -> None:
-    try:
-        config = load_host(path)
-    except ConfigError:
-        return
-    if config.account is None or not config.resolver.enabled:
-        return
-    commands = checks.routing_commands(
-        config.account.domain, config.host.device, config.resolver.address
-    )
-    say("names are routed to the stub resolver with systemd-resolved, while the host is up, by:")
-    for one in commands:
-        say(f"  sudo {one}")

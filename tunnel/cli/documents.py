@@ -46,7 +46,7 @@ def host_toml(*, label: str, domain: str, server: str, transport: str, auth: str
         '"tls", "tcp" or "udp"; only tls hides names from eavesdroppers',
     )
     resolver = _table(document, "resolver")
-    _entry(resolver, "listen", "127.0.0.1:4553", "`autotunnel doctor` says how names get here")
+    _entry(resolver, "listen", "127.0.0.1:4553", "systemd-resolved is told; else see `doctor`")
     return tomlkit.dumps(document)
 
 

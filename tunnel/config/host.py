@@ -219,9 +219,13 @@ class PeerSection(Section, frozen=True, kw_only=True):
 
 
 class ResolverSection(Section, frozen=True, kw_only=True):
-    """``[resolver]``: the stub resolver. ``forward`` empty: the system's own servers."""
+    """``[resolver]``: the stub resolver. ``forward`` empty: the system's own servers.
+
+    ``integrate`` "auto": where systemd-resolved runs, it is told to ask us for the account's names.
+    """
 
     enabled: bool = True
+    integrate: Literal["auto", "off"] = "auto"
     listen: str = "127.0.0.1:4553"
     forward: tuple[str, ...] = ()
 

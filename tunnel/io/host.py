@@ -38,6 +38,7 @@ from tunnel.io.outer import device_mtu
 from tunnel.io.papers import Papers
 from tunnel.io.privilege import drop_all
 from tunnel.io.requests import Requests
+from tunnel.io.resolved import Integration
 from tunnel.io.services import Services, ServicesFile, ServicesFileError
 from tunnel.io.sockets import SocketError, UdpPair
 from tunnel.io.zone import ZoneLink
@@ -85,6 +86,8 @@ class Host:
         self._papers: Papers | None = None
         self._host_id: IPv6Address | None = None
         self._network: Network | None = None
+        self._resolver: StubServer | None = None
+        self._resolved: Integration | None = None
         self._services_file = ServicesFile(config.state_dir)
         domain = config.account.domain if config.account else None
         self._services = Services(
@@ -148,9 +151,14 @@ class Host:
         )
         stack.callback(device.close)
         if config.resolver.enabled and account is not None:
-            resolver = self._make_resolver(account.domain, host_id)
+            self._resolver = resolver = self._make_resolver(account.domain, host_id)
             stack.push_async_callback(resolver.stop)
             await resolver.start()
+            if config.resolver.integrate == "auto":
+                resolved = Integration(device.name, account.domain, resolver.address)
+                stack.push_async_callback(resolved.stop)
+                await resolved.start()
+                self._resolved = resolved
         drop_all()
 
         self._pump = pump = _make_pump(engine, device, pair, host_id, config.engine.offload)
@@ -165,6 +173,7 @@ class Host:
             issuer=papers.issuer,
             services=offered,
             withdrawn=withdrawn,
+            remembered=papers.remembered(),
         )
         self._driver = driver = Driver(
             node,
@@ -173,7 +182,6 @@ class Host:
             ike_pair=ike_pair,
             send_zone=link.send,
             drop_zone=link.drop,
-            remembered=papers.remembered(),
             answer=self._answer,
         )
         stack.callback(driver.stop)
@@ -329,11 +337,24 @@ class Host:
             },
             "nat": {} if network is None else network.status(),
             "certificate": about["certificate"] if about else None,
+            "resolver": self._resolver_status(),
             "strangers": about["strangers"] | {"unheard": driver.unheard}
             if about and driver
             else None,
             "zone": zone,
             "peers": about["peers"] if about else [],
+        }
+
+    def _resolver_status(self) -> dict[str, Any] | None:
+        """Where the stub resolver listens, what it did, and whether systemd-resolved asks it."""
+        if self._resolver is None:
+            return None
+        resolved = self._resolved
+        return {
+            "listen": endpoint_text(self._resolver.address),
+            "integrated": resolved is not None and resolved.integrated,
+            "reason": None if resolved is None else resolved.reason,
+            "questions": dict(self._resolver.counters),
         }
 
     @property
