@@ -161,6 +161,7 @@ class Revocations:
 
     number: int = 0
     serials: frozenset[int] = frozenset()
+    times: Mapping[int, int] = field(default_factory=dict, compare=False)  # unix seconds
 
 
 def read_revocations(octets: bytes, authority: x509.Certificate) -> Revocations:
@@ -172,12 +173,12 @@ def read_revocations(octets: bytes, authority: x509.Certificate) -> Revocations:
             found = x509.load_der_x509_crl(octets)
             good = found.issuer == authority.subject and found.is_signature_valid(key)
             number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-            serials = frozenset(one.serial_number for one in found)
+            times = {one.serial_number: int(one.revocation_date_utc.timestamp()) for one in found}
     except (*UNREADABLE, InvalidSignature):
         good = False
     if not good:
         raise AuthorityError("the revocation list is not signed by the account's CA")
-    return Revocations(number, serials)
+    return Revocations(number, frozenset(times), times)
 
 
 def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

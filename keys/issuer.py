@@ -5,6 +5,10 @@ not expired and was not used for another key, and if nobody else holds a valid c
 name that it asks for: an invitation lets a host in, not into another host's place. A renewal is
 granted to the holder of the key of a valid certificate of ours, for the same name. The *ledger* is
 the issuer's memory; its owner keeps it beside the CA key.
+
+An account may have several issuers, which share what they know through the zone: each certificate
+as a *voucher*, signed by the CA, and the revocation list, whose serial numbers every issuer takes
+over before it publishes a list of its own. So no list ever lacks what another issuer has revoked.
 """
 
 from __future__ import annotations
@@ -16,16 +20,19 @@ from hashlib import sha256
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from keys import ca, signing
-from keys.ca import Authority, AuthorityError, Wanted
+from keys.ca import Authority, AuthorityError, Revocations, Wanted
 from keys.ike.certificates import UNREADABLE, quietly
 from keys.signing import Granted, JoinRequest, Refused, RenewRequest, SigningError
 
 KEEP: Final = 86400  # seconds for which an entry outlives its certificate
 
+_VOUCHER: Final = b"autotunnel/1 issued\0"
+_SIGNATURE: Final = 64  # octets, Ed25519
 _LAST_SECOND: Final = 253402300799  # of the year 9999: no certificate can say a later one
 _SERIAL_BITS: Final = 159  # RFC 5280 §4.1.2.2: 20 octets, positive
 
@@ -70,11 +77,37 @@ class Ledger:
         self.revoked = {**other.revoked, **self.revoked}
         self.number = max(self.number, other.number)
 
+    def learn(self, entry: Entry, unix: int) -> bool:
+        """Takes over what another issuer has issued; whether it was news."""
+        if entry in self.issued or entry.expires + KEEP <= unix:
+            return False
+        self.issued.append(entry)
+        return True
+
+    def take_list(self, found: Revocations, unix: int) -> bool:
+        """Takes over a list that stands in the zone. ``number`` is then that of the list, or a
+        higher one if the ledger knows of more; whether anything has changed."""
+        before = dict(self.revoked), self.number
+        for serial, when in found.times.items():
+            if self._is_remembered(f"{serial:x}", when, unix):
+                self.revoked.setdefault(f"{serial:x}", when)
+        more = {int(serial, 16) for serial in self.revoked} - found.serials
+        self.number = max(self.number, found.number + bool(more))
+        return before != (self.revoked, self.number)
+
     def forget(self, unix: int) -> None:
         """Drops what has expired by itself."""
         self.issued = [entry for entry in self.issued if entry.expires + KEEP > unix]
-        known = {entry.serial for entry in self.issued}
-        self.revoked = {one: when for one, when in self.revoked.items() if one in known}
+        self.revoked = {
+            serial: when
+            for serial, when in self.revoked.items()
+            if self._is_remembered(serial, when, unix)
+        }
+
+    def _is_remembered(self, serial: str, when: int, unix: int) -> bool:
+        """Of a certificate that we do not know all that is sure is that it was valid once."""
+        known = any(entry.serial == serial for entry in self.issued)
+        return known or when + ca.HOST_LIFETIME + KEEP > unix
 
 
 def _entry(fields: dict[str, Any]) -> Entry:
@@ -162,6 +195,24 @@ class Issuer:
             return None
         serials = {int(serial, 16): when for serial, when in self.ledger.revoked.items()}
         return self.authority.revocations(serials, self.ledger.number, unix)
+
+    # --- Vouchers ---------------------------------------------------------------------------------
+
+    def voucher(self, entry: Entry) -> bytes:
+        """``entry`` as other issuers take it over: 64 octets of signature by the CA, then JSON."""
+        said = (entry.serial, entry.name, entry.key, entry.expires, entry.invitation)
+        text = json.dumps(said, separators=(",", ":")).encode()
+        return self.authority.key.sign(_VOUCHER + text) + text
+
+    def read_voucher(self, octets: bytes) -> Entry:
+        """An entry of another issuer. Raises :exc:`SigningError` if our CA did not sign it."""
+        signature, text = octets[:_SIGNATURE], octets[_SIGNATURE:]
+        try:
+            self.authority.key.public_key().verify(signature, _VOUCHER + text)
+            names = ("serial", "name", "key", "expires", "invitation")
+            return _entry(dict(zip(names, json.loads(text), strict=True)))
+        except (InvalidSignature, ValueError, TypeError, RecursionError):
+            raise SigningError("a voucher in the zone is not one of the account's CA") from None
 
     # --- Inside -----------------------------------------------------------------------------------
 

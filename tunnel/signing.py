@@ -5,6 +5,7 @@
     _sign.<domain>           TXT  signing requests, of hosts that join and of hosts that renew
     <id>._sign.<domain>      TXT  the answer to one request; its asker removes it
     _revoked.<domain>        TXT  the revocation list, signed by the CA
+    _issued.<domain>         TXT  a voucher for each valid certificate, among issuers
 
 An issuer looks into ``_sign`` often while an invitation of its own is open, else seldom. Polling is
 a stopgap here as it is for hosts (B42): LLQ will tell of changes.
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from discovery.texts import Change
 from discovery.types import TextsChanged, TextsFound
 from keys import ca, signing
-from keys.ca import AuthorityError
+from keys.ca import AuthorityError, Revocations
 from keys.ike.certificates import CertificateError, Trust, check
 from keys.issuer import Issuer, Ledger
 from keys.signing import Granted, Refused, SigningError
@@ -32,6 +33,8 @@ from tunnel.credentials import Credentials
 
 INBOX = "_sign"
 REVOKED = "_revoked"
+ISSUED = "_issued"
+MAX_CHANGES = 32  # of vouchers, in one update
 MAX_ANSWERS = 64  # of ours that nobody has fetched yet
 
 
@@ -90,6 +93,8 @@ class Signing:
             return  # the client tells of its troubles; what was asked is asked again
         if answer.prefix == INBOX:
             self._inbox(answer.messages)
+        elif answer.prefix == ISSUED:
+            self._issued(answer.messages)
         elif answer.prefix == REVOKED:
             self._revoked(answer.messages)
         elif self._asked is not None and answer.prefix == answer_name(self._asked):
@@ -118,15 +123,24 @@ class Signing:
         core, credentials = self._core, self._credentials
         if self.issuer is None or credentials is None:
             return
-        number = self.issuer.ledger.number
-        said = max((_number(one, credentials) for one in present), default=0)
-        if said > number:
-            self.issuer.ledger.number = said  # another issuer's; ours goes on from there
-        if number > said and (octets := self.issuer.revocations(core.unix)) is not None:
+        ledger = self.issuer.ledger
+        lists = [one for one in (_read_list(one, credentials) for one in present) if one]
+        newest = max(lists, key=lambda one: one.number, default=Revocations())
+        news = [ledger.take_list(one, core.unix) for one in lists]
+        if any(news):
+            self._keep_ledger()
+        if ledger.number > newest.number and (octets := self._list(self.issuer)) is not None:
             self._change(Change(REVOKED), Change(REVOKED, octets, add=True))
             if credentials.take_revocations(octets):
                 core.emit(Keep("revocations", octets))
                 self._recheck()
+
+    def _list(self, issuer: Issuer) -> bytes | None:
+        try:
+            return issuer.revocations(self._core.unix)
+        except AuthorityError as error:
+            self._trouble(str(error))
+            return None
 
     def _recheck(self) -> None:
         core = self._core
@@ -227,6 +241,32 @@ class Signing:
                 self._core.log("info", f"issued a certificate to {entry.name}", serial=entry.serial)
             self._keep_ledger()
 
+    def _issued(self, vouchers: tuple[bytes, ...]) -> None:
+        """What other issuers have issued is ours to know; what they lack is said; what has expired,
+        or is not the CA's, is taken away."""
+        core, issuer = self._core, self.issuer
+        if issuer is None:
+            return
+        changes, said, news = [], set(), False
+        for octets in vouchers:
+            try:
+                entry = issuer.read_voucher(octets)
+            except SigningError as error:
+                self._trouble(str(error))
+                changes.append(Change(ISSUED, octets))
+                continue
+            said.add(entry)
+            if entry.expires <= core.unix:
+                changes.append(Change(ISSUED, octets))
+            else:
+                news |= issuer.ledger.learn(entry, core.unix)
+        lacking = [e for e in issuer.ledger.issued if e not in said and e.expires > core.unix]
+        changes += [Change(ISSUED, issuer.voucher(entry), add=True) for entry in lacking]
+        if changes:
+            self._change(*changes[:MAX_CHANGES])  # the rest at the next look
+        if news:
+            self._keep_ledger()
+
     def _keep_ledger(self) -> None:
         assert self.issuer is not None
         self._core.emit(Keep("ledger", self.issuer.ledger.to_json().encode()))
@@ -256,6 +296,7 @@ class Signing:
             is_open = core.unix <= self._invited_until
             self._inbox_at = core.now + (settings.inbox_open if is_open else settings.inbox)
             self._remove_old_answers()
+            self._read(ISSUED)  # first: a name that another issuer has given away is taken
             self._read(INBOX)
 
     def timers(self) -> list[float]:
@@ -299,9 +340,9 @@ class Signing:
         self._problem = reason
 
 
-def _number(octets: bytes, credentials: Credentials) -> int:
+def _read_list(octets: bytes, credentials: Credentials) -> Revocations | None:
     assert credentials.authority is not None
     try:
-        return ca.read_revocations(octets, credentials.authority).number
+        return ca.read_revocations(octets, credentials.authority)
     except AuthorityError:
-        return 0
+        return None

@@ -18,7 +18,7 @@ from tests.sim.scenes import DESK, LAPTOP, delivers, delivers_after_reach
 from tests.sim.world import DOMAIN, Config, SimHost, World
 from tunnel.credentials import Credentials
 from tunnel.settings import NodeSettings
-from tunnel.signing import INBOX, REVOKED, answer_name
+from tunnel.signing import INBOX, ISSUED, REVOKED, answer_name
 
 LIFETIME = 300  # seconds: a certificate's, so that a run sees several
 SETTINGS = NodeSettings(renewal_poll=5.0, recheck=20.0)
@@ -210,3 +210,111 @@ def test_a_host_with_the_account_secret_alone_gets_nowhere(world_of: Make) -> No
     forged = host(world, forger, "tv", ("203.0.113.67", 4500))
     assert not delivers(world, forged, desk, 6, within=40)
     assert any("was not issued by" in text for _, _, text in desk.logs)
+
+
+# --- Several issuers --------------------------------------------------------------------------
+
+
+def second_issuer(world: World, first: Issuer) -> Issuer:
+    """On another host: the same CA key, and a ledger that begins empty."""
+    return Issuer(first.authority, Ledger(), world.random.randbytes, first._lifetime)
+
+
+def two_issuers(world: World) -> tuple[SimHost, SimHost, Issuer, Issuer]:
+    one = make_issuer(world, lifetime=86400)
+    two = second_issuer(world, one)
+    desk = host(world, one, "desk", DESK, issues=True)
+    laptop = host(world, two, "laptop", LAPTOP, issues=True)
+    names = {f"desk.{DOMAIN}", f"laptop.{DOMAIN}"}
+    assert world.run(120, lambda: known(one) == known(two) == names)
+    return desk, laptop, one, two
+
+
+def known(issuer: Issuer) -> set[str]:
+    return {entry.name for entry in issuer.ledger.issued}
+
+
+def join(world: World, issuer: Issuer, label: str, invitation: bytes) -> Granted | signing.Refused:
+    """A host joins with an invitation; whichever issuer looks first answers."""
+    until, person = world.unix + 6000, Person(world)
+    join_key = issuer.authority.join_key(invitation, until)
+    wanted = ca.request(ca.new_key(world.random.randbytes), f"{label}.{DOMAIN}")
+    request = signing.seal_join(join_key, invitation, until, wanted, world.random.randbytes)
+    person.write(Change(INBOX, request, add=True))
+    asked = signing.request_id(request)
+    assert world.run(60, lambda: bool(person.read(answer_name(asked))))
+    return signing.read_answer(person.read(answer_name(asked))[0], join_key, asked)
+
+
+def test_issuers_share_what_they_have_issued(world_of: Make) -> None:
+    world = world_of(38)
+    desk, laptop, one, two = two_issuers(world)
+    assert isinstance(join(world, one, "tablet", b"first"), Granted)
+    names = {f"{label}.{DOMAIN}" for label in ("desk", "laptop", "tablet")}
+    assert world.run(60, lambda: known(one) == known(two) == names)
+    desk.kill()  # the other one knows that the name is taken, and the invitation used
+    refused = join(world, two, "tablet", b"second")
+    assert isinstance(refused, signing.Refused)
+    assert "another host already" in refused.reason
+    refused = join(world, two, "phone", b"first")
+    assert isinstance(refused, signing.Refused)
+    assert "used already" in refused.reason
+    assert b"tablet" in laptop.kept["ledger"]
+
+
+def test_issuers_that_revoke_at_once_lose_nothing(world_of: Make) -> None:
+    """Each knows of one; both lists have the same number; in the end there is one list of both."""
+    world = world_of(39)
+    desk, laptop, one, two = two_issuers(world)
+    phone = host(world, one, "phone", ("203.0.113.8", 4500))
+    tablet = host(world, two, "tablet", ("203.0.113.9", 4500))
+    for lost, issuer, where in (("phone", one, desk), ("tablet", two, laptop)):
+        ledger = Ledger.from_json(issuer.ledger.to_json())
+        revoker = Issuer(issuer.authority, ledger, world.random.randbytes)
+        assert revoker.revoke(f"{lost}.{DOMAIN}", world.unix)
+        where.tell(where.node.ledger_changed, ledger)
+    assert one.ledger.number == two.ledger.number == 1
+
+    def revoked() -> list[int]:
+        hosts = (desk, laptop, phone, tablet)
+        return [host.node.status(world.now)["certificate"]["revoked"] for host in hosts]
+
+    assert world.run(400, lambda: revoked() == [2, 2, 2, 2])
+    (octets,) = Person(world).read(REVOKED)
+    found = ca.read_revocations(octets, one.authority.certificate)
+    assert (len(found.serials), found.number) == (2, 2)
+    world.run(200)
+    assert Person(world).read(REVOKED) == (octets,), "it has come to rest"
+    # An issuer that forgets what has expired keeps what others have revoked.
+    two.ledger.forget(world.unix)
+    assert len(two.ledger.revoked) == 2
+
+
+def test_any_issuer_revokes_what_another_has_issued(world_of: Make) -> None:
+    world = world_of(40)
+    _, laptop, one, two = two_issuers(world)
+    tablet = host(world, one, "tablet", ("203.0.113.9", 4500))
+    assert world.run(90, lambda: f"tablet.{DOMAIN}" in known(two))
+    ledger = Ledger.from_json(two.ledger.to_json())
+    assert Issuer(two.authority, ledger, world.random.randbytes).revoke(
+        f"tablet.{DOMAIN}", world.unix
+    )
+    laptop.tell(laptop.node.ledger_changed, ledger)
+    assert world.run(200, lambda: one.ledger.revoked == two.ledger.revoked != {})
+    assert world.run(90, lambda: tablet.node.status(world.now)["certificate"]["revoked"] == 1)
+
+
+def test_vouchers_prove_themselves_and_go_when_they_have_expired(world_of: Make) -> None:
+    world = world_of(41)
+    _, _, one, two = two_issuers(world)
+    person = Person(world)
+    (mine, *_) = person.read(ISSUED)
+    entry = one.read_voucher(mine)
+    old = one.voucher(type(entry)("abc", f"old.{DOMAIN}", "00", world.unix - 1))
+    forged = mine[:-4] + bytes([mine[-4] ^ 1]) + mine[-3:]
+    wrong = one.authority.key.sign(b"autotunnel/1 issued\0[]") + b"[]"
+    noise = (old, forged, wrong, b"noise")
+    person.write(*(Change(ISSUED, octets, add=True) for octets in noise))
+    assert world.run(90, lambda: not set(noise) & set(person.read(ISSUED)))
+    assert len(person.read(ISSUED)) == 2
+    assert known(one) == known(two) == {f"desk.{DOMAIN}", f"laptop.{DOMAIN}"}
