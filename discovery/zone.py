@@ -226,9 +226,9 @@ class ZoneServer:
         self._not_before = 0  # leases came
         for zone, writing in batch.writings:
             if error is None and (writing.told.removed or writing.told.added):
-                self.on_change(writing.told)
                 if self.subscriptions is not None:
                     self.subscriptions.changed(writing.told, self._now)
+                self.on_change(writing.told)
             if error is not None and writing.ended:
                 self.count("lease.SERVFAIL", NOBODY, zone.text, f"the store failed: {error}")
         self.counters["update.repeated"] += len(batch.repeated)
