@@ -8,6 +8,7 @@ for further messages (RFC 7766, RFC 7858 §3.4), bounded in number and in time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import socket
 import ssl
@@ -36,7 +37,7 @@ from discovery.io_store import SqliteStore
 from discovery.io_unasked import Courier, now
 from discovery.io_writer import Reply, Writer
 from discovery.store import StoreError
-from discovery.subscriptions import SubscriptionLimits
+from discovery.subscriptions import SubscriptionLimits, Subscriptions
 from discovery.types import Endpoint
 from discovery.update import DEFAULT_LIMITS, ZoneLimits
 from discovery.ways import Way
@@ -117,6 +118,11 @@ class RendezvousServer:
     def counters(self) -> Mapping[str, int]:
         """Messages by outcome ("query.NOERROR", "tsig.BADSIG", …) and refused connections."""
         return dict((self._zone.counters if self._zone else Counter()) + self._refused)
+
+    @property
+    def told(self) -> Subscriptions | None:
+        """Who is told of changes, while it runs."""
+        return self._zone.subscriptions if self._zone else None
 
     @property
     def pin(self) -> bytes | None:
@@ -232,7 +238,9 @@ class RendezvousServer:
         self, bound: socket.socket, transport: str, identity: io_certificate.TlsIdentity | None
     ) -> None:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._connection(reader, writer, transport)
+            # Cancelled is what stop() does; asyncio would log it as a flaw.
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._connection(reader, writer, transport)
 
         context: ssl.SSLContext | None = identity.context if identity else None
         timeout = self._limits.first_message if context else None

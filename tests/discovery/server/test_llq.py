@@ -259,10 +259,10 @@ def test_b46_a_new_record_and_one_that_left_are_told(zone: Telling) -> None:
     assert records_of(event) == [f"{DESK}. 120 AAAA {ONE}"]
     zone.acknowledge(event)
     zone.update(rr(DESK, "AAAA", ANY))
-    (event,) = zone.take()
-    assert isinstance(event, Tell)
-    assert event.way == zone.way()
-    assert b"\x00\x1c\x00\x01\xff\xff\xff\xff\x00\x10" in event.wire  # AAAA IN, TTL -1
+    (gone,) = zone.take()
+    assert isinstance(gone, Tell)
+    assert gone.way == zone.way()
+    assert b"\x00\x1c\x00\x01\xff\xff\xff\xff\x00\x10" in gone.wire  # AAAA IN, TTL -1
 
 
 def test_a_replaced_record_is_one_event(zone: Telling) -> None:

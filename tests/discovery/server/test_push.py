@@ -15,6 +15,7 @@ from discovery.dso import DsoMessage, Keepalive, RetryDelay, Tlv
 from discovery.push import REMOVE_ALL, REMOVE_ONE, Change, Reconfirm, Subscribe, Unsubscribe
 from discovery.push_server import PushLimits
 from discovery.subscriptions import SubscriptionLimits
+from discovery.types import TsigKey
 from discovery.ways import End, Tell, Way
 from tests.discovery.server.helpers import (
     ALICE,
@@ -94,7 +95,7 @@ def client(zone: Telling) -> Client:
 
 
 def record(text: str, ttl: int = 120, rdtype: int = AAAA) -> Change:
-    data = dns.rdata.from_text(dns.rdataclass.IN, rdtype, text)
+    data = dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.RdataType.make(rdtype), text)
     return Change(NAME, rdtype, 1, ttl, data)
 
 
@@ -129,7 +130,7 @@ def test_only_the_question_of_its_own_introduces(zone: Telling) -> None:
     identity, expires = bytes(8), UNIX + 60
     invited = f"{identity.hex()}-{expires}._invite.{ALICE}."
     secret = invitation_key_of(ALICE, identity, expires)
-    zone.send(tsig.sign(INTRODUCTION, tsig.TsigKey(invited, secret), UNIX)[0], stranger.way)
+    zone.send(tsig.sign(INTRODUCTION, TsigKey(invited, secret), UNIX)[0], stranger.way)
     assert stranger.ask(Subscribe(NAME, AAAA).tlv()).rcode == dso.REFUSED
 
 
