@@ -15,6 +15,7 @@ from tunnel.core import Core
 from tunnel.following import Following
 from tunnel.peers import Peer
 from tunnel.remembered import Remembered
+from tunnel.status import endpoint_text
 
 _INQUIRIES = 256  # lookups of the person under way
 _REFUSALS = ("secret", "clock")
@@ -43,6 +44,7 @@ class Directory:
         self._labels: set[str] = set()  # of the hosts of the account, as last listed
         self.published = False
         self._lease: int | None = None
+        self._standing: HostRecords | None = None  # ours, as the zone last took them
         self._problem: str | None = None
         self.refusal: str | None = None
         self.withdrawn = core.zone is None
@@ -124,8 +126,8 @@ class Directory:
                 self._found(records)
             case zone_types.HostNotFound(label, reason, definite):
                 self._not_found(label, reason, definite)
-            case zone_types.Published(lease):
-                self.published, self._lease = True, lease
+            case zone_types.Published(lease, records):
+                self._published(lease, records)
             case zone_types.Withdrawn():
                 self.withdrawn, self.published = True, False
             case zone_types.ZoneProblem(reason, kind):
@@ -136,6 +138,12 @@ class Directory:
             case zone_types.ZoneFine():
                 self._problem = self.refusal = None
                 self._core.log("info", "the zone can be used again")
+
+    def _published(self, lease: int | None, records: HostRecords | None) -> None:
+        self.published, self._lease = True, lease
+        if records is not None and records != self._standing:
+            self._standing = records
+            self._core.log("info", "the zone has this host's records", at=_where(records))
 
     def _listed(self, labels: tuple[str, ...]) -> None:
         core = self._core
@@ -198,6 +206,7 @@ class Directory:
         if peer.host_id != records.host_id:
             changed = self._new_host_id(peer, records.host_id) or changed
         if changed:
+            core.log("info", f"the zone says where {peer.name} is", at=_where(records))
             self._attempts.forgive(peer)
             self._following.told(peer)
         self._asks.records_came(peer)
@@ -318,3 +327,7 @@ class Directory:
             "published": self.published,
             "problem": self._problem,
         }
+
+
+def _where(records: HostRecords) -> str:
+    return ", ".join(filter(None, map(endpoint_text, records.endpoints)))
