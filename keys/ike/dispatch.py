@@ -230,6 +230,8 @@ def _take_answer(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now: 
     sa.heard(now, remote)
     if not outstanding.repeated:
         sa.rtt = now - outstanding.first_sent
+    else:
+        mobike.answered_from(sa, remote, now)
     try:
         if task.exchange is Exchange.IKE_INTERMEDIATE:
             sa.vouch(message.head, message.opened, ours=False)

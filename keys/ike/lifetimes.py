@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from keys.ike import create_child, ike_auth
 from keys.ike.child import Child, ChildState
 from keys.ike.informational import Liveness, close, delete_child
-from keys.ike.mobike import RouteCheck, resend
+from keys.ike.mobike import RouteCheck, detour, resend
 from keys.ike.rekey_ike import RekeyIke
 from keys.ike.sa import IkeSa, SaState
 from keys.ike.sa_init import Init
@@ -87,6 +87,9 @@ def _retransmit(sa: IkeSa, now: float) -> None:
     data = sa.window.due(now)
     if data is not None:
         sa.ctx.send(data, sa.remote)
+        other = detour(sa)
+        if other is not None:
+            sa.ctx.send(data, other)
         return
     outstanding = sa.window.outstanding
     if outstanding is None or not sa.window.gave_up(now):

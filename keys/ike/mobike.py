@@ -15,6 +15,10 @@
 The leader decides which addresses are used. Data goes to an endpoint only after an exchange with
 a COOKIE2 has shown that the peer hears us there (§3.7); when none comes, IKE goes back to where
 the data still flows.
+
+When a path has fallen silent, a request goes to one of the peer's other addresses besides, a
+different one each time. An answer from there shows a way: the leader updates the addresses to it, a
+follower sends there once a COOKIE2 has come back (§3.9, §3.7).
 """
 
 from __future__ import annotations
@@ -33,6 +37,9 @@ from keys.ike.types import Endpoint
 
 IKE_PORT = 4500  # of an address that stands in a list (§3.3: both sides use it)
 MAX_ADDRESSES = 8
+SILENT_REPEATS = (
+    2  # so often a request is repeated where the peer was, before it goes elsewhere too
+)
 _COOKIE_OCTETS = 16
 _COOKIES = range(8, 65)
 _LISTS: dict[int, int] = {
@@ -228,6 +235,28 @@ def resend(sa: IkeSa, now: float) -> None:
     if sa.window.outstanding is not None:
         sa.ctx.send(sa.window.outstanding.data, sa.remote)
         sa.window.outstanding.due = now + sa.ctx.settings.retransmit_first
+
+
+def detour(sa: IkeSa) -> Endpoint | None:
+    """Where else a request that stays unanswered goes: to the peer's other addresses in turns."""
+    outstanding = sa.window.outstanding
+    others = [endpoint for endpoint in sa.peer_addresses if endpoint != sa.remote]
+    if not (sa.mobike and sa.is_established and others) or outstanding is None:
+        return None
+    turn = outstanding.repeats - SILENT_REPEATS
+    return others[turn % len(others)] if turn >= 0 else None
+
+
+def answered_from(sa: IkeSa, source: Endpoint, now: float) -> None:
+    """A verified answer came; from another address of the peer's, if only a detour led there."""
+    if not sa.mobike or not sa.is_established:
+        return
+    if source == sa.remote or source not in sa.peer_addresses:
+        return
+    sa.ctx.log("info", f"{sa.peer} answers at {source[0]} alone")
+    back, sa.remote = sa.remote, source
+    sa.moves += 1
+    once(sa, UpdateAddresses(back) if sa.leads else RouteCheck(back), now)
 
 
 def look_at_nat(sa: IkeSa, answer: Contents, now: float) -> None:

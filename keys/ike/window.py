@@ -34,7 +34,12 @@ class Outstanding:
     due: float
     interval: float
     tries_left: int
-    repeated: bool = False
+    repeats: int = 0
+
+    @property
+    def repeated(self) -> bool:
+        """Whether it was sent more than once."""
+        return self.repeats > 0
 
 
 class Window:
@@ -81,7 +86,7 @@ class Window:
         if out is None or now < out.due or out.tries_left <= 0:
             return None
         out.tries_left -= 1
-        out.repeated = True
+        out.repeats += 1
         out.interval = min(
             out.interval * self._settings.retransmit_factor, self._settings.retransmit_cap
         )

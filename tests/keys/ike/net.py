@@ -80,6 +80,7 @@ class Side:
     narrow: dict[Traffic, ChildSa] = field(default_factory=dict)  # beside the one for everything
     more: tuple[ChildPolicy, ...] = ()  # further children that it wants with everybody
     told: list[Command] = field(default_factory=list)
+    also: tuple[Endpoint, ...] = ()  # where else it is
     answer_asks: bool = True
     refuse_with: str | None = None
 
@@ -184,11 +185,15 @@ class Net:
             self.run(side, side.ike.authorise(ask.ticket, policy, self.now))
 
     def post(self, side: Side, data: bytes, target: Endpoint) -> None:
-        receiver = next((s.name for s in self.sides.values() if s.address == target), None)
+        receiver = next(
+            (s.name for s in self.sides.values() if target in (s.address, *s.also)), None
+        )
         if receiver is None:
             return
         number = len(self.sent)
-        datagram = Datagram(number, side.name, receiver, data, side.address, target)
+        family = ":" in target[0]
+        source = next((e for e in side.also if (":" in e[0]) == family), side.address)
+        datagram = Datagram(number, side.name, receiver, data, source, target)
         self.sent.append(datagram)
         for delay in self.fate(datagram):
             heapq.heappush(self._queue, (self.now + delay, next(self._count), datagram))
@@ -204,7 +209,7 @@ class Net:
         if arrival <= timer:
             _, _, datagram = heapq.heappop(self._queue)
             side = self.sides[datagram.receiver]
-            if side.address == datagram.target:
+            if datagram.target in (side.address, *side.also):
                 data = self.tamper(datagram)
                 self.run(side, side.ike.receive(data, datagram.source, self.now))
         else:

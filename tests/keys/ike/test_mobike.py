@@ -11,7 +11,7 @@ from keys.ike.notify import Notify, NotifyType
 from keys.ike.payloads import Contents
 from keys.ike.sa import IkeSa
 from keys.ike.types import Endpoint, IkeLog, InstallOutbound, PeerDown, SendIke
-from tests.keys.ike.net import DELAY, Net, Side, pair
+from tests.keys.ike.net import DELAY, Datagram, Net, Side, pair
 from tests.keys.ike.test_hostile import ask
 from tests.keys.ike.test_rekey import rekey_child, rekey_ike
 
@@ -384,3 +384,108 @@ def test_who_moves_before_it_is_answered_says_so_afterwards(mobike: bool) -> Non
     net.play(10)
     assert net.pair_is_up()
     assert sa_of(lap, desk).remote == ELSEWHERE == sa_of(lap, desk).sends_to
+
+
+# --- A path that falls silent -----------------------------------------------------------------
+
+SIXES = (("2001:db8::1", 4500), ("2001:db8::2", 4500))
+
+
+def dual(**keywords: object) -> tuple[Net, Side, Side]:
+    """Both have an IPv6 address besides, and a tunnel over IPv4."""
+    net, desk, lap = pair(**keywords)
+    for side, six in zip((desk, lap), SIXES, strict=True):
+        side.also = (six,)
+        side.ike.set_local([side.address, six])
+    net.connect(desk, lap)
+    net.play(2)
+    assert sa_of(desk, lap).peer_addresses == (SIXES[1],)
+    assert sa_of(lap, desk).peer_addresses == (SIXES[0],)
+    net.sent.clear()
+    desk.told.clear()
+    lap.told.clear()
+    return net, desk, lap
+
+
+def without_ipv4(datagram: Datagram) -> list[float]:
+    return [DELAY] if ":" in datagram.target[0] else []
+
+
+@pytest.mark.parametrize("who", ["leader", "follower"])
+def test_a_silent_path_is_left_for_another_address_of_the_peer(who: str) -> None:
+    """RFC 4555 §3.9: both may look; the data follows an exchange with a COOKIE2 (§3.7)."""
+    net, desk, lap = dual()
+    net.fate = without_ipv4
+    side, peer = (desk, lap) if who == "leader" else (lap, desk)
+    net.run(side, side.ike.probe(peer.name, net.now))
+    net.play(1.2)  # not before two repeats were in vain
+    assert {d.target for d in net.sent} == {peer.address}
+    net.play(30)
+    six = peer.also[0]
+    assert goes_to(side)[-1] == six
+    assert sa_of(side, peer).sends_to == sa_of(side, peer).remote == six
+    if who == "leader":  # it tells the follower, which looks for itself before it follows
+        assert goes_to(peer)[-1] == side.also[0]
+    assert not desk.all(PeerDown)
+    assert not lap.all(PeerDown)
+    assert any("answers at" in log.text for log in side.all(IkeLog))
+
+
+def test_where_nobody_answers_the_peer_is_given_up_as_before() -> None:
+    net, desk, lap = dual()
+    net.fate = lambda datagram: []
+    net.run(desk, desk.ike.probe(lap.name, net.now))
+    net.play(60)
+    assert desk.all(PeerDown)
+    targets = [d.target for d in net.sent]
+    tries = net.settings.liveness_tries
+    assert targets.count(lap.address) == tries
+    assert targets.count(SIXES[1]) == tries - 2
+
+
+def test_a_path_that_came_back_meanwhile_stays() -> None:
+    """The old path answers first: nothing is moved."""
+    net, desk, lap = dual()
+    net.fate = lambda datagram: []
+    net.run(desk, desk.ike.probe(lap.name, net.now))
+    net.play(3)
+    net.fate = lambda datagram: [DELAY * (20 if ":" in datagram.target[0] else 1)]
+    net.play(30)
+    settled(net, desk, lap)
+    assert goes_to(desk) == []
+
+
+def test_an_address_that_answers_and_then_falls_silent_is_left_again() -> None:
+    net, desk, lap = dual()
+    sixes = 0
+
+    def fate(datagram: Datagram) -> list[float]:
+        nonlocal sixes
+        if ":" not in datagram.target[0]:
+            return [DELAY] if sixes > 2 else []
+        sixes += 1
+        return [DELAY] if sixes <= 2 else []  # one question and its answer
+
+    net.fate = fate
+    net.run(desk, desk.ike.probe(lap.name, net.now))
+    net.play(60)
+    assert not desk.all(PeerDown)
+    assert sa_of(desk, lap).remote == sa_of(desk, lap).sends_to == lap.address
+    assert net.pair_is_up()
+
+
+def test_addresses_that_the_peer_never_named_are_not_followed() -> None:
+    """An answer sent on from elsewhere, by somebody between us."""
+    net, desk, lap = dual()
+    sa_of(desk, lap).peer_addresses = (("2001:db8::77", 4500),)
+    net.fate = without_ipv4
+    net.run(desk, desk.ike.probe(lap.name, net.now))
+    outstanding = sa_of(desk, lap).window.outstanding
+    assert outstanding is not None
+    net.play(2)
+    (question,) = outstanding.data
+    answers = [
+        c for c in lap.ike.receive(question, desk.address, net.now) if isinstance(c, SendIke)
+    ]
+    net.run(desk, desk.ike.receive(answers[0].data, ("2001:db8::66", 4500), net.now))
+    assert sa_of(desk, lap).remote == lap.address
