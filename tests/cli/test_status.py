@@ -60,3 +60,41 @@ def test_a_zone_s_problem_stands_in_its_own_line() -> None:
     told = dict(line for line in lines if len(line) == 2)
     assert told["zone"].strip() == "203.0.113.10 over tls, not published"
     assert told["problem"].strip() == "your clock is 900 s behind"
+
+
+IKE: dict[str, Any] = {
+    "encryption": "aes256gcm16",
+    "prf": "prfsha256",
+    "key_exchange": "x25519+mlkem768",
+    "ppk": False,
+    "rekey_s": 12_600.0,
+    "expires_s": 14_400.0,
+}
+CHILD: dict[str, Any] = {
+    "traffic": "everything",
+    "suite": "aes128gcm16",
+    "mode": "tunnel",
+    "esn": True,
+    "rekey_s": 119.0,
+    "expires_s": 3000.0,
+}
+
+
+def test_a_person_sees_what_protects_each_tunnel_and_for_how_long() -> None:
+    more = {**CHILD, "traffic": "protocol 135", "mode": "transport", "esn": False, "rekey_s": None}
+    peer = {**FACTS["peers"][0], "auth": "cert", "ike": IKE, "children": [CHILD, more]}
+    lines = shown({**FACTS, "peers": [peer, FACTS["peers"][1]]}).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("keys "))
+    assert [line.split(maxsplit=1)[1].split() for line in lines[start + 1 : start + 2]] == [
+        "IKE aes256gcm16, prfsha256 x25519+mlkem768 certificate 3.5 h 4.0 h".split()
+    ]
+    assert lines[start + 2].split() == "everything aes128gcm16, tunnel, ESN 119 s 50.0 min".split()
+    assert lines[start + 3].split() == "protocol 135 aes128gcm16, transport – 50.0 min".split()
+    assert not any(line.startswith("keys ") for line in shown(FACTS).splitlines())
+
+
+def test_a_person_sees_a_pre_shared_and_a_post_quantum_key() -> None:
+    peer = {**FACTS["peers"][0], "auth": "psk", "ike": {**IKE, "ppk": True}, "children": []}
+    text = shown({**FACTS, "peers": [peer]})
+    assert "x25519+mlkem768, PPK" in text
+    assert "pre-shared key" in text

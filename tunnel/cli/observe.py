@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from tunnel.cli.files import config_path
+from tunnel.cli.keys_shown import keys_table
 from tunnel.cli.talk import ConfigOption, Failure, JsonOption, command, emit, put, say, show
 from tunnel.config import load_host
 from tunnel.io.control import ControlError, NotRunningError, ask, converse
@@ -105,6 +106,9 @@ def status_tables(facts: Mapping[str, Any]) -> Group:
         if peer.get("reason"):
             reasons.append(f"{label}: {peer['reason']}")
     rest = ["", peers] if peers.row_count else ["", "no peers yet"]
+    keys = keys_table(facts.get("peers") or (), domain)
+    if keys is not None:
+        rest += ["", keys]
     return Group(about, *rest, *reasons)
 
 
