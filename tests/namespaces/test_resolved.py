@@ -23,14 +23,15 @@ class Story:
         self.account = Account(lab)
         self.lab, self.laptop = lab, self.account.laptop
         self.laptop.change("resolver", {"listen": "127.0.0.1:4553"})
-        outside = self.account.stage.rendezvous
-        outside.address("eth0", f"{UPSTREAM}/24")
+        outside = lab.namespace("upstream")
+        self.account.stage.internet.plug(outside, "eth0", f"{UPSTREAM}/24")
+        outside.ip("route", "add", "192.0.2.0/24", "via", "203.0.113.1")  # the laptop's home
         self.upstream = outside.start(
             *(sys.executable, "-m", "tests.namespaces.upstream", UPSTREAM),
             name="upstream",
             env={"PYTHONPATH": str(ROOT)},
         )
-        self.upstream.wait_for("ready", 10)
+        self.upstream.wait_for("listening", 10)
         self.resolved = ResolvedMachine(self.laptop.machine, UPSTREAM)
         self.resolved.start()
         self.account.desk.up()

@@ -15,7 +15,7 @@ import dns.rrset
 def main(address: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.bind((address, 53))
-        print("ready", flush=True)
+        print("listening", flush=True)
         while True:
             wire, source = udp.recvfrom(4096)
             query = dns.message.from_wire(wire)
