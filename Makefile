@@ -1,7 +1,7 @@
 # Two commands (docs/architecture.md): `make demo` and `make test`. Both set up what they need, say what
 # they install, ask nothing, and start at once when there is nothing to set up.
 .NOTPARALLEL:
-.PHONY: help setup demo test interop check tsan bench bench-plot build clean
+.PHONY: help setup demo test interop check coverage fuzz mutants tsan bench bench-plot build clean
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -13,6 +13,9 @@ help:
 	@echo "make test    all tests, real peers included (as root); ARGS='-k name' picks some, WORKERS= runs them one by one"
 	@echo "make interop the part of the tests against a stock strongSwan (as root)"
 	@echo "make check   lint, format, types, layering"
+	@echo "make coverage  lines of keys/ that the tests reach; fails below 95 %"
+	@echo "make fuzz    every parser and whole sessions, guided by coverage; ARGS='--inputs 10000000' or '--seconds 60 session'"
+	@echo "make mutants how many small wrongs in the codec and the windows the tests find"
 	@echo "make tsan    tables changed under full traffic, with the native engine under ThreadSanitizer"
 	@echo "make bench   how fast, as ratios to every other VPN that can be installed (as root; a quarter of an hour)"
 	@echo "make bench-plot  draws what it saved"
@@ -42,6 +45,20 @@ check:
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 
+coverage:
+	@scripts/setup quality
+	$(PYTHON) -m pytest $(WORKERS) -q --cov=keys --cov-report=term-missing:skip-covered --cov-fail-under=95 \
+		tests/keys tests/fuzz/test_fuzz_certificates.py tests/fuzz/test_fuzz_guided.py tests/fuzz/test_fuzz_ike.py \
+		tests/fuzz/test_fuzz_ike_extensions.py tests/fuzz/test_fuzz_invitation.py $(ARGS)
+
+fuzz:
+	@scripts/setup fuzz
+	@nice -n 19 $(PYTHON) -m tests.guided $(ARGS)
+
+mutants:
+	@scripts/setup quality
+	@nice -n 19 scripts/mutants $(ARGS)
+
 # The others are installed where the distribution has them. WIREGUARD_GO=/path names one more wireguard-go.
 tsan:
 	@scripts/setup test
@@ -60,7 +77,7 @@ build:
 	@scripts/setup build
 
 clean:
-	rm -rf .venv .setup build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .setup .fuzz .mutants .coverage build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find fastpath -name '*.so' -delete
 	for source in fastpath/*.pyx; do rm -f "$${source%.pyx}.c" "$${source%.pyx}.html"; done
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
