@@ -39,11 +39,13 @@ from keys.ike.proposals import (
     TransformType,
     additional_methods,
     choose,
+    describe,
     name_of,
     offer,
     offers,
 )
 from keys.ike.sa import ForChild, IkeSa, Series
+from keys.ike.selectors import describe as describe_selectors
 from keys.ike.selectors import describe_traffic, local_side, peer_side
 from keys.ike.types import EVERYTHING, IkeFailed, Traffic
 
@@ -229,6 +231,17 @@ class CreateChild(ForChild):
             raise InvalidSyntaxError(f"{sa.peer} chose {name_of(method)}, but we sent another key")
         return self._key.shared(answer.ke.data)
 
+    def _ours(self, sa: IkeSa, error: Notify) -> str:
+        """What the peer did not want, for the end of a sentence."""
+        assert sa.policy is not None
+        if error.kind == NotifyType.NO_PROPOSAL_CHOSEN:
+            return f"; we offered {describe(self._offered)}"
+        if error.kind == NotifyType.TS_UNACCEPTABLE:
+            ours = local_side(sa.policy.local_id, self.traffic)
+            theirs = peer_side(sa.policy.peer_id, self.traffic)
+            return f"; we wanted {describe_selectors(ours)} to {describe_selectors(theirs)}"
+        return ""
+
     def _failed(self, sa: IkeSa, error: Notify, now: float) -> None:
         old = self.old
         if error.kind == NotifyType.INVALID_KE_PAYLOAD and not self._retried:
@@ -249,12 +262,14 @@ class CreateChild(ForChild):
             return
         if old is None and self.traffic != EVERYTHING:
             kind = describe_traffic(self.traffic)
-            sa.ctx.log("warning", f"{sa.peer} refused a child for {kind} with {error.name}")
+            told = f"{sa.peer} refused a child for {kind} with {error.name}{self._ours(sa, error)}"
+            sa.ctx.log("warning", told)
         elif old is None:
-            reason = f"{sa.peer} refused a new child with {error.name}"
+            reason = f"{sa.peer} refused a new child with {error.name}{self._ours(sa, error)}"
             sa.ctx.emit(IkeFailed(sa.peer, reason))
         elif error.kind != NotifyType.TEMPORARY_FAILURE:
-            sa.ctx.log("warning", f"{sa.peer} refused CREATE_CHILD_SA with {error.name}")
+            told = f"{sa.peer} refused the rekey of a child with {error.name}"
+            sa.ctx.log("warning", told + self._ours(sa, error))
         if old is not None:
             # Tried again until the child ends; then it is replaced.
             retry = sa.ctx.settings.rekey_retry

@@ -160,7 +160,9 @@ class RekeyIke:
             close(sa, f"{sa.peer} forgets every rekey before it is done", now)
             return
         if error.kind != NotifyType.TEMPORARY_FAILURE:
-            sa.ctx.log("warning", f"{sa.peer} refused an IKE SA rekey with {error.name}")
+            none = error.kind == NotifyType.NO_PROPOSAL_CHOSEN
+            ours = f"; we offered {describe(self._offered)}" if none else ""
+            sa.ctx.log("warning", f"{sa.peer} refused an IKE SA rekey with {error.name}{ours}")
         sa.rekey_at = now + sa.ctx.settings.rekey_retry * (1 + sa.ctx.uniform())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from rich.console import Console
@@ -80,16 +81,21 @@ CHILD: dict[str, Any] = {
 }
 
 
+def cells(line: str) -> list[str]:
+    return re.split(r"\s{2,}", line.strip())
+
+
 def test_a_person_sees_what_protects_each_tunnel_and_for_how_long() -> None:
     more = {**CHILD, "traffic": "protocol 135", "mode": "transport", "esn": False, "rekey_s": None}
     peer = {**FACTS["peers"][0], "auth": "cert", "ike": IKE, "children": [CHILD, more]}
     lines = shown({**FACTS, "peers": [peer, FACTS["peers"][1]]}).splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("keys "))
-    assert [line.split(maxsplit=1)[1].split() for line in lines[start + 1 : start + 2]] == [
-        "IKE aes256gcm16, prfsha256 x25519+mlkem768 certificate 3.5 h 4.0 h".split()
+    ike, everything, narrow = ([*cells(line)] for line in lines[start + 1 : start + 4])
+    assert ike[1:] == [
+        *("IKE", "aes256gcm16, prfsha256", "x25519+mlkem768", "certificate", "3.5 h", "4.0 h"),
     ]
-    assert lines[start + 2].split() == "everything aes128gcm16, tunnel, ESN 119 s 50.0 min".split()
-    assert lines[start + 3].split() == "protocol 135 aes128gcm16, transport – 50.0 min".split()
+    assert everything == ["everything", "aes128gcm16, tunnel, ESN", "119 s", "50.0 min"]
+    assert narrow == ["protocol 135", "aes128gcm16, transport", "–", "50.0 min"]
     assert not any(line.startswith("keys ") for line in shown(FACTS).splitlines())
 
 

@@ -176,6 +176,29 @@ def test_a_refused_child_leaves_the_others() -> None:
     assert not desk.all(IkeFailed)
 
 
+def test_a_refusal_says_which_side_wanted_what() -> None:
+    net, desk, lap = up()
+    sa, policy = sa_of(lap, desk), sa_of(lap, desk).policy
+    assert policy is not None
+    sa.policy = replace(policy, suites=("chacha20poly1305",))
+    net.run(desk, desk.ike.add(lap.name, ChildPolicy(DNS), net.now))
+    net.run(desk, desk.ike.rekey(lap.name, net.now))
+    net.play(3)
+    new, rekey = (log.text for log in desk.all(IkeLog) if "refused" in log.text)
+    assert "a child for protocol 17 to port 53 with NO_PROPOSAL_CHOSEN; we offered aes128" in new
+    assert "the rekey of a child with NO_PROPOSAL_CHOSEN; we offered aes128gcm16" in rekey
+    (theirs, *_) = (log.text for log in lap.all(IkeLog) if "offers" in log.text)
+    assert "offers aes128gcm16" in theirs
+    assert "we accept chacha20poly1305" in theirs
+    sa.policy = replace(policy, peer_id=lap.host_id)
+    net.run(desk, desk.ike.add(lap.name, ChildPolicy(MOBILITY), net.now))
+    net.play(3)
+    ours = desk.all(IkeLog)[-1].text
+    assert "TS_UNACCEPTABLE; we wanted fd00::1 (protocol 135) to fd00::2 (protocol 135)" in ours
+    theirs = lap.all(IkeLog)[-1].text
+    assert "wants fd00::1 (protocol 135) to fd00::2 (protocol 135); it may have" in theirs
+
+
 def test_a_peer_that_narrows_further_loses_that_child_alone() -> None:
     net, desk, lap = up()
     sa = sa_of(lap, desk)
