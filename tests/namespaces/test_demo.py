@@ -23,12 +23,13 @@ pytestmark = pytest.mark.root
 DEFAULT_SIGINT = ("env", "--default-signal=INT")
 STEPS = [
     *("network", "account", "invitation", "up", "discovery", "file", "rekey", "ping"),
-    *("recovery", "shutdown", "secrecy", "eavesdropper"),
+    *("push", "recovery", "shutdown", "secrecy", "eavesdropper"),
 ]
 FIGURES = {
     "discovery": {"discovery_ms", "handshake_ms", "lookup_ms"},
     "file": {"octets", "mib_per_s", "sha256"},
     "ping": {"rtt_ms"},
+    "push": {"push_ms", "changed_to_told_s", "by"},
     "recovery": {"restart_s", "recovery_s"},
     "secrecy": {"packets", "esp_packets", "seen"},
 }

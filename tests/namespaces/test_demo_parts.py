@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tunnel.cli.demo.pushed import measure_push
 from tunnel.cli.demo.secrecy import Secrets, make_file
 from tunnel.cli.demo.story import StepFailedError, Story
 from tunnel.cli.demo.timing import (
@@ -96,6 +97,22 @@ def test_a_capture_that_is_cut_short_or_foreign_is_read_as_far_as_it_goes(tmp_pa
         cut.write_bytes(text)
         with pytest.raises(LabError):
             list(read_packets(cut))
+
+
+def test_a_push_is_measured_from_both_hosts_logs() -> None:
+    desk = (
+        "2026-11-21T14:00:00.000000Z [info     ] the zone has this host's records at=192.0.2.1:4500\n"
+        "2026-11-21T14:00:05.500000Z [info     ] the zone has this host's records at=192.0.2.9:4500\n"
+    )
+    laptop = (
+        "2026-11-21T14:00:01.000000Z [info     ] the zone says where desk is at=192.0.2.1:4500\n"
+        "2026-11-21T14:00:05.502500Z [info     ] the zone says where desk is "
+        "at='192.0.2.9:4500, [2001:db8::1]:4500'\n"
+    )
+    pushed = measure_push(desk, laptop, "192.0.2.9")
+    assert pushed is not None and pushed.milliseconds == 2.5
+    assert pushed.words == "2.5 ms after it was acknowledged"
+    assert measure_push(desk, laptop, "192.0.2.10") is None
 
 
 def test_the_look_finds_what_is_there_and_only_that(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def _play(story: Story, demo: Demo) -> None:
         ("file", "moving a file", demo.file),
         ("rekey", "moving it again while the keys change", demo.rekey),
         ("ping", "pinging", demo.ping),
+        ("push", "changing a host's address", demo.push),
         ("recovery", "killing and restarting a host", demo.recovery),
         ("shutdown", "taking both hosts down", demo.shutdown),
         ("secrecy", "searching the capture", demo.secrecy),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tunnel.cli.demo import stage as place
+from tunnel.cli.demo.pushed import measure_push
 from tunnel.cli.demo.secrecy import Secrets, make_file
 from tunnel.cli.demo.stage import Stage
 from tunnel.cli.demo.story import Step, StepFailedError
@@ -249,6 +250,31 @@ class Demo:
             f"{received[1]} of 10 pings came back, {average:.2f} ms on average",
             rtt_ms=average,
             received=int(received[1]),
+        )
+
+    def push(self, step: Step) -> None:
+        """The desk gets another address; the laptop is told by the zone, and does not ask."""
+        how = str(self.laptop.status()["zone"]["llq"])
+        if how != "push":
+            raise StepFailedError(f"{LAPTOP} hears of changes by {how}")
+        other = place.DESK_ALSO
+        self.stage.desk.address("eth0", f"{other}/24")
+        begun = time.time()
+        self.stage.desk.ip("route", "replace", "default", "via", place.DESK_GATEWAY, "src", other)
+        assert self.desk.process is not None and self.laptop.process is not None
+        changed, told = self.desk.process, self.laptop.process
+        pushed = wait_until(
+            lambda: measure_push(changed.output(), told.output(), other),
+            20.0,
+            f"{LAPTOP} is told where {DESK} is now",
+        )
+        self.stage.laptop.run("ping", "-6", "-c", "1", "-W", "5", self._id(self.desk))
+        step.tell(
+            f"{DESK} changed its address, and the zone pushed it: {LAPTOP}'s node knew "
+            f"{pushed.words} to {DESK}, {pushed.told - begun:.3f} s after the change",
+            push_ms=pushed.milliseconds,
+            changed_to_told_s=round(pushed.told - begun, 3),
+            by=how,
         )
 
     # --- Trouble ----------------------------------------------------------------------------

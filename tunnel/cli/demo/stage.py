@@ -19,12 +19,15 @@ from tunnel.io.lab import Lab, Namespace, Switch, connect, make_router
 
 RENDEZVOUS = "203.0.113.10"
 DESK = "198.51.100.2"
+DESK_ALSO = "198.51.100.3"
+"""Another address of the desk's home, for when it changes."""
+DESK_GATEWAY = "198.51.100.1"
 LAPTOP = "192.0.2.2"
 STUB = "127.0.0.53"
 """Where a host's stub resolver listens, on port 53, since a resolver file can name no port."""
 
 _HOMES = {
-    "desk": ("198.51.100.1", DESK, "203.0.113.2"),
+    "desk": (DESK_GATEWAY, DESK, "203.0.113.2"),
     "laptop": ("192.0.2.1", LAPTOP, "203.0.113.1"),
 }
 
