@@ -28,6 +28,7 @@ WARM = 0.25  # of the time: until then memory may grow
 FLAT = 100.0  # KiB a minute: more is a leak
 FILES = 2  # open files more at the end than when warm
 BY_DESIGN = ("dummy", "keepalive")  # drops that carried nothing of an application
+FILL_SECONDS = 10
 LAST_PACKETS = 3.0  # seconds until what is under way has arrived
 
 
@@ -127,7 +128,18 @@ def _account(lab: Lab) -> tuple[HostMachine, HostMachine]:
         return done.returncode == 0
 
     wait_until(reached, 30.0, "desk answers laptop by its name")
+    _fill(desk, laptop)
     return desk, laptop
+
+
+def _fill(desk: HostMachine, laptop: HostMachine) -> None:
+    """All that TCP can do, both ways: so that every page of the batches' buffers has been used
+    once, and what grows from now on grows for another reason."""
+    server = desk.machine.start("iperf3", "-s", "-1", "-p", "5202", "--forceflush", name="filler")
+    server.wait_for("Server listening", 10.0)
+    address = str(desk.status()["host"]["id"])
+    options = ("-p", "5202", "-t", str(FILL_SECONDS), "-P", "4", "--bidir")
+    laptop.machine.run("iperf3", "-6", "-c", address, *options, timeout=FILL_SECONDS + 30.0)
 
 
 def _begin(host: HostMachine) -> None:

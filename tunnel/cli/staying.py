@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import signal
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
+
+TIDY_SECONDS = 60.0  # between two collections
+_TIDY_REST = 1000  # times as long as one took; with 10,000 peers that is the longer of the two
 
 
 class Service(Protocol):
@@ -32,8 +38,36 @@ def stay(make: Callable[[], Service], on_ready: Callable[[], None]) -> None:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
-        await service.run(on_ready)
+        tidying: list[asyncio.Task[None]] = []
+
+        def ready() -> None:
+            on_ready()
+            tidying.append(asyncio.create_task(tidy()))
+
+        try:
+            await service.run(ready)
+        finally:
+            for task in tidying:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         await asyncio.gather(*ends)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
+
+
+async def tidy() -> None:
+    """Keeps memory flat: Python's free lists, which only a full collection empties, else grow for
+    hours, since such a collection waits for a quarter more objects than there are (decision 0033).
+
+    What stands at the start stays for good; leaving it out makes each collection some ms cheap.
+    """
+    gc.collect()
+    gc.freeze()
+    took = 0.0
+    while True:
+        await asyncio.sleep(max(TIDY_SECONDS, took * _TIDY_REST))
+        began = time.perf_counter()
+        gc.collect()
+        took = time.perf_counter() - began
