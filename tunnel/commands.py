@@ -182,11 +182,25 @@ class Browsed:
 
 
 @dataclass(frozen=True, slots=True)
+class ServicesStirred:
+    """Something changed among the services that are watched: browse again."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecordsSaid:
     """Answer to ``Node.ask_zone(ticket, …)``: what stands at a name, or why nobody knows."""
 
     ticket: int
     found: RecordsFound
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideSeen:
+    """Others see this host at ``endpoint``, ``None`` if nobody could say; ``mapping`` tells how
+    its NAT maps (:mod:`tunnel.outside`)."""
+
+    endpoint: Endpoint | None
+    mapping: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +231,8 @@ Command: TypeAlias = (
     SendIke
     | SendKeepalive
     | SendZone
-    | InstallInbound
     | DropZone
+    | InstallInbound
     | InstallOutbound
     | RemoveInbound
     | RemoveOutbound
@@ -236,6 +250,8 @@ Command: TypeAlias = (
     | Advertised
     | Browsed
     | RecordsSaid
+    | ServicesStirred
+    | OutsideSeen
     | Finished
     | Keep
     | Log

@@ -9,6 +9,7 @@ it, however long the rendezvous is away.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,8 +18,15 @@ import dns.name
 
 from discovery import records, services
 from discovery.services import MAX_SERVICES, ServiceError
-from discovery.types import HostRecords, RecordsFound, Service, ServicesFound
-from tunnel.commands import Advertised, Browsed, Keep, NotReached, RecordsSaid
+from discovery.types import Changed, HostRecords, RecordsFound, Service, ServicesFound
+from tunnel.commands import (
+    Advertised,
+    Browsed,
+    Keep,
+    NotReached,
+    RecordsSaid,
+    ServicesStirred,
+)
 from tunnel.core import Core
 
 _PATIENCE: Final = 8.0  # seconds that an advertiser waits for the zone
@@ -61,6 +69,9 @@ class Services:
         self._withdrawn = {service: dict[int, float]() for service in withdrawn}
         self._asking: dict[tuple[dns.name.Name, int], list[int]] = {}
         self._browsing: dict[str, list[int]] = {}
+        self._watched: Counter[str] = Counter()  # types, or "" for all, by how many who watch
+        self._types: tuple[str, ...] = ()  # that were found last
+        self._followed: set[dns.name.Name] = set()
         self._hand_over()
 
     # --- Life -------------------------------------------------------------------------------
@@ -239,10 +250,39 @@ class Services:
         self._asking.setdefault((name, rdtype), []).append(ticket)
         core.zone_said(core.zone.ask(name, rdtype, core.now, core.unix))
 
-    def handle(self, answer: RecordsFound | ServicesFound) -> None:
-        """Takes what the zone client found."""
+    def watch(self, kind: str, more: int) -> None:
+        """One more (1) or one fewer (-1) wants to hear of changes among the services of a type, or
+        of all; each is told by ``ServicesStirred``."""
+        self._watched[kind] += more
+        self._watched += Counter()  # without those that nobody watches any more
+        self._follow()
+
+    def _follow(self) -> None:
+        """Subscribes to the lists that are watched, and to no others."""
         core = self._core
+        domain = core.identity.domain
+        if core.zone is None or domain is None or core.ending:
+            return
+        kinds = set(self._watched) | (set(self._types) if self._watched[""] else set())
+        wanted = {services.type_name(kind, domain) for kind in kinds if kind}
+        wanted |= {services.types_name(domain)} if self._watched[""] else set()
+        for name in sorted(wanted - self._followed):
+            core.zone_said(core.zone.subscribe(name, records.PTR, core.now, core.unix))
+        for name in sorted(self._followed - wanted):
+            core.zone_said(core.zone.unsubscribe(name, records.PTR, core.now, core.unix))
+        self._followed = wanted
+
+    def handle(self, answer: Changed | RecordsFound | ServicesFound) -> None:
+        """Takes what the zone client found, and what it was told of changes."""
+        core = self._core
+        if isinstance(answer, Changed):
+            if answer.rdtype == records.PTR and answer.name in self._followed:
+                core.emit(ServicesStirred())
+            return
         if isinstance(answer, ServicesFound):
+            if not answer.type and not answer.reason:
+                self._types = tuple(sorted({one.service.type for one in answer.services}))[:64]
+                self._follow()
             for ticket in self._browsing.pop(answer.type, ()):
                 failed = NotReached(ticket, answer.reason)
                 core.emit(failed if answer.reason else Browsed(ticket, answer.services))

@@ -166,6 +166,30 @@ def test_one_question_to_the_zone_is_answered_to_all_who_asked(world_of: Make) -
     assert laptop.node.name_of(desk.host_id) in (None, f"desk.{DOMAIN}")
 
 
+def test_a_watcher_is_told_of_what_comes_and_goes_and_then_no_more(world_of: Make) -> None:
+    world = world_of(10)
+    desk, laptop = two(world)
+    laptop.tell(laptop.node.watch_services, "", 1)
+    laptop.tell(laptop.node.watch_services, "_ssh._tcp", 1)
+    assert browse(world, laptop) == []
+    world.run(5)
+    before = laptop.stirred
+    advertise(world, desk, SHELL)
+    assert world.run(1000, lambda: laptop.stirred > before)  # at once by push, else when polled
+    assert browse(world, laptop) == [(SHELL, "desk")]
+    world.run(5)
+    before = laptop.stirred
+    desk.ask(desk.node.withdraw_service, "_ssh._tcp", "Desk")
+    assert world.run(1000, lambda: laptop.stirred > before)
+    for kind in ("", "_ssh._tcp"):
+        laptop.tell(laptop.node.watch_services, kind, -1)
+    world.run(5)
+    before = laptop.stirred
+    advertise(world, desk, SHELL)
+    world.run(1000)
+    assert laptop.stirred == before
+
+
 def test_the_list_on_disk_is_read_as_it_was_written_or_refused() -> None:
     kept = to_json([SHELL, PHOTOS], [dataclasses.replace(SHELL, name="Was")])
     assert from_json(kept) == ((SHELL, PHOTOS), (dataclasses.replace(SHELL, name="Was"),))

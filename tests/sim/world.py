@@ -214,6 +214,7 @@ class SimHost:
         self.answers: dict[int, do.Command] = {}
         self.logs: list[tuple[float, str, str]] = []
         self.keepalives = 0
+        self.stirred = 0  # how often the node said that services have changed
         self.connection = 0  # to the rendezvous; 0 is none
         self.from_rendezvous: deque[bytes] = deque(maxlen=10_000)
         self._ticket = 0
@@ -427,6 +428,8 @@ class SimHost:
                 self.answers[command.ticket] = command
             case do.Keep(what, content):
                 self.kept[what] = content
+            case do.ServicesStirred():
+                self.stirred += 1
             case do.Finished():
                 self.finished = True
             case do.Log(level, text):

@@ -7,6 +7,7 @@ whenever the host is up. The command line writes it itself while no host runs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -96,17 +97,20 @@ def _give_to_owner(path: Path) -> None:
 
 class Services:
     """What the control socket asks of a running host about services. ``ask`` puts a request to the
-    node and fails with the reason; ``own`` gives what the node itself advertises."""
+    node and fails with the reason; ``own`` gives what the node itself advertises; ``follow`` says
+    that one more (1) or one fewer (-1) watches the services of a type."""
 
     def __init__(
         self,
         ask: Callable[..., Awaitable[do.Command]],
         own: Callable[[], Found],
         domain: str | None,
+        follow: Callable[[str, int], None] = lambda _kind, _more: None,
     ) -> None:
         self._ask = ask
         self._own = own
         self._domain = domain
+        self._follow = follow
         self._stirred = asyncio.Event()
 
     def own(self) -> Found:
@@ -145,17 +149,19 @@ class Services:
         """The services now, and again whenever they have changed; looked at when the zone says so,
         and every ``interval`` seconds at least."""
         last: Found | None = None
-        while True:
-            stirred = self._stirred
-            found = await self.browse(kind)
-            if found != last:
-                last = found
-                yield found
-            try:
-                async with asyncio.timeout(interval):
-                    await stirred.wait()
-            except TimeoutError:
-                pass
+        self._follow(kind, 1)
+        try:
+            while True:
+                stirred = self._stirred
+                found = await self.browse(kind)
+                if found != last:
+                    last = found
+                    yield found
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(interval):
+                        await stirred.wait()
+        finally:
+            self._follow(kind, -1)
 
 
 def checked_kind(kind: object) -> str:
