@@ -101,12 +101,12 @@ def test_a_capture_that_is_cut_short_or_foreign_is_read_as_far_as_it_goes(tmp_pa
 
 def test_a_push_is_measured_from_both_hosts_logs() -> None:
     desk = (
-        "2026-11-21T14:00:00.000000Z [info     ] the zone has this host's records at=192.0.2.1:4500\n"
-        "2026-11-21T14:00:05.500000Z [info     ] the zone has this host's records at=192.0.2.9:4500\n"
+        "2026-11-21T14:00:00.000000Z [info] the zone has this host's records at=192.0.2.1:4500\n"
+        "2026-11-21T14:00:05.500000Z [info] the zone has this host's records at=192.0.2.9:4500\n"
     )
     laptop = (
-        "2026-11-21T14:00:01.000000Z [info     ] the zone says where desk is at=192.0.2.1:4500\n"
-        "2026-11-21T14:00:05.502500Z [info     ] the zone says where desk is "
+        "2026-11-21T14:00:01.000000Z [info] the zone says where desk is at=192.0.2.1:4500\n"
+        "2026-11-21T14:00:05.502500Z [info] the zone says where desk is "
         "at='192.0.2.9:4500, [2001:db8::1]:4500'\n"
     )
     pushed = measure_push(desk, laptop, "192.0.2.9")

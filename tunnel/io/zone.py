@@ -1,7 +1,8 @@
 """The host's line to its rendezvous: which server it is, the transport, and the node's client.
 
-Without ``[rendezvous] server`` the zone's bootstrap SRV records say where it is (B37; RFC 6281's
-TLS names before the others). They are asked of the system's resolver, never of our own stub.
+Without ``[rendezvous] server`` the zone's bootstrap SRV records say where it is (B37, B43;
+:mod:`discovery.finding` has their order). They are asked of the system's resolver, never of our own
+stub.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, Protocol
 
+from discovery import finding
 from discovery.client import ClientSettings, ZoneClient
 from discovery.io_transport import ZoneTransport
 from discovery.types import Endpoint, TsigKey
@@ -20,10 +22,6 @@ from keys.store import random_bytes
 from tunnel.config import HostConfig
 from tunnel.node import Node
 from tunnel.status import endpoint_text
-
-BOOTSTRAP_TLS = ("_dns-update-tls._udp", "_dns-update-tls._tcp")
-BOOTSTRAP_CLEAR = ("_dns-update._udp",)
-"""SRV names below the domain, in the order in which they are tried (dns.md §1)."""
 
 _FIND_TIMEOUT = 5.0  # seconds
 _FIND_AGAIN = 30.0  # seconds
@@ -45,6 +43,7 @@ class ZoneLink:
         self._transport: ZoneTransport | None = None
         self._finding: asyncio.Task[None] | None = None
         self.server: Endpoint | None = config.rendezvous.endpoint if account else None
+        self._servers: list[Endpoint] = []  # where the zone's SRV records named more than one
         self.client: ZoneClient | None = None
         if account is not None:
             self.client = ZoneClient(
@@ -115,14 +114,22 @@ class ZoneLink:
             pin=settings.pin_octets,
             on_message=lambda wire: tell(node.zone_message, wire),
             on_up=lambda: tell(node.zone_up),
-            on_down=lambda reason: tell(node.zone_down, reason),
+            on_down=lambda reason: self._down(reason, node, tell),
             holds=lambda: self.client is not None and self.client.holds,
         )
         self._transport.start()
 
+    def _down(self, reason: str, node: Node, tell: Tell) -> None:
+        """The next attempt is made with the next server that the zone names (RFC 2136 §4)."""
+        if len(self._servers) > 1 and self._transport is not None:
+            self._servers = [*self._servers[1:], self._servers[0]]
+            self.server = self._transport.server = self._servers[0]
+        tell(node.zone_down, reason)
+
     async def _find(self, account: Account, node: Node, tell: Tell) -> None:
         while self.server is None:
-            self.server = await find_rendezvous(account.domain, self._config.rendezvous.transport)
+            self._servers = await find_rendezvous(account.domain, self._config.rendezvous.transport)
+            self.server = self._servers[0] if self._servers else None
             if self.server is None:
                 reason = f"no SRV record below {account.domain} names it; set rendezvous.server"
                 tell(node.zone_down, reason)
@@ -144,19 +151,29 @@ class ZoneLink:
             await self._transport.stop()
 
 
-async def find_rendezvous(domain: str, transport: str) -> Endpoint | None:
-    """The server that the zone's own SRV records name (B37), or ``None``."""
+async def find_rendezvous(
+    domain: str, transport: str, random: Callable[[int], bytes] = random_bytes
+) -> list[Endpoint]:
+    """The servers that the zone's own SRV records name (B37, B43), in the order to try them: those
+    of the first name that has any, then those of the next."""
     import dns.asyncresolver  # brings all of a resolver, for hosts that were not told the server
 
-    for service in BOOTSTRAP_TLS if transport == "tls" else BOOTSTRAP_CLEAR:
+    found: list[Endpoint] = []
+    for service in finding.names(transport):
         try:
             answer = await dns.asyncresolver.resolve(
                 f"{service}.{domain}.", dns.rdatatype.SRV, lifetime=_FIND_TIMEOUT
             )
         except (dns.exception.DNSException, OSError):
             continue
-        # RFC 2782: lowest priority first; a target of "." says that there is no such service.
-        for record in sorted(answer, key=lambda one: (one.priority, -one.weight)):
-            if record.target != dns.name.root:
-                return record.target.to_text(omit_final_dot=True), record.port
-    return None
+        candidates = [
+            finding.Candidate(
+                one.priority,
+                one.weight,
+                one.target.to_text(omit_final_dot=True).strip("."),
+                one.port,
+            )
+            for one in answer
+        ]
+        found += finding.in_order(candidates, random)
+    return list(dict.fromkeys(found))
