@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha1
 from typing import Final, Protocol, TypeVar
 
@@ -34,6 +35,7 @@ _E = TypeVar("_E", bound=x509.ExtensionType)
 X509_SIGNATURE: Final = 4  # certificate encoding, RFC 7296 §3.6
 MAX_CHAIN: Final = 4  # certificates that a peer may send: its own, and CAs below the trusted one
 MAX_PATH: Final = 2  # CAs between a peer's certificate and the trusted one
+VERDICTS: Final = 128  # pairs of certificates of which we remember whether one issued the other
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192  # a stranger's key: verifying with it is our work
 
@@ -201,8 +203,13 @@ def _check_path(
     )
 
 
+@lru_cache(VERDICTS)
 def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    """Whether the names match and the signature is right, by an algorithm that we accept."""
+    """Whether the names match and the signature is right, by an algorithm that we accept.
+
+    Two certificates stay what they are: a peer that comes back shows the same ones, and the
+    signature is a fifth of a handshake. Strangers can only drive verdicts out.
+    """
     if certificate.issuer != issuer.subject or not _is_usable(issuer.public_key()):
         return False
     digest = certificate.signature_hash_algorithm

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from keys.ike import signature
+from keys.ike import certificates, signature
 from keys.ike.certificates import CertificateError, Credential, Trust, check
 from keys.ike.notify import NotifyType
 from keys.ike.payloads import PayloadType, decode_chain, decode_contents
@@ -385,3 +385,16 @@ def test_other_certificate_encodings_are_passed_over() -> None:
     bodies = (b"\x0c" + b"hash and url", b"", b"\x04der")
     contents = decode_contents(Payload(PayloadType.CERT, body) for body in bodies)
     assert contents.certs == [b"der"]
+
+
+def test_an_issuer_s_signature_is_verified_once_and_dates_every_time() -> None:
+    """Strangers can only drive verdicts out: the memory for them is bounded."""
+    ca = Authority()
+    leaf, trust = ca.issue(LAP), Trust((ca.certificate,))
+    certificates._issued.cache_clear()
+    for _ in range(3):
+        assert judged([leaf], trust) == ""
+    said = certificates._issued.cache_info()
+    assert (said.misses, said.hits, said.maxsize) == (1, 2, certificates.VERDICTS)
+    assert "expired" in judged([leaf], trust, UNIX + 10 * 365 * 86400)
+    assert "revoked" in judged([leaf], Trust((ca.certificate,), frozenset({leaf.serial_number})))
