@@ -49,8 +49,7 @@ def _alone(kind: str, arguments: argparse.Namespace) -> int:
         crypto.run(rounds=arguments.rounds, count=arguments.packets, **output)
         return 0
     if kind == "micro":
-        microcost.run(rounds=arguments.rounds, **output)
-        return 0
+        return microcost.run(rounds=arguments.rounds, **output)
     if kind == "soak":
         return soak.run(minutes=arguments.minutes, **output)
     if not _able():

@@ -26,8 +26,11 @@ PATIENCE = 600.0  # seconds; valgrind makes it some fifty times slower
 TOLERANCE = 1.05  # × the instructions kept in bench/results: more is a regression
 
 
-def run(*, rounds: int, as_json: bool, save: bool) -> None:
-    """Both measurements; what was kept before is the mark that instructions are held to."""
+def run(*, rounds: int, as_json: bool, save: bool) -> int:
+    """Both measurements; what was kept before is the mark that instructions are held to.
+
+    Exit code 1 when any of them takes more than :data:`TOLERANCE` allows.
+    """
     before = _kept()
     with tempfile.TemporaryDirectory(prefix="autotunnel-micro-") as folder:
         loops = native_calls.build(Path(folder))
@@ -41,6 +44,7 @@ def run(*, rounds: int, as_json: bool, save: bool) -> None:
     for step in worse:
         more = step["instructions"] / step["before"]
         report.say(f"regression: {' '.join(_key(step))}: {more:.2f} × the instructions kept")
+    return int(bool(worse))
 
 
 def instructions(loops: Path) -> list[dict[str, Any]]:

@@ -77,6 +77,28 @@ def test_sealing_1400_octets_costs_at_most_half_more_than_the_bare_call(tmp_path
     assert all(one["ratio"] <= microcost.BOUND for one in found), found
 
 
+@pytest.mark.parametrize(("more", "code"), [(1.0, 0), (1.04, 0), (1.06, 1)])
+def test_a_packet_that_costs_more_instructions_than_those_kept_is_a_regression(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: float,
+    code: int,
+) -> None:
+    def steps(factor: float) -> list[dict[str, Any]]:
+        about = {"backend": "any 1.0", "suite": "aes128gcm16", "octets": 64, "what": "seal"}
+        return [about | {"instructions": 700.0 * factor}]
+
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(native_calls, "build", lambda folder: folder)
+    monkeypatch.setattr(bare, "compare", lambda *_: [])
+    for factor, expected in ((1.0, 0), (more, code)):
+        monkeypatch.setattr(microcost, "instructions", lambda _, times=factor: steps(times))
+        assert microcost.run(rounds=1, as_json=False, save=factor == 1.0) == expected
+    said = capsys.readouterr()
+    assert ("regression: any 1.0 aes128gcm16 64 seal: 1.06 ×" in said.err) is bool(code)
+
+
 def test_instructions_are_counted_for_every_backend_and_grow_with_the_packet(
     tmp_path: Path,
 ) -> None:
