@@ -217,7 +217,7 @@ class CreateChild(ForChild):
         """The answer comes late: the peer has closed the child again before we heard of it."""
         self._end(sa)
         if self.old is None:
-            sa.enqueue(CreateChild(), now)
+            sa.enqueue(CreateChild(traffic=self.traffic), now)
         else:
             self.old.rekey_at = now + sa.ctx.settings.rekey_retry
 
