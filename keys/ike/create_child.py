@@ -205,7 +205,7 @@ class CreateChild(ForChild):
             shared=self._shared,
             more=self._rounds.more,
         )
-        sa.lost_series = 0
+        sa.lost_series, sa.put_off = 0, None
         if self.old is None:
             sa.send_on(child)
             return
@@ -244,6 +244,9 @@ class CreateChild(ForChild):
 
     def _failed(self, sa: IkeSa, error: Notify, now: float) -> None:
         old = self.old
+        if sa.is_stuck(error.kind, now):
+            close(sa, f"{sa.peer} puts every change of the SAs off", now)
+            return
         if error.kind == NotifyType.INVALID_KE_PAYLOAD and not self._retried:
             group = NAMES.get(int.from_bytes(error.data, "big"))
             if group in sa.ctx.settings.groups:

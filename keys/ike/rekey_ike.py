@@ -156,6 +156,9 @@ class RekeyIke:
         if wrong_group and group in sa.ctx.settings.groups:
             sa.enqueue(RekeyIke(group), now)
             return
+        if sa.is_stuck(error.kind, now):
+            close(sa, f"{sa.peer} puts every change of the SAs off", now)
+            return
         if error.kind == NotifyType.STATE_NOT_FOUND and followup.lost(sa):
             close(sa, f"{sa.peer} forgets every rekey before it is done", now)
             return

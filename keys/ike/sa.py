@@ -177,6 +177,7 @@ class IkeSa:
         self.nat_seen: bytes | None = None  # NAT_DETECTION_DESTINATION_IP, as the peer last had it
         self.mobike = False
         self.leads = initiator  # began the first of these IKE SAs (RFC 4555 §1.3)
+        self.put_off: tuple[float, float] | None = None  # by TEMPORARY_FAILURE: first, last
         self.moves = 0
         self.moved_early = False  # our own endpoint changed before it stood
         self.peer_addresses: tuple[Endpoint, ...] = ()
@@ -312,6 +313,17 @@ class IkeSa:
         if isinstance(task, ForChild):
             self.ctx.free_spi(task.spi_in)
             task.spi_in = 0
+
+    def is_stuck(self, kind: int, now: float) -> bool:
+        """The peer refused an exchange about an SA; whether it has said TEMPORARY_FAILURE to all of
+        them for minutes, so that the two sides must be out of step (RFC 7296 §2.25)."""
+        if kind != NotifyType.TEMPORARY_FAILURE:
+            self.put_off = None
+            return False
+        first, last = self.put_off or (now, now)
+        lapsed = now - last > 6 * self.ctx.settings.rekey_retry
+        self.put_off = (now if lapsed else first, now)
+        return now - self.put_off[0] >= self.ctx.settings.rekey_patience
 
     def clear_queue(self) -> None:
         """Nothing more is asked on this SA, but for what is under way."""

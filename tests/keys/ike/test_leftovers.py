@@ -6,6 +6,8 @@ import pytest
 
 from keys.ike.create_child import CreateChild
 from keys.ike.informational import delete_child
+from keys.ike.notify import NotifyType
+from keys.ike.types import PeerDown
 from tests.keys.ike.net import DELAY, Datagram, Fate, Net, Side, deliver, pair
 
 
@@ -125,3 +127,46 @@ def test_a_rekey_whose_child_was_closed_before_we_heard_of_it_is_tried_again() -
     assert net.pair_is_up()
     assert len(desk.inbound) == len(lap.inbound) == 1
     nothing_but_children(desk, lap)
+
+
+@pytest.mark.parametrize("what", ["child", "IKE SA"])
+def test_a_peer_that_puts_us_off_for_minutes_is_left(what: str) -> None:
+    """RFC 7296 §2.25: then the two sides are out of step, and only a new IKE SA helps."""
+    net, desk, lap = up()
+    ours, theirs = desk.ike._ctx.current(lap.name), lap.ike._ctx.current(desk.name)
+    assert ours is not None and theirs is not None
+    # Lap waits for the answer to a rekey of the IKE SA (or a child) that never gets through.
+    net.fate = lambda d: [] if d.sender == lap.name and d.kind == "36q" else deliver(d)
+    if what == "child":
+        theirs.rekey_at = net.now
+        net.run(lap, lap.ike.advance(net.now))
+    else:
+        net.run(lap, lap.ike.rekey(desk.name, net.now))
+    if what == "child":
+        net.run(desk, desk.ike.rekey(lap.name, net.now))
+    else:
+        ours.rekey_at = net.now
+        net.run(desk, desk.ike.advance(net.now))
+    net.play(290)
+    assert ours.is_established
+    net.play(40)
+    assert not ours.is_established
+    (down,) = desk.all(PeerDown)
+    assert "puts every change of the SAs off" in down.reason
+    net.fate = deliver
+    net.connect(desk, lap)
+    net.play(5)
+    assert net.pair_is_up()
+
+
+def test_a_peer_that_puts_us_off_now_and_then_is_kept() -> None:
+    _, desk, lap = up()
+    sa = desk.ike._ctx.current(lap.name)
+    assert sa is not None
+    wait = NotifyType.TEMPORARY_FAILURE
+    assert [sa.is_stuck(wait, 100.0 * n) for n in range(9)] == [False] * 9
+    assert not sa.is_stuck(wait, 1000.0)
+    assert not any(sa.is_stuck(wait, 1000.0 + n) for n in range(0, 300, 20))
+    assert sa.is_stuck(wait, 1300.0)
+    assert not sa.is_stuck(NotifyType.NO_PROPOSAL_CHOSEN, 1310.0)
+    assert not sa.is_stuck(wait, 1320.0)
