@@ -1,6 +1,7 @@
 """One host for test_native_tun: a real device, a real socket, a native pump, fixed SAs.
 
-``pump_end.py SIDE OFFLOAD OUTER PEER_OUTER``; says ``ready``, and its counters after SIGTERM.
+``pump_end.py SIDE OFFLOAD OUTER PEER_OUTER``; says its offloads and ``ready``, and its counters
+after SIGTERM.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ipaddress import IPv6Address
 from fastpath.types import SaParams, Suite
 from tests.fastpath.support import native_module
 from tunnel.io.device import open_device
+from tunnel.io.offloads import states_of
 
 IDS = {"left": IPv6Address("fd00::1"), "right": IPv6Address("fd00::2")}
 SPIS = {"left": 0x1001, "right": 0x1002}  # inbound
@@ -42,6 +44,8 @@ def main(side: str, offload: str, outer: str, peer_outer: str) -> None:
         pump.install_outbound(sa(other))
         pump.set_flow(theirs, SPIS[other], (peer_outer, PORT))
         pump.start()
+        states = states_of(device.offloads, pump.offloads())
+        print("offloads", json.dumps(states), flush=True)
         print("ready", flush=True)
         signal.sigwait({signal.SIGTERM})
         pump.stop()

@@ -32,6 +32,13 @@ LINKS = {
     "narrow": (),
 }
 
+FEATURES = {  # as the kernel itself shows them of a TUN device
+    "tun_checksum": "tx-checksum-ip-generic",
+    "tun_tso4": "tx-tcp-segmentation",
+    "tun_tso6": "tx-tcp6-segmentation",
+    "tun_uso": "tx-udp-segmentation",
+}
+
 
 @pytest.fixture
 def hosts(lab: Lab) -> Callable[[bool, str, int], tuple[list[Namespace], list[Process]]]:
@@ -82,6 +89,10 @@ def test_a_file_and_pings_of_all_sizes_pass(
     (left, right), pumps = hosts(offload, link, family)
     features = left.run("ethtool", "-k", "at0").stdout
     assert ("tcp-segmentation-offload: on" in features) is offload
+    said = json.loads(pumps[0].output().partition("offloads ")[2].partition("\n")[0])
+    for name, feature in FEATURES.items():
+        assert (said[name] == "on") is (f"{feature}: on" in features), (said, features)
+    assert (said[f"udp_segment{family}"], said[f"udp_segment{10 - family}"]) == ("on", "absent")
     file = tmp_path / "file"
     file.write_bytes(random.Random(family).randbytes(OCTETS))
     target = str(IDS["right"])
