@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 import subprocess
 import sys
@@ -31,7 +32,7 @@ COMMANDS = (
         "ping",
         "lookup",
     ),
-    *("down", "doctor", "device", "service", "completion"),
+    *("down", "doctor", "device", "service", "completion", "advertise", "browse"),
 )
 
 
@@ -322,14 +323,19 @@ def test_service_unit_s_command_line_runs(owner: Person) -> None:
 
 
 def test_service_install_writes_once_and_says_the_rest(owner: Person) -> None:
-    units, users = owner.home / "units", owner.home / "sysusers.d"
+    units, users, rules = (owner.home / name for name in ("units", "sysusers.d", "rules.d"))
     units.mkdir()
-    where = ("--units", str(units), "--sysusers", str(users), "-c", str(owner.config))
+    rules.mkdir()
+    places = ("--units", str(units), "--sysusers", str(users), "--polkit", str(rules))
+    where = (*places, "-c", str(owner.config))
     done = owner.run("service", "install", *where)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(units / "autotunnel.service")
     assert "systemctl enable --now autotunnel.service" in done.stderr
     assert (users / "autotunnel.conf").read_text().startswith("u autotunnel - ")
+    rule = (rules / "50-autotunnel.rules").read_text()
+    assert 'subject.user == "autotunnel"' in rule
+    assert set(re.findall(r'"org\.freedesktop\.(\w+)\.', rule)) == {"resolve1"}
     again = owner.run("service", "install", *where)
     assert "exists and is not overwritten" in again.stderr
 

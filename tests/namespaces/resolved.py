@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 UNPACKED = ROOT / ".setup" / "unpacked"
 STUB = "127.0.0.53"
 _USER = "systemd-resolve"
+_USERS = ((_USER, 996), ("avahi", 995), ("netdev", 994))
 
 _BUS = """<busconfig>
 <type>system</type>
@@ -63,12 +64,11 @@ class ResolvedMachine:
         self._daemon = program("lib/systemd/systemd-resolved")
         self.process: Process | None = None
         machine.set_resolver(STUB)
-        for name, line in (
-            ("passwd", f"{_USER}:x:996:996::/:/bin/false"),
-            ("group", f"{_USER}:x:996:"),
-        ):
-            text = Path("/etc", name).read_text()
-            (ETC_FOLDER / machine.name / name).write_text(f"{text.rstrip()}\n{line}\n")
+        etc = ETC_FOLDER / machine.name
+        people = "".join(f"{user}:x:{number}:{number}::/:/bin/false\n" for user, number in _USERS)
+        groups = "".join(f"{user}:x:{number}:\n" for user, number in _USERS)
+        (etc / "passwd").write_text(Path("/etc/passwd").read_text().rstrip() + f"\n{people}")
+        (etc / "group").write_text(Path("/etc/group").read_text().rstrip() + f"\n{groups}")
         bus = machine.folder / "bus.conf"
         bus.write_text(_BUS)
         conf = f"[Resolve]\\nDNS={upstream}\\nFallbackDNS=\\nLLMNR=no\\nMulticastDNS=no\\n"

@@ -6,6 +6,7 @@ set-up, or CAP_NET_BIND_SERVICE for a rendezvous, for port 53 and 853.
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from enum import StrEnum
@@ -20,6 +21,22 @@ from tunnel.cli.talk import ConfigOption, Failure, JsonOption, command, emit, pu
 DEFAULT_USER = "autotunnel"
 _UNITS = Path("/etc/systemd/system")
 _SYSUSERS = Path("/etc/sysusers.d")
+_POLKIT = Path("/etc/polkit-1/rules.d")
+
+# Decision 0047: what tunnel/io/resolved.py asks of systemd-resolved, for one user, and no more.
+_RULE = """\
+// The autotunnel host tells systemd-resolved which names to ask it for.
+polkit.addRule(function(action, subject) {
+    var allowed = [%s];
+    if (subject.user == %s && allowed.indexOf(action.id) >= 0) {
+        return polkit.Result.YES;
+    }
+});
+"""
+_ALLOWED = (
+    *("set-dns-servers", "set-domains", "set-default-route", "set-llmnr", "set-mdns"),
+    *("set-dns-over-tls", "set-dnssec", "revert"),
+)
 
 
 class Role(StrEnum):
@@ -118,6 +135,12 @@ def _systemd_quote(word: str) -> str:
     return shlex.quote(word.replace("%", "%%").replace("$", "$$"))
 
 
+def polkit_rule(user: str) -> str:
+    """The polkit(8) rule that lets ``user`` tell systemd-resolved about a device."""
+    actions = ", ".join(json.dumps(f"org.freedesktop.resolve1.{action}") for action in _ALLOWED)
+    return _RULE % (actions, json.dumps(user))
+
+
 def register(app: typer.Typer) -> None:
     """Adds ``service print`` and ``service install``."""
     group = typer.Typer(help="A hardened systemd unit.", no_args_is_help=True)
@@ -150,6 +173,9 @@ def install(
     config: ConfigOption = None,
     units: Annotated[Path, typer.Option(help="Where units live.")] = _UNITS,
     sysusers: Annotated[Path, typer.Option(help="Where system users are declared.")] = _SYSUSERS,
+    polkit: Annotated[
+        Path, typer.Option(help="Where polkit's rules live, if it is there.")
+    ] = _POLKIT,
     as_json: JsonOption = False,
 ) -> None:
     """Write the unit and its user's declaration, and say which commands start it."""
@@ -163,6 +189,8 @@ def install(
         sysusers.mkdir(parents=True, exist_ok=True)
         declaration.write_text(f'u {user} - "autotunnel" /var/lib/autotunnel\n')
         unit.write_text(unit_text(role, user, path))
+        if role is Role.UP and polkit.is_dir():
+            (polkit / "50-autotunnel.rules").write_text(polkit_rule(user))
     except PermissionError as problem:
         raise Failure(f"{problem.filename} cannot be written; run this with sudo") from None
     steps = [
