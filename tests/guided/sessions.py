@@ -15,7 +15,7 @@ from keys.ike.cipher import IntegrityError, MessageCipher
 from keys.ike.header import HEADER_OCTETS, Exchange, Header, HeaderError, decode_header
 from keys.ike.payloads import Contents, PayloadType, encode_chain
 from keys.ike.sa import IkeSa
-from keys.ike.types import Ppk, SendIke
+from keys.ike.types import ChildPolicy, Ppk, SendIke, Traffic
 from tests.guided.parsers import full_contents
 from tests.keys.ike.net import DELAY, Datagram, Net, Side, pair
 
@@ -321,10 +321,21 @@ class Session:
             case 9:
                 self._speak_out_of_turn(side, peer)
             case 10:
-                side.answer_asks = bool(self.octets.take() & 1)
+                self._want(side, name, self.octets.take())
             case _:
                 self._age(side, ike._ctx.current(name), octet % 16)
                 self.net.play(1 + self.octets.take() / 4)
+
+    def _want(self, side: Side, name: str, octet: int) -> None:
+        """One child more or less, or an owner who does or does not answer."""
+        traffic = Traffic((6, 17)[octet >> 2 & 1], peer_ports=(octet, 255))
+        match octet & 3:
+            case 0:
+                side.answer_asks = not side.answer_asks
+            case 1:
+                self.net.run(side, side.ike.remove(name, traffic, self.net.now))
+            case _:
+                self.net.run(side, side.ike.add(name, ChildPolicy(traffic), self.net.now))
 
     def _age(self, side: Side, sa: IkeSa | None, way: int) -> None:
         """A lifetime comes to its end before its time, by the clock or by what it has carried."""
