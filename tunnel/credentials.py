@@ -33,6 +33,7 @@ class Credentials:
         authority: x509.Certificate | None,
         *,
         revocations: Revocations | None = None,
+        revoked: Collection[int] = (),
         static: Mapping[str, Certified] | None = None,
         others: Collection[str] = (),
     ) -> None:
@@ -43,7 +44,9 @@ class Credentials:
         self._static = {name.lower(): one for name, one in (static or {}).items()}
         self._others = frozenset(name.lower() for name in others)
         anchors = () if authority is None else (authority,)
-        self._trust = Trust(anchors, self.revocations.serials, f"the CA of {domain}")
+        self._revoked = frozenset(revoked)  # by the configuration
+        serials = self.revocations.serials | self._revoked
+        self._trust = Trust(anchors, serials, f"the CA of {domain}")
 
     def for_peer(self, name: str) -> Certified | None:
         """See :class:`keys.ike.certificates.Certification`."""
@@ -81,5 +84,5 @@ class Credentials:
         if found.number <= self.revocations.number:
             return False
         self.revocations = found
-        self._trust = replace(self._trust, revoked=found.serials)
+        self._trust = replace(self._trust, revoked=found.serials | self._revoked)
         return True

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from keys import store
+from keys import ca, store
+from keys.ike.certificates import CertificateError, Credential, check
 from keys.issuer import Entry, Ledger
 from keys.store import SecretFileError
-from tests.keys.ike.pki import Authority, Shown, make_key
+from tests.keys.ike.pki import UNIX, Authority, Shown, make_key
 from tunnel.config import ConfigError, HostConfig, load_host
+from tunnel.credentials import Credentials
 from tunnel.io import identity as who
 from tunnel.io.papers import Papers, keep_ledger
 
@@ -101,3 +106,35 @@ def test_a_host_that_is_no_issuer_watches_no_files_of_one(tmp_path: Path) -> Non
     assert Papers(config).invited() is None
     assert Papers(config).changed_ledger() is None
     assert authority.certificate.public_bytes(Encoding.PEM) == (tmp_path / "ca.pem").read_bytes()
+
+
+def test_serial_numbers_of_the_configuration_are_believed_no_more(tmp_path: Path) -> None:
+    """Of a static peer's CA, which has no zone to publish a list in."""
+    authority, key = Authority("their CA"), make_key("p256")
+    store.save_private_key(tmp_path / "own.key", key)
+    store.save_certificates(tmp_path / "own.crt", [authority.issue("laptop.example", key)])
+    store.save_certificates(tmp_path / "ca.pem", [authority.certificate])
+    leaf = authority.issue("gateway.example")
+    shown = [leaf.public_bytes(Encoding.DER)]
+    for serials, refused in (("", False), (f'"{leaf.serial_number:x}", "FF"', True)):
+        config = configure(tmp_path, f"{ALONE}{CERTIFIED}revoked = [{serials}]\n")
+        credentials = Papers(config).credentials
+        assert credentials is not None
+        certified = credentials.for_peer("gateway.example")
+        assert certified is not None
+        with pytest.raises(CertificateError, match="was revoked") if refused else nullcontext():
+            check(shown, "gateway.example", certified.trust, UNIX)
+    with pytest.raises(ConfigError):
+        configure(tmp_path, f'{ALONE}{CERTIFIED}revoked = ["serial 7"]\n')
+
+
+def test_a_list_of_the_zone_does_not_undo_the_configuration() -> None:
+    authority = ca.Authority.new("a.example", UNIX, secrets.token_bytes)
+    credentials = Credentials("a.example", None, authority.certificate, revoked={7})
+    credentials.own = cast(Credential, object())
+    listed = authority.revocations({9: UNIX}, 1, UNIX)
+    for serials in ({7}, {7, 9}):
+        certified = credentials.for_peer("desk.a.example")
+        assert certified is not None
+        assert certified.trust.revoked == serials
+        credentials.take_revocations(listed)

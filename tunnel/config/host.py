@@ -72,11 +72,16 @@ class HostSection(Section, frozen=True, kw_only=True):
         return None if self.id == "auto" else parse_ula(self.id)
 
 
+Serial = Annotated[str, msgspec.Meta(pattern="^[0-9A-Fa-f]{1,40}$")]
+"""A certificate's serial number in hexadecimal, as ``autotunnel status`` and openssl show it."""
+
+
 class AccountSection(Section, frozen=True, kw_only=True):
     """``[account]``: the domain whose zone the person owns, and the file of its secret.
 
     ``auth``: how its hosts prove themselves to each other. With "cert" there are this host's key
-    and certificate, the CA's certificate and, on an issuer only, the CA's key.
+    and certificate, the CA's certificate and, on an issuer only, the CA's key. ``revoked`` are
+    serial numbers, in hexadecimal, that are believed no more whatever the zone says.
     """
 
     domain: str
@@ -86,6 +91,7 @@ class AccountSection(Section, frozen=True, kw_only=True):
     certificate_file: str = "host.crt"
     ca_file: str = "ca.crt"
     ca_key_file: str = "ca.key"
+    revoked: tuple[Serial, ...] = ()
 
     def __post_init__(self) -> None:
         domain_or_refuse(self.domain)
@@ -163,7 +169,8 @@ class PeerSection(Section, frozen=True, kw_only=True):
     """``[[peer]]``: a static peer, which needs no zone. ``id`` is its inner address.
 
     With ``auth`` "cert", ``ca_file`` holds the CAs that it may show a certificate of; we show the
-    one of ``certificate_file`` and ``key_file``, else this host's own of its account.
+    one of ``certificate_file`` and ``key_file``, else this host's own of its account. ``revoked``
+    are serial numbers, in hexadecimal, of certificates of those CAs that are believed no more.
     """
 
     name: str
@@ -174,6 +181,7 @@ class PeerSection(Section, frozen=True, kw_only=True):
     ca_file: str | None = None
     certificate_file: str | None = None
     key_file: str | None = None
+    revoked: tuple[Serial, ...] = ()
     suites: tuple[Literal["aes128gcm16", "aes256gcm16", "chacha20poly1305"], ...] = (
         "aes128gcm16",
         "aes256gcm16",

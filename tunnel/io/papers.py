@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -61,6 +62,7 @@ class Papers:
                 own,
                 authority,
                 revocations=self._revocations(authority),
+                revoked=() if account is None else _serials(account.revoked),
                 static=static,
                 others=tuple(peer.name for peer in config.peers if peer.auth == "psk"),
             )
@@ -87,7 +89,8 @@ class Papers:
             )
         assert peer.ca_file is not None  # its section has seen to it
         anchors = store.load_certificates(config.beside(peer.ca_file))
-        return Certified(own, Trust(anchors, whose=f"a CA in {peer.ca_file}"))
+        revoked = _serials(peer.revoked)
+        return Certified(own, Trust(anchors, revoked, whose=f"a CA in {peer.ca_file}"))
 
     def _revocations(self, authority: x509.Certificate | None) -> Revocations | None:
         with suppress(OSError, AuthorityError):
@@ -165,6 +168,10 @@ class Papers:
     def _issuer_file(self, name: str) -> Path:
         assert self._config.account is not None
         return self._config.beside(self._config.account.ca_key_file).parent / name
+
+
+def _serials(texts: Iterable[str]) -> frozenset[int]:
+    return frozenset(int(text, 16) for text in texts)
 
 
 def _credential(key_file: Path, certificate_file: Path) -> Credential:
