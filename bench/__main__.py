@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from bench import crypto, flood, handshakes, microcost, network, plot, report, scale, soak
+from bench import crypto, flood, handshakes, microcost, network, plot, report, scale, soak, zone
 from bench.peers import OURS, PEERS
 from tunnel.io.lab import LabError, missing
 
 NETWORK = tuple(network.KINDS)
-KINDS = ["all", "crypto", *NETWORK, "scale", "handshakes", "flood", "micro", "soak", "plot"]
+KINDS = ["all", "crypto", *NETWORK, "scale", "handshakes", "flood", "micro", "soak", "zone", "plot"]
 USUAL = ("crypto", "micro")  # quick, and so part of every whole run
 PROGRAMS = ("iperf3", "ethtool", "ping")
 
@@ -52,6 +52,9 @@ def _alone(kind: str, arguments: argparse.Namespace) -> int:
         return microcost.run(rounds=arguments.rounds, **output)
     if kind == "soak":
         return soak.run(minutes=arguments.minutes, **output)
+    if kind == "zone":
+        zone.run(rounds=arguments.rounds, **output)
+        return 0
     if not _able():
         return 1
     if kind == "handshakes":
