@@ -21,6 +21,7 @@ KEY_SIZE: Final = 32  # octets of every derived key: the output of SHA-256 (RFC 
 
 _TSIG_LABEL: Final = b"autotunnel/1 tsig"
 _PSK_LABEL: Final = b"autotunnel/1 ike psk"
+_NEARBY_LABEL: Final = b"autotunnel/1 nearby"
 _INVITATION_LABEL: Final = b"autotunnel/1 invitation"
 
 
@@ -89,6 +90,11 @@ class Account:
     def psk(self) -> bytes:
         """The IKE pre-shared key of all hosts of the account, 32 octets."""
         return self._derive(_PSK_LABEL)
+
+    @property
+    def nearby_key(self) -> bytes:
+        """What hosts call out on a local network is sealed with it; 32 octets (decision 0045)."""
+        return self._derive(_NEARBY_LABEL)
 
     def invitation_key(self, invitation_id: bytes, expires: int) -> bytes:
         """Return the key of one invitation, 32 octets. ``expires`` is unix seconds.

@@ -19,6 +19,7 @@ from tunnel.status import endpoint_text
 
 _INQUIRIES = 256  # lookups of the person under way
 _REFUSALS = ("secret", "clock")
+_PLACES = 8  # endpoints of one host, where its neighbours told some
 _LOOKUPS = 16  # of a list of hosts at once, so that those on demand find room (B42: no storms)
 
 
@@ -192,6 +193,28 @@ class Directory:
             self._core.look_up(label)
 
     def _found(self, records: HostRecords) -> None:
+    def nearby(self, records: HostRecords) -> None:
+        """A host of the account is on our local network. While the zone can be asked, its word
+        counts; without it this is all there is."""
+        core = self._core
+        if core.zone is None or not core.zone.unreachable or core.ending:
+            return
+        peer = core.peers.ensure(records.label)
+        if peer is None:
+            return
+        fresh = tuple(dict.fromkeys((*records.endpoints, *peer.endpoints)))[:_PLACES]
+        if peer.host_id == records.host_id and peer.endpoints == fresh:
+            return
+        core.log("info", f"{peer.name} is on the local network", at=_where(records))
+        peer.endpoints, peer.target = fresh, records.target
+        known = peer.host_id == records.host_id or self._new_host_id(peer, records.host_id)
+        if known:
+            peer.records_at = core.now if peer.records_at is None else peer.records_at
+            self._attempts.forgive(peer)
+            self._following.told(peer)
+            self._asks.records_came(peer)
+            self._attempts.records_came(peer)
+
         core, peer = self._core, self._core.peers.ensure(records.label)
         self._look_on(records.label)
         self._tell_inquirers(records.label, records)

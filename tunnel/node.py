@@ -266,6 +266,12 @@ class Node:
 
     # --- Requests ---------------------------------------------------------------------------
 
+    def nearby(self, records: zone_types.HostRecords, now: float, unix: int) -> list[Command]:
+        """A host of the account called out on the local network."""
+        self._turn(now, unix)
+        self._directory.nearby(records)
+        return self._done()
+
     def reach(self, ticket: int, name: str, now: float, unix: int) -> list[Command]:
         """Make the tunnel to ``name``; ends in ``Reached`` or ``NotReached``."""
         self._turn(now, unix)
@@ -401,6 +407,11 @@ class Node:
             for peer in self._core.peers:
                 self._flows.drop_all(peer)
             self._core.emit(Finished())
+    @property
+    def identity(self) -> Identity:
+        """Who this host is."""
+        return self._core.identity
+
         return self._core.take()
 
     def _may_finish(self) -> bool:

@@ -26,9 +26,7 @@ def again(world: World, host: SimHost) -> SimHost:
 
 
 @pytest.mark.parametrize("both", [True, False])
-def test_restarted_hosts_connect_by_name_without_the_rendezvous(
-    world_of: Make, both: bool
-) -> None:
+def test_restarted_hosts_connect_by_name_without_the_rendezvous(world_of: Make, both: bool) -> None:
     world = world_of(501)
     desk, laptop = two(world)
     assert world.run(60, lambda: knows(desk, "laptop") and knows(laptop, "desk"))

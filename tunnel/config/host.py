@@ -35,6 +35,8 @@ class HostSection(Section, frozen=True, kw_only=True):
 
     ``mtu`` is the device's, in octets; "auto" is what this machine's own link takes whole. Where a
     path takes less, it is found (decision 0005). ``max_peers`` bounds memory, at 20 KiB for each.
+    ``multicast``: whether the account's hosts are looked for on the local network: "auto" while the
+    rendezvous cannot be reached, true always, false never (decision 0045).
     """
 
     name: str
@@ -45,6 +47,7 @@ class HostSection(Section, frozen=True, kw_only=True):
     state_dir: str = "/var/lib/autotunnel"
     mtu: Annotated[int, msgspec.Meta(ge=1280, le=65535)] | Literal["auto"] = 1400
     max_peers: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1024
+    multicast: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         if not (is_label(self.name) or is_domain(self.name)):

@@ -20,6 +20,7 @@ from discovery.types import Endpoint, TsigKey
 from keys.account import Account
 from keys.store import random_bytes
 from tunnel.config import HostConfig
+from tunnel.io.nearby import Neighbours
 from tunnel.node import Node
 from tunnel.status import endpoint_text
 
@@ -44,6 +45,8 @@ class ZoneLink:
         self._finding: asyncio.Task[None] | None = None
         self.server: Endpoint | None = config.rendezvous.endpoint if account else None
         self._servers: list[Endpoint] = []  # where the zone's SRV records named more than one
+        self._neighbours: Neighbours | None = None
+        self._quieting: asyncio.Task[None] | None = None
         self.client: ZoneClient | None = None
         if account is not None:
             self.client = ZoneClient(
@@ -98,6 +101,17 @@ class ZoneLink:
         """Begins to connect; what comes goes to ``node`` by ``tell``."""
         if self._account is None:
             return
+        multicast = self._config.host.multicast
+        if multicast:
+            self._neighbours = Neighbours(
+                self._account,
+                node.identity,
+                self._config.host.listen,
+                lambda records: tell(node.nearby, records),
+                always=multicast is True,
+            )
+        if self._neighbours is not None and multicast is True:
+            self._neighbours.lost()
         if self.server is not None:
             self._connect(self._account, node, tell)
         else:
@@ -113,17 +127,27 @@ class ZoneLink:
             key=self._key(account),
             pin=settings.pin_octets,
             on_message=lambda wire: tell(node.zone_message, wire),
-            on_up=lambda: tell(node.zone_up),
+            on_up=lambda: self._up(node, tell),
             on_down=lambda reason: self._down(reason, node, tell),
             holds=lambda: self.client is not None and self.client.holds,
         )
         self._transport.start()
+
+    def _up(self, node: Node, tell: Tell) -> None:
+        if self._neighbours is not None:
+            self._quieting = asyncio.create_task(self._neighbours.back())
+        tell(node.zone_up)
 
     def _down(self, reason: str, node: Node, tell: Tell) -> None:
         """The next attempt is made with the next server that the zone names (RFC 2136 §4)."""
         if len(self._servers) > 1 and self._transport is not None:
             self._servers = [*self._servers[1:], self._servers[0]]
             self.server = self._transport.server = self._servers[0]
+        self._lost(reason, node, tell)
+
+    def _lost(self, reason: str, node: Node, tell: Tell) -> None:
+        if self._neighbours is not None:
+            self._neighbours.lost()
         tell(node.zone_down, reason)
 
     async def _find(self, account: Account, node: Node, tell: Tell) -> None:
@@ -132,7 +156,7 @@ class ZoneLink:
             self.server = self._servers[0] if self._servers else None
             if self.server is None:
                 reason = f"no SRV record below {account.domain} names it; set rendezvous.server"
-                tell(node.zone_down, reason)
+                self._lost(reason, node, tell)
                 await asyncio.sleep(_FIND_AGAIN)
         self._connect(account, node, tell)
 
@@ -149,6 +173,10 @@ class ZoneLink:
                 await self._finding
         if self._transport is not None:
             await self._transport.stop()
+        if self._quieting is not None:
+            await self._quieting
+        if self._neighbours is not None:
+            await self._neighbours.stop()
 
 
 async def find_rendezvous(
