@@ -110,6 +110,23 @@ class Ledger:
         return known or when + ca.HOST_LIFETIME + KEEP > unix
 
 
+def entry_of(text: bytes) -> Entry:
+    """The entry that a voucher's JSON says. Raises ValueError."""
+    try:
+        serial, name, key, expires, invitation = json.loads(text)
+        return _entry(
+            {
+                "serial": serial,
+                "name": name,
+                "key": key,
+                "expires": expires,
+                "invitation": invitation,
+            }
+        )
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"not an entry ({error})") from None
+
+
 def _entry(fields: dict[str, Any]) -> Entry:
     entry = Entry(**fields)
     _serial(entry.serial)
@@ -209,9 +226,8 @@ class Issuer:
         signature, text = octets[:_SIGNATURE], octets[_SIGNATURE:]
         try:
             self.authority.key.public_key().verify(signature, _VOUCHER + text)
-            names = ("serial", "name", "key", "expires", "invitation")
-            return _entry(dict(zip(names, json.loads(text), strict=True)))
-        except (InvalidSignature, ValueError, TypeError, RecursionError):
+            return entry_of(text)
+        except (InvalidSignature, ValueError):
             raise SigningError("a voucher in the zone is not one of the account's CA") from None
 
     # --- Inside -----------------------------------------------------------------------------------

@@ -165,6 +165,19 @@ def odd_packet(rng: random.Random, source: bytes, target: bytes) -> bytes:
     return ipv6(source, target, body, first)
 
 
+def test_fuzz_any_packet_has_an_upper_layer() -> None:
+    """Whatever stands behind a whole IPv6 header."""
+    print(f"FUZZ_SEED={SEED}")
+    rng = random.Random(SEED)
+    for number in range(100_000):
+        packet = odd_packet(rng, OUR_ID, PEER_ID)
+        if number % 2:
+            packet = packet[:6] + rng.randbytes(1) + packet[7:40] + rng.randbytes(rng.randrange(40))
+        upper = upper_of(packet)
+        assert 0 <= upper.protocol <= 255
+        assert upper.ports is None or all(0 <= port <= 0xFFFF for port in upper.ports)
+
+
 def test_fuzz_both_engines_choose_alike() -> None:
     print(f"FUZZ_SEED={SEED}")
     rng = random.Random(SEED)
