@@ -22,6 +22,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from tunnel.spelling import Endpoint
 
 SOCKET: Final = Path("/run/systemd/resolve/io.systemd.Resolve")
@@ -32,6 +34,7 @@ _RESOLVED: Final = ("127.0.0.53", 53)
 _LISTENER: Final = "3500007F:0035"  # 127.0.0.53 port 53, as the kernel writes it
 _TIMEOUT: Final = 5.0  # seconds for one call
 _AGAIN: Final = 5.0  # seconds between two looks whether resolved still knows
+_MOST_DOUBLINGS: Final = 6  # of that, while it refuses: at most once in five minutes
 _FIRST: Final = 3.0  # seconds that the start of a host waits for it
 
 _OBJECT: Final = (
@@ -163,6 +166,8 @@ class Integration:
         self._to: tuple[int, int] | None = None  # which run of resolved was told
         self._told = asyncio.Event()  # for the first time, or it is known that it cannot be
         self._keeper: asyncio.Task[None] | None = None
+        self._failures = 0  # in a row
+        self._log = structlog.get_logger("autotunnel")
         self.integrated = False
         self.reason: str | None = None
 
@@ -187,12 +192,12 @@ class Integration:
     async def _keep(self) -> None:
         while True:
             if not is_running(self._stub, self._socket):
-                self.integrated, self.reason = False, None
+                self.integrated, self.reason, self._failures = False, None, 0
             elif not self.integrated or self._to != _stamp(self._socket):
                 self._to = _stamp(self._socket)
                 await self._tell()
             self._told.set()
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(_AGAIN * 2 ** min(self._failures, _MOST_DOUBLINGS))
 
     async def _tell(self) -> None:
         try:
@@ -200,6 +205,12 @@ class Integration:
             for call in calls(self._index, self._domain, self._stub):
                 await perform(call)
         except (ResolvedError, OSError) as problem:
+            if str(problem) != self.reason:
+                self._log.warning(
+                    f"systemd-resolved could not be told of {self._domain}: {problem}; "
+                    "`autotunnel doctor` says what to do"
+                )
             self.integrated, self.reason = False, str(problem)
+            self._failures += 1
         else:
-            self.integrated, self.reason = True, None
+            self.integrated, self.reason, self._failures = True, None, 0
