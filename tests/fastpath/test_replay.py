@@ -69,6 +69,7 @@ def test_checking_alone_changes_nothing() -> None:
         # Outside the 64-bit space.
         (10, 2**32 - 53, None),
         (2**64 - 1, 5, None),
+        (2**64 - 1, 2**32 - 1, 2**64 - 1),  # its last number
     ],
 )
 def test_esn_is_inferred_as_rfc4303_appendix_a2_says(

@@ -67,6 +67,8 @@ BOTH = Additional((36, 37))
         ((ke(7, 36),), BOTH, (36,)),
         ((ke(1, 36), ke(2, 36)), BOTH, None),  # no method twice, and NONE is not offered
         ((ke(1, 36), ke(2, 36), ke(2, 0)), BOTH, (36,)),
+        ((ke(1, 36), ke(2, 37), ke(3, 36)), BOTH, None),
+        ((ke(1, 20),), Additional((20,)), (20,)),  # what is used are methods, not ENCR 20
         ((ke(1, 0),), BOTH, ()),
         ((ke(1, 38),), BOTH, None),
         ((ke(1, 31),), Additional((31,)), None),  # the first key exchange was that already
@@ -222,6 +224,8 @@ def spans(first: IPv6Address, last: IPv6Address, *what: object) -> Selector:
         (spans(DESK, DESK, 17, (50, 52)), (17, DNS), False),
         (spans(DESK, DESK, 17), (6, DNS), False),
         (spans(DESK, DESK, 17), (), False),
+        (spans(DESK, DESK, 1), (), False),
+        (spans(DESK, DESK, 17, (50, 60)), (17, (40, 55)), False),
         (spans(DESK, DESK, 0, DNS), (), False),
     ],
 )
@@ -277,6 +281,11 @@ def test_the_two_ends_of_a_child() -> None:
             [spans(LAP, LAP, 17, DNS), spans(LAP, LAP, 17, (54, 65535))],
             [spans(DESK, DESK, 17)],
             Traffic(17, ANY_PORT, DNS),
+        ),
+        (
+            [spans(LAP, LAP, 17, (53, 60)), spans(LAP, LAP, 17, (55, 65535))],
+            [spans(DESK, DESK, 17)],
+            Traffic(17, ANY_PORT, (53, 60)),
         ),
         (
             [spans(LAP, LAP, 17, DNS), spans(LAP, LAP, 6)],

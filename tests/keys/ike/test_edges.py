@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keys.ike.cipher import MessageCipher, Opened, Place
+from keys.ike.cipher import IntegrityError, MessageCipher, Opened, Place
 from keys.ike.errors import IkeError, InvalidSyntaxError, UnsupportedCriticalError
 from keys.ike.fragments import Assembly, Joined, room, seal
 from keys.ike.header import MAX_MESSAGE, Exchange, Header, HeaderError, decode_header
@@ -86,6 +86,44 @@ def test_the_critical_bit_is_the_highest_and_counts_where_a_payload_is_unknown()
     assert refused.value.notify().data == bytes((200,))
     reserved = bytes((0, 0x7F, 0, 4))
     assert decode_contents(decode_chain(200, reserved)) == Contents()
+
+
+def test_versions_are_read_as_they_stand() -> None:
+    head = Header(b"i" * 8, b"r" * 8, 34, 0, False, True, 33, 28, 0x31).encode()
+    assert (decode_header(head).version, decode_header(head).major) == (0x31, 3)
+    assert decode_header(head).encode() == head
+
+
+# --- What is sealed ---------------------------------------------------------------------------
+
+
+def test_ivs_count_from_zero() -> None:
+    cipher = MessageCipher("aes128gcm16", bytes(20))
+    for number in range(3):
+        sealed = cipher.seal_chain(HEADER, 0, b"")
+        assert sealed[32:40] == number.to_bytes(8, "big")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("suite", ["aes128gcm16", "chacha20poly1305"])
+def test_a_message_that_is_too_short_is_not_opened(suite: str, cut: bool) -> None:
+    """Whatever its lengths say."""
+    cipher = MessageCipher(suite, bytes(20 if suite == "aes128gcm16" else 36))
+    whole = (
+        cipher.seal_fragment(HEADER, 0, b"", Place(1, 1))
+        if cut
+        else cipher.seal_chain(HEADER, 0, b"")
+    )
+    opens = cipher.open_fragment if cut else cipher.open
+    assert opens(whole).plain == b"\0"
+    for octets in range(len(whole)):
+        short = whole[:octets]
+        told = short[:30] + max(0, octets - 28).to_bytes(2, "big") + short[32:]
+        for data in (short, told[:octets]):
+            with pytest.raises(IntegrityError):
+                opens(data)
+    with pytest.raises(IntegrityError):
+        (cipher.open if cut else cipher.open_fragment)(whole)
 
 
 # --- Bodies -----------------------------------------------------------------------------------

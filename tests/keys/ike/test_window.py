@@ -29,7 +29,7 @@ def test_a_request_is_sent_again_at_exact_times_and_given_up_after_the_last() ->
         assert one.due(at - 0.001) is None and not one.gave_up(at)
         assert one.due(at) == (b"asks",)
         assert out.repeated and out.interval == interval
-    assert out.tries_left == 0 and out.first_sent == 100.0
+    assert out.repeats == 3 and out.tries_left == 0 and out.first_sent == 100.0
     assert one.due(111.0) is None, "no tries are left"
     assert not one.gave_up(110.999)
     assert one.gave_up(111.0)
