@@ -312,6 +312,13 @@ class Node:
         self._services.browse(ticket, kind)
         return self._done()
 
+    def watch_services(self, kind: str, more: int, now: float, unix: int) -> list[Command]:
+        """One more (1) or one fewer (-1) watches the services of a type, or all (``""``):
+        ``ServicesStirred`` follows whenever the zone tells of a change."""
+        self._turn(now, unix)
+        self._services.watch(kind, more)
+        return self._done()
+
     def ask_zone(
         self, ticket: int, name: Name, rdtype: int, now: float, unix: int
     ) -> list[Command]:
@@ -463,7 +470,7 @@ class Node:
                 self._probe_answered(name, rtt, remote)
             case zone_types.TextsFound() | zone_types.TextsChanged():
                 self._signing.handle(answer)
-            case zone_types.RecordsFound() | zone_types.ServicesFound():
+            case zone_types.Changed() | zone_types.RecordsFound() | zone_types.ServicesFound():
                 self._services.handle(answer)
             case zone_types.Published(_, records):
                 self._directory.handle(answer)

@@ -91,7 +91,10 @@ class Host:
         self._services_file = ServicesFile(config.state_dir)
         domain = config.account.domain if config.account else None
         self._services = Services(
-            self._ask, lambda: [] if self._node is None else self._node.services(), domain
+            self._ask,
+            lambda: [] if self._node is None else self._node.services(),
+            domain,
+            self._follow_services,
         )
 
     # --- Life -------------------------------------------------------------------------------
@@ -260,8 +263,14 @@ class Host:
             self._finished.set()
         elif isinstance(command, do.Keep):
             self._keep(command)
+        elif isinstance(command, do.ServicesStirred):
+            self._services.stirred()
         else:
             self._requests.answer(command)
+
+    def _follow_services(self, kind: str, more: int) -> None:
+        if self._driver is not None and self._node is not None:
+            self._driver.tell(self._node.watch_services, kind, more)
 
     def _keep(self, command: do.Keep) -> None:
         assert self._papers is not None
