@@ -63,13 +63,15 @@ def measure(
         key: round(middle["autotunnel"][key] / middle["BIND"][key], 3)
         for key in ("updates_per_s", "queries_per_s")
     }
-    return {
-        "throughput": middle,
-        "ratio": ratio,
-        "events": [_events(rounds, crowd) for crowd in crowds],
-        "memory": _memory(hosts, max(crowds)),
-        "load": _load(load_seconds),
-    }
+    body: dict[str, Any] = {"throughput": middle, "ratio": ratio, "events": []}
+    for crowd in crowds:
+        body["events"].append(_events(rounds, crowd))
+        report.say(f"events: {body['events'][-1]}")
+    body["memory"] = _memory(hosts, max(crowds))
+    report.say(f"memory: {body['memory']}")
+    body["load"] = _load(load_seconds)
+    report.say(f"load: {body['load']}")
+    return body
 
 
 @contextmanager

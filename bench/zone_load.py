@@ -134,6 +134,8 @@ def paced(server: Endpoint, kinds: Sequence[tuple[Sequence[bytes], int]]) -> flo
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         asking.connect(server)
         asking.setblocking(False)
+        ready = select.poll()
+        ready.register(asking, select.POLLIN)
         began, answered, sent = time.perf_counter(), 0, 0
         last = began + due[-1][0] + 1.0
         while (now := time.perf_counter()) < last and answered < len(due):
@@ -141,7 +143,7 @@ def paced(server: Endpoint, kinds: Sequence[tuple[Sequence[bytes], int]]) -> flo
                 asking.send(due[sent][1])
                 sent += 1
             until = began + due[sent][0] if sent < len(due) else last
-            if select.select([asking], [], [], max(0.0, until - time.perf_counter()))[0]:
+            if ready.poll(max(0.0, until - time.perf_counter()) * 1000):
                 answered += asking.recv(65535)[3] & 15 == 0
         return answered / len(due)
 
