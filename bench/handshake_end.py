@@ -7,6 +7,7 @@ prints how many seconds and how many of processor time that took.
 
 from __future__ import annotations
 
+import random
 import secrets
 import select
 import socket
@@ -15,6 +16,9 @@ import time
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 
+from keys import ca
+from keys.ca import Authority
+from keys.ike.certificates import Certified, Credential, Trust
 from keys.ike.endpoint import IkeEndpoint, IkeSettings
 from keys.ike.types import (
     AskPeer,
@@ -27,17 +31,39 @@ from keys.ike.types import (
     SendIke,
 )
 
-NAMES = ("left", "right")
+DOMAIN = "bench.example"
+NAMES = (f"left.{DOMAIN}", f"right.{DOMAIN}")
 IDS = (IPv6Address("fd00:c::1"), IPv6Address("fd00:c::2"))
 SUITE = "aes128gcm16"
 PSK = bytes(32)  # never leaves a measurement
 PORT = 4500
 MARKER = bytes(4)  # RFC 3948 §2.2
+CERTIFICATES = "x25519 and ML-KEM-768, certificates"  # as our hosts have it by default
 _CLASSIC = {"encryption": (SUITE,), "prf": ("prfsha256",), "groups": ("x25519",)}
 RECIPES = {
     "x25519": IkeSettings(**_CLASSIC, additional=()),  # type: ignore[arg-type] # by name
     "x25519 and ML-KEM-768": IkeSettings(**_CLASSIC),  # type: ignore[arg-type] # by name
+    CERTIFICATES: IkeSettings(**_CLASSIC),  # type: ignore[arg-type] # by name
 }
+
+
+class Papers:
+    """A host's certificate. Each process makes the same CA for itself: nothing is secret here."""
+
+    def __init__(self, name: str, unix: int) -> None:
+        authority = Authority.new(DOMAIN, unix - 3600, random.Random(1).randbytes)
+        key = ca.new_key(secrets.token_bytes)
+        wanted = ca.read_request(ca.request(key, name))
+        own = Credential(key, (authority.issue(wanted, unix, secrets.token_bytes),))
+        self._certified = Certified(own, Trust((authority.certificate,)))
+
+    def for_peer(self, name: str) -> Certified | None:
+        """The same for all of this measurement."""
+        return self._certified if name in NAMES else None
+
+    def authorities(self) -> bytes:
+        """For CERTREQ."""
+        return self._certified.trust.authorities()
 
 
 @dataclass
@@ -50,12 +76,15 @@ class End:
     up: bool = False
 
     def __post_init__(self) -> None:
+        self.name, unix = NAMES[self.number], int(time.time())
         self.ike = IkeEndpoint(
-            local_name=NAMES[self.number],
+            local_name=self.name,
             secret_for=lambda _: PSK,
             random=secrets.token_bytes,
             settings=RECIPES[self.recipe],
+            certification=Papers(self.name, unix) if self.recipe == CERTIFICATES else None,
         )
+        self.ike.wall_clock(unix)
         self.peer = NAMES[1 - self.number]
         self.policy = PeerPolicy(
             self.peer, IDS[self.number], IDS[1 - self.number], suites=(SUITE,), esn=(False,)
