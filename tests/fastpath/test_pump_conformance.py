@@ -25,6 +25,8 @@ from fastpath.types import (
     Event,
     Mode,
     NewSourceEvent,
+    Offload,
+    OffloadState,
     Opened,
     Pump,
     SaParams,
@@ -146,6 +148,22 @@ def rig(make_pump: Any) -> Iterator[Rig]:
         yield rig
     finally:
         rig.close()
+
+
+def test_it_says_which_help_of_the_kernel_it_uses(rig: Rig) -> None:
+    states = rig.pump.offloads()
+    assert states.pop(Offload.TUN_USO) is OffloadState.OFF  # frames without a virtio header
+    udp = {name for name in Offload if name.startswith("udp_")}
+    native = rig.pump.engine == "native"
+    assert states == dict.fromkeys(udp, OffloadState.ON if native else OffloadState.OFF)
+
+
+def test_a_family_without_a_socket_has_no_help(make_pump: Any) -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far:
+        states = make_pump(near.fileno(), None, None, OUR_ID).offloads()
+    del states[Offload.TUN_USO]
+    assert set(states.values()) == {OffloadState.ABSENT}
 
 
 def test_it_says_what_it_is(rig: Rig) -> None:
