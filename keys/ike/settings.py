@@ -19,9 +19,7 @@ class IkeSettings:
     child_octets: int = 64 * 2**30
     rekey_margin: float = 0.1
     rekey_retry: float = 10.0  # after TEMPORARY_FAILURE (RFC 7296 §2.25 leaves the value to us)
-    rekey_patience: float = (
-        300.0  # of TEMPORARY_FAILURE and nothing else (§2.25: "several minutes")
-    )
+    rekey_patience: float = 300.0  # of TEMPORARY_FAILURE alone (§2.25: "several minutes")
 
     # After a rekey the old CHILD_SA still receives for this long, so that packets which were
     # overtaken on their way are not lost.

@@ -40,6 +40,15 @@ def test_sequence_zero_is_never_valid() -> None:
     assert not ReplayWindow(64, esn=True).check(0)
 
 
+@pytest.mark.parametrize(("size", "fine"), [(31, False), (32, True), (65536, True), (65537, False)])
+def test_sizes_of_a_window(size: int, fine: bool) -> None:
+    if fine:
+        assert ReplayWindow(size, esn=True).size == size
+    else:
+        with pytest.raises(ValueError, match=f"window {size} is not within"):
+            ReplayWindow(size, esn=True)
+
+
 def test_checking_alone_changes_nothing() -> None:
     window = ReplayWindow(64, esn=False)
     for _ in range(3):

@@ -28,6 +28,7 @@ from keys.ike.proposals import (
 from keys.ike.selectors import (
     Selector,
     covers,
+    describe_traffic,
     host,
     local_side,
     narrowness,
@@ -346,3 +347,18 @@ def test_selectors_in_words() -> None:
     assert describe_selectors(host(DESK, 6, (1, 2))) == "fd00::1 (protocol 6 ports 1-2)"
     assert describe_selectors(host(DESK, 0, DNS)) == "fd00::1 (protocol 0 port 53)"
     assert describe_selectors(host(DESK) * 9) == ", ".join(["fd00::1"] * 4)
+
+
+@pytest.mark.parametrize(
+    ("traffic", "words"),
+    [
+        (EVERYTHING, "everything"),
+        (Traffic(17), "protocol 17"),
+        (Traffic(17, DNS), "protocol 17 from port 53"),
+        (Traffic(17, ANY_PORT, DNS), "protocol 17 to port 53"),
+        (Traffic(6, (1, 2), (3, 4)), "protocol 6 from ports 1-2 to ports 3-4"),
+        (Traffic(0, DNS), "protocol any from port 53"),
+    ],
+)
+def test_traffic_in_words(traffic: Traffic, words: str) -> None:
+    assert describe_traffic(traffic) == words

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
+
 import pytest
 
 from keys.ike.cipher import IntegrityError, MessageCipher, Opened, Place
 from keys.ike.errors import IkeError, InvalidSyntaxError, UnsupportedCriticalError
 from keys.ike.fragments import Assembly, Joined, room, seal
 from keys.ike.header import MAX_MESSAGE, Exchange, Header, HeaderError, decode_header
+from keys.ike.notify import Notify
 from keys.ike.payloads import (
     MAX_PAYLOADS,
+    Authentication,
     Contents,
     Delete,
     Identity,
+    KeyExchange,
+    Payload,
     PayloadType,
     decode_chain,
     decode_contents,
+    encode_chain,
 )
 from keys.ike.proposals import (
     MAX_PROPOSALS,
@@ -25,7 +32,7 @@ from keys.ike.proposals import (
     decode_sa,
     encode_sa,
 )
-from keys.ike.selectors import decode_selectors
+from keys.ike.selectors import decode_selectors, host
 from keys.ike.settings import IkeSettings
 
 HEADER = Header(b"i" * 8, b"r" * 8, Exchange.IKE_AUTH, 1, response=False, initiator=True)
@@ -187,6 +194,63 @@ def test_certificates_of_another_encoding_are_passed_over() -> None:
     assert contents(PayloadType.CERT, b"\5der").certs == contents(PayloadType.CERT, b"").certs == []
     assert contents(PayloadType.CERTREQ, b"\4hash").certreq == b"hash"
     assert contents(PayloadType.CERTREQ, b"\5hash").certreq is None
+
+
+WHOLE = Contents(
+    sa=(Proposal(1, 1, b"", (Transform(1, 20, 256),)),),
+    ke=KeyExchange(31, bytes(32)),
+    idi=Identity.fqdn("desk.alice.example"),
+    idr=Identity.fqdn("lap.alice.example"),
+    certs=[b"one", b"two"],
+    certreq=b"hash",
+    auth=Authentication(14, b"proof"),
+    nonce=bytes(16),
+    tsi=host(IPv6Address("fd00::1")),
+    tsr=host(IPv6Address("fd00::2")),
+    notifies=[Notify(16384), Notify(16390, b"cookie")],
+    deletes=[Delete(1), Delete(3, (b"spi!",))],
+)
+
+
+def test_all_payloads_in_the_order_of_the_rfc() -> None:
+    made = WHOLE.encode()
+    order = "IDI CERT CERT CERTREQ IDR AUTH NOTIFY NOTIFY DELETE DELETE SA KE NONCE TSI TSR"
+    assert [PayloadType(payload.kind).name for payload in made] == order.split()
+    assert decode_contents(decode_chain(*encode_chain(made))) == WHOLE
+
+
+def test_a_responder_names_itself_alone() -> None:
+    answer = Contents(idr=Identity.fqdn("lap.alice.example"), auth=Authentication(2, b"mic"))
+    assert [payload.kind for payload in answer.encode()] == [PayloadType.IDR, PayloadType.AUTH]
+    assert decode_contents(answer.encode()) == answer
+    assert Contents(certreq=b"").encode() == [Payload(PayloadType.CERTREQ, b"\4")]
+
+
+@pytest.mark.parametrize("payload", WHOLE.encode(), ids=lambda p: PayloadType(p.kind).name)
+def test_what_may_stand_twice(payload: Payload) -> None:
+    many = (PayloadType.CERT, PayloadType.CERTREQ, PayloadType.NOTIFY, PayloadType.DELETE)
+    if payload.kind in many:
+        assert decode_contents([payload] * 2) != decode_contents([payload])
+    else:
+        with pytest.raises(InvalidSyntaxError, match="stands twice"):
+            decode_contents([payload] * 2)
+
+
+def test_the_critical_bit_is_written() -> None:
+    payloads = [Payload(200, b"x", critical=True), Payload(201, b"")]
+    first, chain = encode_chain(payloads)
+    assert (first, chain) == (200, bytes((201, 0x80, 0, 5)) + b"x" + bytes((0, 0, 0, 4)))
+    assert decode_chain(first, chain) == payloads
+    assert encode_chain([]) == (0, b"")
+
+
+@pytest.mark.parametrize("kind", [PayloadType.SK, PayloadType.SKF])
+def test_what_is_sealed_ends_a_chain(kind: PayloadType) -> None:
+    """Its next payload is the type of the first one inside (RFC 7296 §3.14)."""
+    sealed = bytes((33, 0, 0, 5)) + b"x"
+    assert decode_chain(kind, sealed) == [Payload(kind, b"x")]
+    with pytest.raises(InvalidSyntaxError, match="follow the last"):
+        decode_chain(kind, sealed + bytes(4))
 
 
 # --- SA and selectors -------------------------------------------------------------------------
