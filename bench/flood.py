@@ -65,7 +65,7 @@ class Scene:
         name = f"receive-{time.monotonic_ns()}"
         options = ("receive", "--port", str(DATA_PORT))
         receiver = end.start(*program, *options, env=_ENVIRONMENT, name=name)
-        receiver.wait_for("ready", 20.0)
+        receiver.wait_for("ready", 60.0)
         target = ("--address", INNER[1], "--port", str(DATA_PORT))
         paced = ("--rate", str(DATA_RATE), "--seconds", str(seconds))
         command = (*program, "send", *target, *paced)

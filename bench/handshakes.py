@@ -92,7 +92,7 @@ def over_link(ends: Pair, recipe: str) -> Measure:
         name = f"respond-{time.monotonic_ns()}"
         answer = (*program, "respond", OUTER[1])
         responder = ends.right.start(*answer, env=_ENVIRONMENT, name=name)
-        responder.wait_for("ready", 20.0)
+        responder.wait_for("ready", 60.0)
         cost = Cost((responder.pid,))
         ask = (*program, "initiate", OUTER[0], OUTER[1], str(count))
         done = ends.left.run(*ask, env=_ENVIRONMENT, timeout=120)
