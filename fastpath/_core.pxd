@@ -1,7 +1,9 @@
 # What the pump's threads and the control thread share: SAs, flows, counters, events.
 #
-# Two halves, outbound and inbound, each with a lock (Gate) that its thread holds for a batch and
-# the control thread for a call. Whatever a half points to may be used only under its gate.
+# A lane is one queue of TUN, its sockets, and two threads. Each half of it, outbound and inbound,
+# has a lock (Gate) that its thread holds for a batch; the control thread holds those of all lanes
+# for a call, so that what the tables point to may be used under the gate of any lane. What several
+# lanes use at once (an SA) has a lock of its own: see decision 0031.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -29,11 +31,14 @@ cdef struct Passed:
     uint64_t drops[DROPS]
 
 cdef struct OutboundEntry:
+    pthread_mutex_t lock  # held by who seals, until what he sealed is sent
+    uint64_t holder  # atomic; the id of who holds it, 0 for nobody
     Outbound sa
     bint asked  # the lifetime event was given
     Passed passed
 
 cdef struct InboundEntry:
+    pthread_mutex_t lock  # held by who opens
     Inbound sa
     Endpoint source  # of the newest packet
     Passed passed
@@ -55,12 +60,24 @@ cdef struct Flow:
     size_t largest  # above it, an inner packet is refused
     Rate too_big
 
-cdef struct Core:
+cdef enum:
+    MAX_LANES = 64
+
+cdef struct Lane:
+    Core *core
     int tun
     int udp4  # -1: no such socket
     int udp6
-    int wake  # an eventfd that turns readable when the threads must stop
     Turn turn
+    Gate outbound_gate
+    Passed sent
+    Gate inbound_gate
+    Passed received
+
+cdef struct Core:
+    Lane *lanes
+    int count  # of lanes
+    int wake  # an eventfd that turns readable when the threads must stop
     bint vnet_hdr
     uint64_t stopping  # atomic
     uint64_t mtu  # atomic; octets of an inner packet that a large frame is cut into
@@ -69,15 +86,12 @@ cdef struct Core:
     # when it is tried again, in whole seconds of CLOCK_BOOTTIME.
     uint64_t gso_again[2]
     uint8_t host_id[16]
-    Gate outbound_gate
     Table outbound
     Table flows
-    uint32_t splits  # packets that were split so far; their identification
-    Passed sent
-    Gate inbound_gate
+    uint64_t splits  # atomic; packets that were split so far; their identification
     Table inbound
-    Passed received
     uint64_t io_drops[DROPS]  # atomic; what TUN or UDP refused, counted outside the gates
+    pthread_mutex_t rates  # held to ask a Rate that several lanes use
     Rate unknown
     pthread_mutex_t whole  # held while a socket's options are changed for one packet
     EventQueue events
@@ -89,7 +103,13 @@ cdef void gate_leave_batch(Gate *gate) noexcept nogil
 cdef void gate_enter_call(Gate *gate) noexcept nogil
 cdef void gate_leave_call(Gate *gate) noexcept nogil
 
-cdef Core *core_new(bytes host_id) except NULL
+# All gates of a half: nobody seals, or nobody opens.
+cdef void outbound_enter_call(Core *core) noexcept nogil
+cdef void outbound_leave_call(Core *core) noexcept nogil
+cdef void inbound_enter_call(Core *core) noexcept nogil
+cdef void inbound_leave_call(Core *core) noexcept nogil
+
+cdef Core *core_new(bytes host_id, int lanes) except NULL
 cdef void core_free(Core *core) noexcept nogil
 cdef int core_install_outbound(Core *core, object params, str aead) except -1
 cdef int core_install_inbound(Core *core, object params, str aead) except -1

@@ -7,7 +7,7 @@ anew in every batch, so that none is used after its removal. Freeing wipes its k
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from fastpath._endpoint cimport endpoint_parse
 from fastpath._esp cimport inbound_clear, inbound_init, outbound_clear, outbound_init
@@ -73,30 +73,62 @@ cdef void gate_leave_call(Gate *gate) noexcept nogil:
     pthread_mutex_unlock(&gate.turnstile)
 
 
+cdef void outbound_enter_call(Core *core) noexcept nogil:
+    cdef int lane
+    for lane in range(core.count):
+        gate_enter_call(&core.lanes[lane].outbound_gate)
+
+
+cdef void outbound_leave_call(Core *core) noexcept nogil:
+    cdef int lane
+    for lane in range(core.count):
+        gate_leave_call(&core.lanes[lane].outbound_gate)
+
+
+cdef void inbound_enter_call(Core *core) noexcept nogil:
+    cdef int lane
+    for lane in range(core.count):
+        gate_enter_call(&core.lanes[lane].inbound_gate)
+
+
+cdef void inbound_leave_call(Core *core) noexcept nogil:
+    cdef int lane
+    for lane in range(core.count):
+        gate_leave_call(&core.lanes[lane].inbound_gate)
+
+
 # --- Life -----------------------------------------------------------------------------------------
 
 
-cdef Core *core_new(bytes host_id) except NULL:
+cdef Core *core_new(bytes host_id, int lanes) except NULL:
     """An empty core; descriptors and switches are the caller's to set."""
     cdef Core *core
+    cdef int number
     if len(host_id) != 16:
         raise ValueError("a host id is 16 octets")
+    if not 1 <= lanes <= MAX_LANES:
+        raise ValueError(f"a pump has 1..{MAX_LANES} queues, not {lanes}")
     core = <Core *>calloc(1, sizeof(Core))
     if core == NULL:
         raise MemoryError
-    gate_init(&core.outbound_gate)
-    gate_init(&core.inbound_gate)
     core.wake = -1
-    core.turn.opening = -1
-    core.turn.sealing = -1
+    pthread_mutex_init(&core.rates, NULL)
     pthread_mutex_init(&core.whole, NULL)
     memcpy(core.host_id, <const uint8_t *>host_id, 16)
     try:
+        core.lanes = <Lane *>calloc(lanes, sizeof(Lane))
+        if core.lanes == NULL:
+            raise MemoryError
+        for number in range(lanes):
+            core.lanes[number].core = core
+            gate_init(&core.lanes[number].outbound_gate)
+            gate_init(&core.lanes[number].inbound_gate)
+            core.count += 1
+            turn_init(&core.lanes[number].turn)
         table_init(&core.outbound, int.from_bytes(os.urandom(8), "little"))
         table_init(&core.flows, int.from_bytes(os.urandom(8), "little"))
         table_init(&core.inbound, int.from_bytes(os.urandom(8), "little"))
         events_init(&core.events)
-        turn_init(&core.turn)
         core.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if core.wake < 0:
             raise OSError("no eventfd is left; raise the limit of open files (ulimit -n)")
@@ -109,6 +141,7 @@ cdef Core *core_new(bytes host_id) except NULL:
 cdef void core_free(Core *core) noexcept nogil:
     """Wipes and frees all. No thread may be running."""
     cdef size_t place
+    cdef int number
     if core.outbound.slots != NULL:
         for place in range(core.outbound.mask + 1):
             _free_outbound(<OutboundEntry *>core.outbound.slots[place].value)
@@ -122,23 +155,31 @@ cdef void core_free(Core *core) noexcept nogil:
     table_clear(&core.inbound)
     table_clear(&core.flows)
     events_clear(&core.events)
-    turn_clear(&core.turn)
     if core.wake >= 0:
         close(core.wake)
-    gate_clear(&core.outbound_gate)
-    gate_clear(&core.inbound_gate)
+    for number in range(core.count):
+        turn_clear(&core.lanes[number].turn)
+        gate_clear(&core.lanes[number].outbound_gate)
+        gate_clear(&core.lanes[number].inbound_gate)
+    pthread_mutex_destroy(&core.rates)
     pthread_mutex_destroy(&core.whole)
+    free(core.lanes)
     free(core)
 
 
 cdef void _free_outbound(OutboundEntry *entry) noexcept nogil:
+    """After its removal: a lane may still be sending what it sealed, outside its gate."""
     if entry != NULL:
+        pthread_mutex_lock(&entry.lock)
+        pthread_mutex_unlock(&entry.lock)
+        pthread_mutex_destroy(&entry.lock)
         outbound_clear(&entry.sa)
         free(entry)
 
 
 cdef void _free_inbound(InboundEntry *entry) noexcept nogil:
     if entry != NULL:
+        pthread_mutex_destroy(&entry.lock)
         inbound_clear(&entry.sa)
         free(entry)
 
@@ -146,20 +187,31 @@ cdef void _free_inbound(InboundEntry *entry) noexcept nogil:
 # --- Tables ---------------------------------------------------------------------------------------
 
 
-cdef void *_swap(
-    Table *table, Gate *gate, uint64_t high, uint64_t low, void *value
-) noexcept nogil:
-    """Sets or (``NULL``) removes a key under ``gate``. Returns what is to be freed: what stood
-    there, or ``value`` itself where memory ran out."""
-    cdef void *before
-    gate_enter_call(gate)
+cdef void *_swap(Table *table, uint64_t high, uint64_t low, void *value) noexcept nogil:
+    """Sets or (``NULL``) removes a key, under the gates of the table. Returns what is to be freed:
+    what stood there, or ``value`` itself where memory ran out."""
     if value == NULL:
-        before = table_remove(table, high, low)
-    elif table_reserve(table):
-        before = table_put(table, high, low, value)
-    else:
-        before = value
-    gate_leave_call(gate)
+        return table_remove(table, high, low)
+    if table_reserve(table):
+        return table_put(table, high, low, value)
+    return value
+
+
+cdef void *_swap_outbound(
+    Core *core, Table *table, uint64_t high, uint64_t low, void *value
+) noexcept nogil:
+    cdef void *before
+    outbound_enter_call(core)
+    before = _swap(table, high, low, value)
+    outbound_leave_call(core)
+    return before
+
+
+cdef void *_swap_inbound(Core *core, uint32_t spi, void *value) noexcept nogil:
+    cdef void *before
+    inbound_enter_call(core)
+    before = _swap(&core.inbound, 0, spi, value)
+    inbound_leave_call(core)
     return before
 
 
@@ -169,13 +221,14 @@ cdef int core_install_outbound(Core *core, object params, str aead) except -1:
     cdef void *before
     if entry == NULL:
         raise MemoryError
+    pthread_mutex_init(&entry.lock, NULL)
     try:
         outbound_init(&entry.sa, params, aead)
     except BaseException:
         _free_outbound(entry)
         raise
     with nogil:
-        before = _swap(&core.outbound, &core.outbound_gate, 0, entry.sa.spi, entry)
+        before = _swap_outbound(core, &core.outbound, 0, entry.sa.spi, entry)
         _free_outbound(<OutboundEntry *>before)
     if before == entry:
         raise MemoryError
@@ -188,13 +241,14 @@ cdef int core_install_inbound(Core *core, object params, str aead) except -1:
     cdef void *before
     if entry == NULL:
         raise MemoryError
+    pthread_mutex_init(&entry.lock, NULL)
     try:
         inbound_init(&entry.sa, params, aead)
     except BaseException:
         _free_inbound(entry)
         raise
     with nogil:
-        before = _swap(&core.inbound, &core.inbound_gate, 0, entry.sa.spi, entry)
+        before = _swap_inbound(core, entry.sa.spi, entry)
         _free_inbound(<InboundEntry *>before)
     if before == entry:
         raise MemoryError
@@ -202,11 +256,11 @@ cdef int core_install_inbound(Core *core, object params, str aead) except -1:
 
 
 cdef void core_remove_outbound(Core *core, uint32_t spi) noexcept nogil:
-    _free_outbound(<OutboundEntry *>_swap(&core.outbound, &core.outbound_gate, 0, spi, NULL))
+    _free_outbound(<OutboundEntry *>_swap_outbound(core, &core.outbound, 0, spi, NULL))
 
 
 cdef void core_remove_inbound(Core *core, uint32_t spi) noexcept nogil:
-    _free_inbound(<InboundEntry *>_swap(&core.inbound, &core.inbound_gate, 0, spi, NULL))
+    _free_inbound(<InboundEntry *>_swap_inbound(core, spi, NULL))
 
 
 cdef int core_set_flow(
@@ -240,7 +294,7 @@ cdef int core_set_flow(
         flow.narrow[number].spi = narrow_spi
     flow.narrows = len(narrow)
     with nogil:
-        before = _swap(&core.flows, &core.outbound_gate, key[0], key[1], flow)
+        before = _swap_outbound(core, &core.flows, key[0], key[1], flow)
         free(before)
     if before == flow:
         raise MemoryError
@@ -251,7 +305,7 @@ cdef int core_clear_flow(Core *core, bytes peer_id) except -1:
     cdef uint64_t key[2]
     _host_key(peer_id, key)
     with nogil:
-        free(_swap(&core.flows, &core.outbound_gate, key[0], key[1], NULL))
+        free(_swap_outbound(core, &core.flows, key[0], key[1], NULL))
     return 0
 
 
@@ -276,14 +330,18 @@ cdef dict _drops(const uint64_t *drops, str prefix):
 cdef dict core_counters(Core *core):
     """As :meth:`fastpath.types.Pump.counters` has it."""
     cdef Passed sent, received
-    cdef int reason
+    cdef int number, reason
+    memset(&sent, 0, sizeof(Passed))
+    memset(&received, 0, sizeof(Passed))
     with nogil:
-        gate_enter_call(&core.outbound_gate)
-        sent = core.sent
-        gate_leave_call(&core.outbound_gate)
-        gate_enter_call(&core.inbound_gate)
-        received = core.received
-        gate_leave_call(&core.inbound_gate)
+        outbound_enter_call(core)
+        for number in range(core.count):
+            _add(&sent, &core.lanes[number].sent)
+        outbound_leave_call(core)
+        inbound_enter_call(core)
+        for number in range(core.count):
+            _add(&received, &core.lanes[number].received)
+        inbound_leave_call(core)
     for reason in range(DROPS):
         sent.drops[reason] += received.drops[reason] + atomic_get(&core.io_drops[reason])
     return {
@@ -292,6 +350,14 @@ cdef dict core_counters(Core *core):
         "rx_octets": received.octets,
         "tx_octets": sent.octets,
     } | _drops(sent.drops, "drop_")
+
+
+cdef void _add(Passed *total, const Passed *part) noexcept nogil:
+    cdef int reason
+    total.packets += part.packets
+    total.octets += part.octets
+    for reason in range(DROPS):
+        total.drops[reason] += part.drops[reason]
 
 
 cdef object passed_show(const Passed *passed):

@@ -10,7 +10,7 @@ from libc.string cimport memcmp
 
 from fastpath._bytes cimport load32
 from fastpath._core cimport (
-    Core, InboundEntry, count, drop, gate_enter_batch, gate_leave_batch, rate_allows,
+    Core, InboundEntry, Lane, count, drop, gate_enter_batch, gate_leave_batch, rate_allows,
 )
 from fastpath._drops cimport DUMMY, KEEPALIVE, MALFORMED, QUEUE_FULL, SELECTOR, UNKNOWN_SPI
 from fastpath._endpoint cimport Endpoint
@@ -20,7 +20,9 @@ from fastpath._events cimport (
     events_put_stranger,
 )
 from fastpath._inner cimport IPV6_HEADER, unwrap_transport, unwrap_tunnel
-from fastpath._linux cimport atomic_get, atomic_set, boottime
+from fastpath._linux cimport (
+    atomic_get, atomic_set, boottime, pthread_mutex_lock, pthread_mutex_unlock,
+)
 from fastpath._merge cimport (
     merger_drop, merger_flush, merger_free, merger_new, merger_place, merger_take,
 )
@@ -52,15 +54,15 @@ cdef enum:
     ERRORS_IN_A_ROW = 16
 
 
-cdef InboundWorker *inbound_new(Core *core, OutboundWorker *outbound) except NULL:
+cdef InboundWorker *inbound_new(Lane *lane, OutboundWorker *outbound) except NULL:
     cdef InboundWorker *worker = <InboundWorker *>calloc(1, sizeof(InboundWorker))
     if worker == NULL:
         raise MemoryError
-    worker.core = core
+    worker.lane = lane
     worker.outbound = outbound
     try:
         worker.receiver = receiver_new()
-        worker.merger = merger_new(core)
+        worker.merger = merger_new(lane)
     except MemoryError:
         inbound_free(worker)
         raise
@@ -76,38 +78,38 @@ cdef void inbound_free(InboundWorker *worker) noexcept nogil:
 
 cdef void inbound_run(InboundWorker *worker) noexcept nogil:
     """The thread: until ``core.stopping``."""
-    cdef Core *core = worker.core
+    cdef Lane *lane = worker.lane
     cdef uint32_t ready
-    while not atomic_get(&core.stopping):
-        ready = turn_wait(core.turn.opening)
+    while not atomic_get(&lane.core.stopping):
+        ready = turn_wait(lane.turn.opening)
         worker.packets = 0
         worker.octets = 0
         if ready & READY_TUN:
             worker.our_turn = True
         if ready & (READY_UDP4 | READY_UDP6) and not _serve_udp(worker, ready):
             _give_away(worker)
-            turn_pause(&core.turn, BROKEN_UDP_MS)
+            turn_pause(&lane.turn, BROKEN_UDP_MS)
         # What we wrote may have been answered by now: before sleeping, look.
         if worker.our_turn and not _serve_tun(worker):
             _give_away(worker)
         if is_little(worker.packets, worker.octets):
-            atomic_set(&core.turn.calm, core.turn.calm + 1)
+            atomic_set(&lane.turn.calm, lane.turn.calm + 1)
         else:
-            atomic_set(&core.turn.calm, 0)
+            atomic_set(&lane.turn.calm, 0)
 
 
 cdef bint _serve_udp(InboundWorker *worker, uint32_t ready) noexcept nogil:
     """What the sockets that are ready have; false when one fails."""
-    cdef Core *core = worker.core
+    cdef Lane *lane = worker.lane
     cdef bint more = True
     cdef int step
     for step in range(BATCHES):
-        if not more or atomic_get(&core.stopping):
+        if not more or atomic_get(&lane.core.stopping):
             break
         more = False
-        if ready & READY_UDP4 and not _batch(worker, core.udp4, &more):
+        if ready & READY_UDP4 and not _batch(worker, lane.udp4, &more):
             return False
-        if ready & READY_UDP6 and not _batch(worker, core.udp6, &more):
+        if ready & READY_UDP6 and not _batch(worker, lane.udp6, &more):
             return False
         if worker.our_turn and is_little(worker.packets, worker.octets):
             break
@@ -127,7 +129,7 @@ cdef bint _serve_tun(InboundWorker *worker) noexcept nogil:
 cdef void _give_away(InboundWorker *worker) noexcept nogil:
     if worker.our_turn:
         worker.our_turn = False
-        turn_to_sealing(&worker.core.turn)
+        turn_to_sealing(&worker.lane.turn)
 
 
 cdef bint _batch(InboundWorker *worker, int fd, bint *more) noexcept nogil:
@@ -149,12 +151,12 @@ cdef bint _batch(InboundWorker *worker, int fd, bint *more) noexcept nogil:
     more[0] = True
     worker.packets += got
     now = boottime()
-    gate_enter_batch(&worker.core.inbound_gate)
+    gate_enter_batch(&worker.lane.inbound_gate)
     for index in range(got):
         receiver_message(worker.receiver, index, &message)
         worker.octets += message.octets
         if message.truncated:
-            drop(&worker.core.received, NULL, MALFORMED)
+            drop(&worker.lane.received, NULL, MALFORMED)
             continue
         offset = 0
         while True:
@@ -165,7 +167,8 @@ cdef bint _batch(InboundWorker *worker, int fd, bint *more) noexcept nogil:
                 break
     if got < wanted:
         merger_flush(worker.merger)  # else more comes at once, which may belong to the run
-    gate_leave_batch(&worker.core.inbound_gate)
+    _hold(worker, NULL)
+    gate_leave_batch(&worker.lane.inbound_gate)
     return True
 
 
@@ -173,27 +176,32 @@ cdef void _datagram(
     InboundWorker *worker, const uint8_t *data, size_t octets, const Endpoint *source, double now
 ) noexcept nogil:
     """What it is (RFC 3948 §2); a known SPI goes before what merely looks like IKE."""
-    cdef Core *core = worker.core
+    cdef Core *core = worker.lane.core
     cdef InboundEntry *entry
+    cdef bint told
     if octets == 1 and data[0] == 0xFF:
-        drop(&core.received, NULL, KEEPALIVE)
+        drop(&worker.lane.received, NULL, KEEPALIVE)
         return
     if octets < MARKER_OCTETS:
-        drop(&core.received, NULL, MALFORMED)
+        drop(&worker.lane.received, NULL, MALFORMED)
         return
     cdef uint32_t spi = load32(data)
     if spi == 0:
-        _ike(core, CONTROL, source, data + MARKER_OCTETS, octets - MARKER_OCTETS)
+        _ike(worker, CONTROL, source, data + MARKER_OCTETS, octets - MARKER_OCTETS)
         return
     entry = <InboundEntry *>table_get(&core.inbound, 0, spi)
     if entry != NULL:
+        _hold(worker, entry)
         _esp(worker, entry, data, octets, source, now)
     elif _looks_like_ike(data, octets):
-        _ike(core, CONTROL_BARE, source, data, octets)
+        _ike(worker, CONTROL_BARE, source, data, octets)
     else:
-        drop(&core.received, NULL, UNKNOWN_SPI)
-        if rate_allows(&core.unknown, UNKNOWN_PER_SECOND, now):
-            _event(core, UNKNOWN, spi, source, NULL, 0)
+        drop(&worker.lane.received, NULL, UNKNOWN_SPI)
+        pthread_mutex_lock(&core.rates)
+        told = rate_allows(&core.unknown, UNKNOWN_PER_SECOND, now)
+        pthread_mutex_unlock(&core.rates)
+        if told:
+            _event(worker, UNKNOWN, spi, source, NULL, 0)
 
 
 cdef inline bint _looks_like_ike(const uint8_t *data, size_t octets) noexcept nogil:
@@ -206,25 +214,37 @@ cdef inline bint _looks_like_ike(const uint8_t *data, size_t octets) noexcept no
 
 
 cdef void _ike(
-    Core *core, int kind, const Endpoint *source, const uint8_t *data, size_t octets
+    InboundWorker *worker, int kind, const Endpoint *source, const uint8_t *data, size_t octets
 ) noexcept nogil:
     """Hands an IKE message over; of first words, which anybody can send, fewer wait."""
     cdef bint queued
     if octets >= IKE_HEADER and data[18] == FIRST_EXCHANGE and not memcmp(data + 8, NO_SPI, 8):
-        queued = events_put_stranger(&core.events, kind, source, data, octets)
+        queued = events_put_stranger(&worker.lane.core.events, kind, source, data, octets)
     else:
-        queued = events_put(&core.events, kind, 0, source, data, octets)
+        queued = events_put(&worker.lane.core.events, kind, 0, source, data, octets)
     if not queued:
-        drop(&core.received, NULL, QUEUE_FULL)
+        drop(&worker.lane.received, NULL, QUEUE_FULL)
 
 
 cdef bint _event(
-    Core *core, int kind, uint32_t spi, const Endpoint *source, const uint8_t *data, size_t octets
+    InboundWorker *worker, int kind, uint32_t spi, const Endpoint *source,
+    const uint8_t *data, size_t octets,
 ) noexcept nogil:
-    if events_put(&core.events, kind, spi, source, data, octets):
+    if events_put(&worker.lane.core.events, kind, spi, source, data, octets):
         return True
-    drop(&core.received, NULL, QUEUE_FULL)
+    drop(&worker.lane.received, NULL, QUEUE_FULL)
     return False
+
+
+cdef inline void _hold(InboundWorker *worker, InboundEntry *entry) noexcept nogil:
+    """From here to the next call, only we open with ``entry``; ``NULL`` for none."""
+    if worker.held == entry:
+        return
+    if worker.held != NULL:
+        pthread_mutex_unlock(&worker.held.lock)
+    if entry != NULL:
+        pthread_mutex_lock(&entry.lock)
+    worker.held = entry
 
 
 cdef void _esp(
@@ -232,7 +252,6 @@ cdef void _esp(
     const Endpoint *source, double now,
 ) noexcept nogil:
     """Opens, holds the inner packet against the SA, and passes it on."""
-    cdef Core *core = worker.core
     cdef Opened opened
     cdef Upper upper
     cdef uint64_t highest = entry.sa.window.top
@@ -240,7 +259,7 @@ cdef void _esp(
     cdef uint8_t *payload = packet + (IPV6_HEADER if entry.sa.transport else 0)
     cdef int reason = esp_open(&entry.sa, data, octets, payload, &opened)
     if entry.sa.window.top > highest and memcmp(&entry.source, source, sizeof(Endpoint)):
-        if _event(core, NEW_SOURCE, entry.sa.spi, source, NULL, 0):
+        if _event(worker, NEW_SOURCE, entry.sa.spi, source, NULL, 0):
             entry.source = source[0]
     if reason == 0 and entry.sa.transport:
         reason = unwrap_transport(&entry.sa, packet, &opened)
@@ -250,16 +269,16 @@ cdef void _esp(
         &entry.dummies, DUMMIES_PER_SECOND, now
     ):
         if not events_put_number(
-            &core.events, DUMMY_CAME, entry.sa.spi, <uint32_t>opened.octets, NULL,
+            &worker.lane.core.events, DUMMY_CAME, entry.sa.spi, <uint32_t>opened.octets, NULL,
             payload, min(opened.octets, DUMMY_HEAD),
         ):
-            drop(&core.received, NULL, QUEUE_FULL)
+            drop(&worker.lane.received, NULL, QUEUE_FULL)
     if reason == 0 and entry.sa.narrow:
         upper_of(packet, opened.octets, &upper)
         reason = 0 if traffic_holds(&entry.sa.traffic, &upper, False) else SELECTOR
     if reason:
         merger_drop(worker.merger, packet)
-        drop(&core.received, &entry.passed, reason)
+        drop(&worker.lane.received, &entry.passed, reason)
         return
-    count(&core.received, &entry.passed, opened.octets, now)
+    count(&worker.lane.received, &entry.passed, opened.octets, now)
     merger_take(worker.merger, packet, opened.octets)

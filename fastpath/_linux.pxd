@@ -7,6 +7,7 @@ cdef extern from "<pthread.h>" nogil:
         pass
     int pthread_mutex_init(pthread_mutex_t *, void *)
     int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_trylock(pthread_mutex_t *)
     int pthread_mutex_unlock(pthread_mutex_t *)
     int pthread_mutex_destroy(pthread_mutex_t *)
     ctypedef unsigned long pthread_t
@@ -114,11 +115,13 @@ cdef extern from *:
     #define UDP_GRO 104
     #endif
     #define atomic_add(place, value) __atomic_fetch_add((place), (value), __ATOMIC_RELAXED)
+    #define atomic_next(place) __atomic_add_fetch((place), 1, __ATOMIC_RELAXED)
     #define atomic_get(place) __atomic_load_n((place), __ATOMIC_ACQUIRE)
     #define atomic_set(place, value) __atomic_store_n((place), (value), __ATOMIC_RELEASE)
     """
     int UDP_SEGMENT, UDP_GRO
     void atomic_add(uint64_t *place, uint64_t value) nogil
+    uint64_t atomic_next(uint64_t *place) nogil
     uint64_t atomic_get(uint64_t *place) nogil
     void atomic_set(uint64_t *place, uint64_t value) nogil
 

@@ -5,7 +5,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from fastpath._core cimport Core
+from fastpath._core cimport Core, Lane
 from fastpath._segment cimport MAX_HEADERS
 
 cdef enum:
@@ -26,6 +26,7 @@ cdef struct Run:
 
 cdef struct Merger:
     Core *core
+    int tun
     uint8_t *rooms[2]
     int active  # the room where the run is
     Run run
@@ -33,7 +34,7 @@ cdef struct Merger:
     bint behind  # the packet being opened stands behind the run
     uint8_t saved[MAX_HEADERS]
 
-cdef Merger *merger_new(Core *core) except NULL
+cdef Merger *merger_new(Lane *lane) except NULL
 cdef void merger_free(Merger *merger) noexcept nogil
 # Where to open the next packet (OPEN_ROOM octets); then exactly one of the other two.
 cdef uint8_t *merger_place(Merger *merger) noexcept nogil

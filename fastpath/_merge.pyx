@@ -24,12 +24,13 @@ from fastpath._segment cimport (
 )
 
 
-cdef Merger *merger_new(Core *core) except NULL:
+cdef Merger *merger_new(Lane *lane) except NULL:
     cdef Merger *merger = <Merger *>calloc(1, sizeof(Merger))
     cdef int index
     if merger == NULL:
         raise MemoryError
-    merger.core = core
+    merger.core = lane.core
+    merger.tun = lane.tun
     for index in range(2):
         merger.rooms[index] = <uint8_t *>malloc(LEAD + MAX_FRAME + OPEN_ROOM)
         if merger.rooms[index] == NULL:
@@ -211,7 +212,7 @@ cdef void _write(Merger *merger, uint8_t *packet, size_t octets) noexcept nogil:
         packet -= VNET_OCTETS
         octets += VNET_OCTETS
         memset(packet, 0, VNET_OCTETS)
-    if write(core.tun, packet, octets) < 0:
+    if write(merger.tun, packet, octets) < 0:
         atomic_add(&core.io_drops[TUN_WRITE], 1)
 
 
@@ -237,7 +238,7 @@ cdef void _write_merged(Merger *merger, uint8_t *packet) noexcept nogil:
     vnet.csum_offset = TCP_CHECKSUM if is_tcp else UDP_CHECKSUM
     memcpy(upper + vnet.csum_offset, &sum, 2)
     memcpy(packet - VNET_OCTETS, &vnet, VNET_OCTETS)
-    if write(core.tun, packet - VNET_OCTETS, run.octets + VNET_OCTETS) >= 0:
+    if write(merger.tun, packet - VNET_OCTETS, run.octets + VNET_OCTETS) >= 0:
         return
     if not is_tcp and errno == EINVAL:
         atomic_set(&core.uso, 0)  # a kernel before 6.2, or a device opened without USO

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from fastpath._core cimport Core
+from fastpath._core cimport Lane
 from fastpath._endpoint cimport Endpoint
 from fastpath._sender cimport Sender
 
@@ -12,7 +12,7 @@ cdef enum:
     BURST_OCTETS = 320 * 1024  # FRAME_OCTETS must be left for the next read
 
 cdef struct OutboundWorker:
-    Core *core
+    Lane *lane
     Sender *sender
     uint8_t *room
     int count
@@ -20,18 +20,19 @@ cdef struct OutboundWorker:
     size_t offsets[BURST_FRAMES]
     size_t octets[BURST_FRAMES]
 
-cdef OutboundWorker *outbound_new(Core *core) except NULL
+cdef OutboundWorker *outbound_new(Lane *lane) except NULL
 cdef void outbound_free(OutboundWorker *worker) noexcept nogil
 cdef void outbound_run(OutboundWorker *worker) noexcept nogil
 # One burst of TUN, by the thread whose turn it is (see _turn.pxd); false when the device fails.
 # What came stands in `count` and `burst` then.
 cdef bint outbound_serve(OutboundWorker *worker) noexcept nogil
 
-# Under the outbound gate. Behind a packet or body 5 octets must be writable (esp_seal).
+# Under the outbound gate; sender_finish sends it. Behind a packet or body 5 octets must be writable
+# (esp_seal).
 cdef void outbound_packet(
-    Core *core, Sender *sender, uint8_t *packet, size_t octets, double now
+    Sender *sender, uint8_t *packet, size_t octets, double now
 ) noexcept nogil
 cdef void outbound_dummy(
-    Core *core, Sender *sender, uint32_t spi, const Endpoint *endpoint, uint8_t *body,
+    Sender *sender, uint32_t spi, const Endpoint *endpoint, uint8_t *body,
     size_t octets, bint whole,
 ) noexcept nogil

@@ -12,7 +12,7 @@ from libc.string cimport memcmp, memcpy
 
 from fastpath._bytes cimport load16, load32, store16, store32
 from fastpath._core cimport (
-    Core, Flow, OutboundEntry, count, drop, gate_enter_batch, gate_leave_batch, host_key,
+    Core, Flow, Lane, OutboundEntry, count, drop, gate_enter_batch, gate_leave_batch, host_key,
     rate_allows,
 )
 from fastpath._drops cimport (
@@ -21,10 +21,13 @@ from fastpath._drops cimport (
 from fastpath._esp cimport IPV6, NO_NEXT_HEADER, OVERHEAD_OCTETS, SLACK_OCTETS, esp_seal
 from fastpath._events cimport ACQUIRE, LIFETIME, TOO_LARGE, events_put, events_put_number
 from fastpath._inner cimport IPV6_HEADER, is_ipv6, never_tunnelled
-from fastpath._linux cimport atomic_get, boottime, read
+from fastpath._linux cimport (
+    atomic_get, atomic_next, boottime, pthread_mutex_lock, pthread_mutex_unlock, read,
+)
 from fastpath._segment cimport VNET_OCTETS, Cut, Vnet, cut_begin, cut_next
 from fastpath._sender cimport (
-    MAX_DATAGRAM, SENDER_OCTETS, sender_add, sender_flush, sender_free, sender_new, sender_place,
+    MAX_DATAGRAM, SENDER_OCTETS, sender_add, sender_finish, sender_flush, sender_free, sender_hold,
+    sender_new, sender_place,
 )
 from fastpath._table cimport table_get
 from fastpath._traffic cimport Upper, traffic_holds, upper_of
@@ -55,14 +58,14 @@ cdef enum:
     BROKEN_TUN_MS = 100  # so long a device that fails is left alone (it may come up again)
 
 
-cdef OutboundWorker *outbound_new(Core *core) except NULL:
+cdef OutboundWorker *outbound_new(Lane *lane) except NULL:
     cdef OutboundWorker *worker = <OutboundWorker *>calloc(1, sizeof(OutboundWorker))
     if worker == NULL:
         raise MemoryError
-    worker.core = core
+    worker.lane = lane
     worker.room = <uint8_t *>malloc(BURST_OCTETS)
     try:
-        worker.sender = sender_new(SENDER_OCTETS)
+        worker.sender = sender_new(lane, SENDER_OCTETS)
         if worker.room == NULL:
             raise MemoryError
     except MemoryError:
@@ -80,35 +83,36 @@ cdef void outbound_free(OutboundWorker *worker) noexcept nogil:
 
 cdef void outbound_run(OutboundWorker *worker) noexcept nogil:
     """The thread: until ``core.stopping``. It sleeps while the other one serves TUN."""
-    cdef Core *core = worker.core
+    cdef Lane *lane = worker.lane
+    cdef Core *core = lane.core
     cdef uint64_t calm = 0
     while not atomic_get(&core.stopping):
-        if not turn_wait(core.turn.sealing) & READY_TUN:
+        if not turn_wait(lane.turn.sealing) & READY_TUN:
             continue
         while not atomic_get(&core.stopping):
             if not outbound_serve(worker):
-                turn_pause(&core.turn, BROKEN_TUN_MS)
+                turn_pause(&lane.turn, BROKEN_TUN_MS)
             if worker.count == 0:
                 break
             calm = calm + 1 if is_little(worker.count, worker.burst) else 0
-        if calm >= CALM_ROUNDS and atomic_get(&core.turn.calm) >= CALM_ROUNDS:
+        if calm >= CALM_ROUNDS and atomic_get(&lane.turn.calm) >= CALM_ROUNDS:
             calm = 0
-            turn_to_opening(&core.turn)
+            turn_to_opening(&lane.turn)
 
 
 cdef bint outbound_serve(OutboundWorker *worker) noexcept nogil:
-    cdef Core *core = worker.core
+    cdef Lane *lane = worker.lane
     cdef bint works = _read_burst(worker)
     cdef int index
     cdef double now
     if worker.count:
         now = boottime()
-        gate_enter_batch(&core.outbound_gate)
+        gate_enter_batch(&lane.outbound_gate)
         for index in range(worker.count):
-            _frame(core, worker.sender, worker.room + worker.offsets[index],
+            _frame(worker.sender, worker.room + worker.offsets[index],
                    worker.octets[index], now)
-        gate_leave_batch(&core.outbound_gate)
-        sender_flush(core, worker.sender, True)
+        gate_leave_batch(&lane.outbound_gate)
+        sender_finish(worker.sender, True)
     return works
 
 
@@ -119,7 +123,7 @@ cdef bint _read_burst(OutboundWorker *worker) noexcept nogil:
     worker.count = 0
     worker.burst = 0
     while worker.count < BURST_FRAMES and used + FRAME_OCTETS + SLACK_OCTETS <= BURST_OCTETS:
-        got = read(worker.core.tun, worker.room + used, FRAME_OCTETS)
+        got = read(worker.lane.tun, worker.room + used, FRAME_OCTETS)
         if got <= 0:
             return got < 0 and errno in (EAGAIN, EINTR)
         worker.offsets[worker.count] = used
@@ -131,7 +135,7 @@ cdef bint _read_burst(OutboundWorker *worker) noexcept nogil:
 
 
 cdef void _frame(
-    Core *core, Sender *sender, uint8_t *frame, size_t octets, double now
+    Sender *sender, uint8_t *frame, size_t octets, double now
 ) noexcept nogil:
     """A frame is one packet, or behind a virtio header many; their policy is asked once."""
     cdef Vnet vnet
@@ -139,37 +143,41 @@ cdef void _frame(
     cdef Way way
     cdef uint8_t *packet
     cdef size_t mtu
+    cdef Core *core = sender.lane.core
     if not core.vnet_hdr:
-        outbound_packet(core, sender, frame, octets, now)
+        outbound_packet(sender, frame, octets, now)
         return
     if octets < VNET_OCTETS:
-        drop(&core.sent, NULL, MALFORMED)
+        drop(&sender.lane.sent, NULL, MALFORMED)
         return
     memcpy(&vnet, frame, VNET_OCTETS)
     frame += VNET_OCTETS
     octets -= VNET_OCTETS
-    _find_way(core, frame, octets, &way)
+    _find_way(sender, frame, octets, &way)
     mtu = atomic_get(&core.mtu)
     if way.entry != NULL:
         mtu = min(mtu, way.flow.mtu)
     if not cut_begin(&cut, &vnet, frame, octets, mtu):
-        drop(&core.sent, NULL, MALFORMED)
+        drop(&sender.lane.sent, NULL, MALFORMED)
         return
     while cut_next(&cut, &packet, &octets):
-        _pass(core, sender, &way, packet, octets, now)
+        _pass(sender, &way, packet, octets, now)
 
 
 cdef void outbound_packet(
-    Core *core, Sender *sender, uint8_t *packet, size_t octets, double now
+    Sender *sender, uint8_t *packet, size_t octets, double now
 ) noexcept nogil:
     """One inner packet: its policy, then :func:`_pass`."""
     cdef Way way
-    _find_way(core, packet, octets, &way)
-    _pass(core, sender, &way, packet, octets, now)
+    _find_way(sender, packet, octets, &way)
+    _pass(sender, &way, packet, octets, now)
 
 
-cdef void _find_way(Core *core, const uint8_t *packet, size_t octets, Way *way) noexcept nogil:
+cdef void _find_way(
+    Sender *sender, const uint8_t *packet, size_t octets, Way *way
+) noexcept nogil:
     """The SA and endpoint of an inner packet, or the reason why there are none."""
+    cdef Core *core = sender.lane.core
     cdef uint64_t key[2]
     way.entry = NULL
     way.acquire = False
@@ -189,6 +197,8 @@ cdef void _find_way(Core *core, const uint8_t *packet, size_t octets, Way *way) 
             if way.entry == NULL:
                 way.entry = <OutboundEntry *>table_get(&core.outbound, 0, way.flow.spi)
         way.acquire = way.entry == NULL
+        if way.entry != NULL:
+            sender_hold(sender, way.entry)
 
 
 cdef OutboundEntry *_narrow(
@@ -208,40 +218,42 @@ cdef OutboundEntry *_narrow(
 
 
 cdef void _pass(
-    Core *core, Sender *sender, const Way *way, uint8_t *packet, size_t octets, double now
+    Sender *sender, const Way *way, uint8_t *packet, size_t octets, double now
 ) noexcept nogil:
     """Seals one inner packet, or counts why not."""
     cdef OutboundEntry *entry = way.entry
     cdef bint sealed
     if entry == NULL:
-        drop(&core.sent, NULL, way.reason)
-        if way.acquire and not events_put(&core.events, ACQUIRE, 0, NULL, packet, octets):
-            drop(&core.sent, NULL, QUEUE_FULL)
+        drop(&sender.lane.sent, NULL, way.reason)
+        if way.acquire and not events_put(
+            &sender.lane.core.events, ACQUIRE, 0, NULL, packet, octets
+        ):
+            drop(&sender.lane.sent, NULL, QUEUE_FULL)
         return
     if octets > way.flow.largest:
-        _refuse(core, way, packet, octets, now)
+        _refuse(sender, way, packet, octets, now)
         return
     if octets > way.flow.mtu:
-        sealed = _split(core, sender, way, packet, octets)
+        sealed = _split(sender, way, packet, octets)
     else:
-        sealed = _wrap(core, sender, way, packet, octets)
+        sealed = _wrap(sender, way, packet, octets)
     if sealed:
-        count(&core.sent, &entry.passed, octets, now)
+        count(&sender.lane.sent, &entry.passed, octets, now)
 
 
 cdef inline bint _wrap(
-    Core *core, Sender *sender, const Way *way, uint8_t *packet, size_t octets
+    Sender *sender, const Way *way, uint8_t *packet, size_t octets
 ) noexcept nogil:
     """Seals what the mode of the SA carries of a whole packet."""
     cdef OutboundEntry *entry = way.entry
     if entry.sa.transport:
-        return _seal(core, sender, entry, &way.flow.endpoint, packet + IPV6_HEADER,
+        return _seal(sender, entry, &way.flow.endpoint, packet + IPV6_HEADER,
                      octets - IPV6_HEADER, packet[6], False)
-    return _seal(core, sender, entry, &way.flow.endpoint, packet, octets, IPV6, False)
+    return _seal(sender, entry, &way.flow.endpoint, packet, octets, IPV6, False)
 
 
 cdef bint _split(
-    Core *core, Sender *sender, const Way *way, uint8_t *packet, size_t octets
+    Sender *sender, const Way *way, uint8_t *packet, size_t octets
 ) noexcept nogil:
     """Seals a packet that is larger than the path in pieces: ``split`` of the reference."""
     cdef uint8_t piece[PIECE_OCTETS + SLACK_OCTETS]
@@ -250,13 +262,12 @@ cdef bint _split(
     cdef size_t room, part
     cdef uint32_t field = 0
     cdef uint32_t identification
-    core.splits += 1
-    identification = core.splits
+    identification = <uint32_t>atomic_next(&sender.lane.core.splits)
     if kind in (HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS):
-        return _wrap(core, sender, way, packet, octets)
+        return _wrap(sender, way, packet, octets)
     if kind == FRAGMENT:
         if octets < PIECE_HEADERS:
-            return _wrap(core, sender, way, packet, octets)
+            return _wrap(sender, way, packet, octets)
         kind = packet[IPV6_HEADER]
         field = load16(packet + IPV6_HEADER + 2)
         identification = load32(packet + IPV6_HEADER + 4)
@@ -273,7 +284,7 @@ cdef bint _split(
         store16(piece + IPV6_HEADER + 2,
                 <unsigned short>(field if at + part == octets else field | 1))
         memcpy(piece + PIECE_HEADERS, packet + at, part)
-        if not _wrap(core, sender, way, piece, PIECE_HEADERS + part):
+        if not _wrap(sender, way, piece, PIECE_HEADERS + part):
             return False
         at += part
         field += <uint32_t>part  # offsets count eights of octets, above three bits
@@ -281,47 +292,55 @@ cdef bint _split(
 
 
 cdef void _refuse(
-    Core *core, const Way *way, const uint8_t *packet, size_t octets, double now
+    Sender *sender, const Way *way, const uint8_t *packet, size_t octets, double now
 ) noexcept nogil:
     """The packet is larger than its flow takes; the control plane tells its sender."""
-    drop(&core.sent, &way.entry.passed, TOO_BIG)
-    if not rate_allows(&way.flow.too_big, TOO_BIG_PER_SECOND, now):
-        return
-    if not events_put_number(&core.events, TOO_LARGE, 0, <uint32_t>way.flow.largest, NULL,
-                             packet, min(octets, QUOTE_OCTETS)):
-        drop(&core.sent, NULL, QUEUE_FULL)
+    cdef Core *core = sender.lane.core
+    cdef bint told
+    drop(&sender.lane.sent, &way.entry.passed, TOO_BIG)
+    pthread_mutex_lock(&core.rates)
+    told = rate_allows(&way.flow.too_big, TOO_BIG_PER_SECOND, now)
+    pthread_mutex_unlock(&core.rates)
+    if told and not events_put_number(
+        &core.events, TOO_LARGE, 0, <uint32_t>way.flow.largest, NULL,
+        packet, min(octets, QUOTE_OCTETS),
+    ):
+        drop(&sender.lane.sent, NULL, QUEUE_FULL)
 
 
 cdef void outbound_dummy(
-    Core *core, Sender *sender, uint32_t spi, const Endpoint *endpoint, uint8_t *body,
+    Sender *sender, uint32_t spi, const Endpoint *endpoint, uint8_t *body,
     size_t octets, bint whole,
 ) noexcept nogil:
     """One dummy packet (RFC 4303 §2.6); not counted as traffic."""
-    cdef OutboundEntry *entry = <OutboundEntry *>table_get(&core.outbound, 0, spi)
+    cdef OutboundEntry *entry = <OutboundEntry *>table_get(
+        &sender.lane.core.outbound, 0, spi)
     if entry == NULL:
-        drop(&core.sent, NULL, NO_FLOW)
+        drop(&sender.lane.sent, NULL, NO_FLOW)
         return
-    _seal(core, sender, entry, endpoint, body, octets, NO_NEXT_HEADER, whole)
+    sender_hold(sender, entry)
+    _seal(sender, entry, endpoint, body, octets, NO_NEXT_HEADER, whole)
 
 
 cdef bint _seal(
-    Core *core, Sender *sender, OutboundEntry *entry, const Endpoint *endpoint,
+    Sender *sender, OutboundEntry *entry, const Endpoint *endpoint,
     uint8_t *payload, size_t octets, uint8_t next_header, bint whole,
 ) noexcept nogil:
     """Whether the packet is on its way; a drop is counted here."""
-    cdef uint8_t *target = sender_place(core, sender, octets + OVERHEAD_OCTETS)
+    cdef uint8_t *target = sender_place(sender, octets + OVERHEAD_OCTETS)
     cdef Py_ssize_t sealed = esp_seal(&entry.sa, payload, octets, next_header, target)
     if sealed > MAX_DATAGRAM:
-        drop(&core.sent, &entry.passed, TOO_BIG)
+        drop(&sender.lane.sent, &entry.passed, TOO_BIG)
         return False
     if sealed > 0 and whole:
-        sender_flush(core, sender, False)  # what came before goes before; `target` stays
-        send_whole(core, endpoint, target, <size_t>sealed)
+        sender_flush(sender, False)  # what came before goes before; `target` stays
+        send_whole(sender.lane, endpoint, target, <size_t>sealed)
     elif sealed > 0:
-        sender_add(core, sender, endpoint, <size_t>sealed)
+        sender_add(sender, endpoint, <size_t>sealed)
     else:
-        drop(&core.sent, &entry.passed, <int>-sealed)
+        drop(&sender.lane.sent, &entry.passed, <int>-sealed)
     if not entry.asked and entry.sa.sequence >= SOFT_LIMIT:
         # Asked again with the next packet when the queue is full.
-        entry.asked = events_put(&core.events, LIFETIME, entry.sa.spi, NULL, NULL, 0)
+        entry.asked = events_put(
+            &sender.lane.core.events, LIFETIME, entry.sa.spi, NULL, NULL, 0)
     return sealed > 0

@@ -1,6 +1,15 @@
 from collections.abc import Sequence
 
-from fastpath.types import Endpoint, Event, Offload, OffloadState, SaCounters, SaParams, Traffic
+from fastpath.types import (
+    Endpoint,
+    Event,
+    Offload,
+    OffloadState,
+    Queue,
+    SaCounters,
+    SaParams,
+    Traffic,
+)
 
 class NativePump:
     engine: str
@@ -15,6 +24,7 @@ class NativePump:
         *,
         aead: str = "auto",
         offload: bool = True,
+        more: Sequence[Queue] = (),
     ) -> None: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...

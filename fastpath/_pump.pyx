@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The border of the native engine: validates, starts its two threads, and is out of the way.
+"""The border of the native engine: validates, starts its threads, and is out of the way.
 
 :class:`NativePump` is :class:`fastpath.types.Pump`. Each thread enters C once, without the
 GIL, and leaves it at the end; everything a packet meets stands in ``_outbound`` and ``_inbound``.
@@ -15,9 +15,10 @@ from libc.string cimport memcpy
 from fastpath._aead import describe
 from fastpath.types import Offload, OffloadState
 from fastpath._core cimport (
-    Core, InboundEntry, OutboundEntry, Passed, core_clear_flow, core_counters, core_free,
-    core_install_inbound, core_install_outbound, core_new, core_remove_inbound,
-    core_remove_outbound, core_set_flow, gate_enter_call, gate_leave_call, passed_show,
+    MAX_LANES, Core, InboundEntry, Lane, OutboundEntry, Passed, core_clear_flow, core_counters,
+    core_free, core_install_inbound, core_install_outbound, core_new, core_remove_inbound,
+    core_remove_outbound, core_set_flow, inbound_enter_call, inbound_leave_call,
+    outbound_enter_call, outbound_leave_call, passed_show,
 )
 from fastpath._drops cimport TUN_WRITE
 from fastpath._endpoint cimport Endpoint, endpoint_parse
@@ -33,7 +34,7 @@ from fastpath._outbound cimport (
 )
 from fastpath._segment cimport VNET_OCTETS
 from fastpath._sender cimport (
-    GSO_NEVER, Sender, sender_add, sender_flush, sender_free, sender_new, sender_place,
+    GSO_NEVER, Sender, sender_add, sender_finish, sender_free, sender_new, sender_place,
 )
 from fastpath._table cimport table_get
 from fastpath._turn cimport turn_begin
@@ -57,6 +58,9 @@ cdef class NativePump:
     ``vnet_hdr``: frames of TUN carry a 10-octet virtio header (IFF_VNET_HDR). Large ones are cut
     into packets of :meth:`set_mtu` octets, and packets are merged into large ones.
     Without ``offload`` the sockets send and receive packet by packet, as on old kernels.
+
+    ``more``: further :class:`fastpath.types.Queue` of the same device and port, of which each gets
+    two threads of its own.
     """
 
     engine = "native"
@@ -64,39 +68,48 @@ cdef class NativePump:
     cdef str _backend
     cdef Core *core
     cdef Sender *caller  # of inject, send, send_dummy; under the outbound gate
-    cdef InboundWorker *inbound
-    cdef OutboundWorker *outbound
+    cdef InboundWorker *inbound[MAX_LANES]
+    cdef OutboundWorker *outbound[MAX_LANES]
     cdef list _threads
     cdef bint _stopped
     cdef dict _sockets_help  # states of UDP's offloads, as found when the pump was made
 
     def __cinit__(
         self, int tun_fd, udp4_fd, udp6_fd, bytes host_id, bint vnet_hdr=False, *, str aead="auto",
-        bint offload=True,
+        bint offload=True, more=(),
     ):
+        cdef int number
         self.aead = describe(aead)
         self._backend = aead
         self._threads = []
-        self.core = core_new(host_id)
-        self.core.tun = tun_fd
-        self.core.udp4 = -1 if udp4_fd is None else udp4_fd
-        self.core.udp6 = -1 if udp6_fd is None else udp6_fd
+        self.core = core_new(host_id, 1 + len(more))
         self.core.vnet_hdr = vnet_hdr
         self.core.uso = vnet_hdr
         self.core.mtu = DEFAULT_MTU
+        for number, queue in enumerate([(tun_fd, udp4_fd, udp6_fd), *more]):
+            self._set_up(number, queue, offload)
+        self.caller = sender_new(&self.core.lanes[0], CALL_OCTETS)
+
+    cdef _set_up(self, int number, queue, bint offload):
+        """One lane. All sockets are of one kernel: what it says of the last is true of all."""
+        cdef Lane *lane = &self.core.lanes[number]
+        lane.tun, udp4, udp6 = queue
+        lane.udp4 = -1 if udp4 is None else udp4
+        lane.udp6 = -1 if udp6 is None else udp6
         self._sockets_help = {}
-        for place, fd in enumerate((self.core.udp4, self.core.udp6)):
+        for place, fd in enumerate((lane.udp4, lane.udp6)):
             gso = _state(fd, offload, _knows_gso)
             self._sockets_help[_SEGMENT[place]] = gso
             self._sockets_help[_GRO[place]] = _state(fd, offload, _set_gro)
             self.core.gso_again[place] = 0 if gso is OffloadState.ON else GSO_NEVER
-        self.caller = sender_new(CALL_OCTETS)
-        self.outbound = outbound_new(self.core)
-        self.inbound = inbound_new(self.core, self.outbound)
+        self.outbound[number] = outbound_new(lane)
+        self.inbound[number] = inbound_new(lane, self.outbound[number])
 
     def __dealloc__(self):
-        inbound_free(self.inbound)
-        outbound_free(self.outbound)
+        cdef int number
+        for number in range(MAX_LANES):
+            inbound_free(self.inbound[number])
+            outbound_free(self.outbound[number])
         sender_free(self.caller)
         if self.core != NULL:
             core_free(self.core)
@@ -107,13 +120,17 @@ cdef class NativePump:
         """Starts the threads. A pump is started once."""
         if self._threads or self._stopped:
             raise RuntimeError("a pump is started once")
-        turn_begin(&self.core.turn, self.core.tun, self.core.udp4, self.core.udp6, self.core.wake)
-        self._threads = [
-            threading.Thread(target=self._run_outbound, name="autotunnel-out", daemon=True),
-            threading.Thread(target=self._run_inbound, name="autotunnel-in", daemon=True),
-        ]
+        for number in range(self.core.count):
+            self._begin(number)
         for thread in self._threads:
             thread.start()
+
+    cdef _begin(self, int number):
+        cdef Lane *lane = &self.core.lanes[number]
+        turn_begin(&lane.turn, lane.tun, lane.udp4, lane.udp6, self.core.wake)
+        for name, run in (("out", self._run_outbound), ("in", self._run_inbound)):
+            self._threads.append(threading.Thread(
+                target=run, args=(number,), name=f"autotunnel-{name}", daemon=True))
 
     def stop(self):
         """Ends the threads after their batch and joins them; a second call does nothing."""
@@ -123,15 +140,15 @@ cdef class NativePump:
         for thread in self._threads:
             thread.join()
 
-    def _run_outbound(self):
+    def _run_outbound(self, int number):
         with nogil:
             pthread_setname_np(pthread_self(), "autotunnel-out")
-            outbound_run(self.outbound)
+            outbound_run(self.outbound[number])
 
-    def _run_inbound(self):
+    def _run_inbound(self, int number):
         with nogil:
             pthread_setname_np(pthread_self(), "autotunnel-in")
-            inbound_run(self.inbound)
+            inbound_run(self.inbound[number])
 
     # --- Tables ---------------------------------------------------------------------------------
 
@@ -176,10 +193,10 @@ cdef class NativePump:
         cdef size_t octets = len(packet)
         cdef uint8_t *room = _writable(data, octets)
         with nogil:
-            gate_enter_call(&self.core.outbound_gate)
-            outbound_packet(self.core, self.caller, room, octets, boottime())
-            sender_flush(self.core, self.caller, False)
-            gate_leave_call(&self.core.outbound_gate)
+            outbound_enter_call(self.core)
+            outbound_packet(self.caller, room, octets, boottime())
+            sender_finish(self.caller, False)
+            outbound_leave_call(self.core)
             free(room)
 
     def deliver(self, bytes packet):
@@ -189,7 +206,7 @@ cdef class NativePump:
         cdef const uint8_t *data = <const uint8_t *>packet
         cdef size_t octets = len(packet)
         with nogil:
-            if write(self.core.tun, data, octets) < 0:
+            if write(self.core.lanes[0].tun, data, octets) < 0:
                 atomic_add(&self.core.io_drops[TUN_WRITE], 1)
 
     def send(self, bytes datagram, endpoint):
@@ -201,11 +218,11 @@ cdef class NativePump:
         if octets > CALL_OCTETS:
             raise ValueError(f"{octets} octets are more than UDP can carry")
         with nogil:
-            gate_enter_call(&self.core.outbound_gate)
-            memcpy(sender_place(self.core, self.caller, octets), data, octets)
-            sender_add(self.core, self.caller, &target, octets)
-            sender_flush(self.core, self.caller, False)
-            gate_leave_call(&self.core.outbound_gate)
+            outbound_enter_call(self.core)
+            memcpy(sender_place(self.caller, octets), data, octets)
+            sender_add(self.caller, &target, octets)
+            sender_finish(self.caller, False)
+            outbound_leave_call(self.core)
 
     def send_dummy(self, uint32_t spi, endpoint, bytes body=b"", bint whole=False):
         """Sends one ESP dummy packet around ``body`` on outbound ``spi``."""
@@ -218,10 +235,10 @@ cdef class NativePump:
             raise ValueError(f"{octets} octets are more than UDP can carry")
         room = _writable(data, octets)
         with nogil:
-            gate_enter_call(&self.core.outbound_gate)
-            outbound_dummy(self.core, self.caller, spi, &target, room, octets, whole)
-            sender_flush(self.core, self.caller, False)
-            gate_leave_call(&self.core.outbound_gate)
+            outbound_enter_call(self.core)
+            outbound_dummy(self.caller, spi, &target, room, octets, whole)
+            sender_finish(self.caller, False)
+            outbound_leave_call(self.core)
             free(room)
 
     def offloads(self):
@@ -253,11 +270,11 @@ cdef class NativePump:
         cdef InboundEntry *entry
         cdef Passed passed
         with nogil:
-            gate_enter_call(&self.core.inbound_gate)
+            inbound_enter_call(self.core)
             entry = <InboundEntry *>table_get(&self.core.inbound, 0, spi)
             if entry != NULL:
                 passed = entry.passed
-            gate_leave_call(&self.core.inbound_gate)
+            inbound_leave_call(self.core)
         return None if entry == NULL else passed_show(&passed)
 
     def outbound_counters(self, uint32_t spi):
@@ -265,11 +282,11 @@ cdef class NativePump:
         cdef OutboundEntry *entry
         cdef Passed passed
         with nogil:
-            gate_enter_call(&self.core.outbound_gate)
+            outbound_enter_call(self.core)
             entry = <OutboundEntry *>table_get(&self.core.outbound, 0, spi)
             if entry != NULL:
                 passed = entry.passed
-            gate_leave_call(&self.core.outbound_gate)
+            outbound_leave_call(self.core)
         return None if entry == NULL else passed_show(&passed)
 
 

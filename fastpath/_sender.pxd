@@ -5,7 +5,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from fastpath._core cimport Core
+from fastpath._core cimport Lane, OutboundEntry
 from fastpath._endpoint cimport Endpoint
 from fastpath._linux cimport iovec, mmsghdr, sockaddr_storage
 
@@ -16,6 +16,7 @@ cdef enum:
     MAX_DATAGRAM = 65507  # what UDP over IPv4 can carry
     SENDER_OCTETS = 384 * 1024
     CONTROL_OCTETS = 32
+    HELD = 64  # as many as a burst has frames
     GSO_AGAIN_SECONDS = 60  # a link that refuses runs may be another one by then
 
 cdef uint64_t GSO_NEVER
@@ -28,6 +29,9 @@ cdef struct Send:
     uint32_t packets
 
 cdef struct Sender:
+    Lane *lane
+    OutboundEntry *held[HELD]  # SAs whose packets may be in here: nobody else may seal with them
+    int holds
     uint8_t *room
     size_t capacity
     size_t used
@@ -39,10 +43,14 @@ cdef struct Sender:
     sockaddr_storage names[SENDS]
     uint8_t controls[SENDS][CONTROL_OCTETS]
 
-cdef Sender *sender_new(size_t capacity) except NULL
+cdef Sender *sender_new(Lane *lane, size_t capacity) except NULL
 cdef void sender_free(Sender *sender) noexcept nogil
-cdef uint8_t *sender_place(Core *core, Sender *sender, size_t octets) noexcept nogil
+cdef uint8_t *sender_place(Sender *sender, size_t octets) noexcept nogil
 cdef void sender_add(
-    Core *core, Sender *sender, const Endpoint *endpoint, size_t octets
+    Sender *sender, const Endpoint *endpoint, size_t octets
 ) noexcept nogil
-cdef void sender_flush(Core *core, Sender *sender, bint patient) noexcept nogil
+cdef void sender_flush(Sender *sender, bint patient) noexcept nogil
+# From here to sender_finish, which sends all, `entry` seals for this sender alone, so that packets
+# leave in the order of their numbers. Under the gate; the SA may be removed before the end.
+cdef void sender_hold(Sender *sender, OutboundEntry *entry) noexcept nogil
+cdef void sender_finish(Sender *sender, bint patient) noexcept nogil

@@ -6,12 +6,14 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memset
 
+from fastpath._core cimport Core
 from fastpath._drops cimport TOO_BIG, UDP_SEND
 from fastpath._endpoint cimport endpoint_to_socket
 from fastpath._linux cimport (
     AF_INET, AF_INET6, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, IPPROTO_UDP, MSG_DONTWAIT,
-    POLLIN, POLLOUT, UDP_SEGMENT, atomic_add, atomic_get, atomic_set, boottime, cmsghdr, msghdr, poll,
-    pollfd, sendmmsg, sendto, sockaddr, sockaddr_storage,
+    POLLIN, POLLOUT, UDP_SEGMENT, atomic_add, atomic_get, atomic_set, boottime, cmsghdr, msghdr,
+    poll, pollfd, pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock, sendmmsg, sendto,
+    sockaddr, sockaddr_storage,
 )
 
 cdef enum:
@@ -21,9 +23,10 @@ cdef enum:
 GSO_NEVER = <uint64_t>-1  # the kernel does not know it
 
 
-cdef Sender *sender_new(size_t capacity) except NULL:
+cdef Sender *sender_new(Lane *lane, size_t capacity) except NULL:
     cdef Sender *sender = <Sender *>calloc(1, sizeof(Sender))
     if sender != NULL:
+        sender.lane = lane
         sender.room = <uint8_t *>malloc(capacity)
         sender.capacity = capacity
     if sender == NULL or sender.room == NULL:
@@ -38,16 +41,16 @@ cdef void sender_free(Sender *sender) noexcept nogil:
         free(sender)
 
 
-cdef uint8_t *sender_place(Core *core, Sender *sender, size_t octets) noexcept nogil:
+cdef uint8_t *sender_place(Sender *sender, size_t octets) noexcept nogil:
     """Where the next packet of at most ``octets`` goes. Sends what is there when room runs out
     (without patience, since the caller holds a gate)."""
     if sender.used + octets > sender.capacity or sender.count == SENDS:
-        sender_flush(core, sender, False)
+        sender_flush(sender, False)
     return sender.room + sender.used
 
 
 cdef void sender_add(
-    Core *core, Sender *sender, const Endpoint *endpoint, size_t octets
+    Sender *sender, const Endpoint *endpoint, size_t octets
 ) noexcept nogil:
     """The packet of ``octets`` at :func:`sender_place` goes to ``endpoint``."""
     cdef Send *send
@@ -58,7 +61,7 @@ cdef void sender_add(
             and send.octets == send.segment * send.packets  # no shorter one ended the run
             and send.octets + octets <= RUN_OCTETS
             and send.packets < RUN_PACKETS
-            and _may_run(core, endpoint.family)
+            and _may_run(sender.lane.core, endpoint.family)
             and memcmp(&send.endpoint, endpoint, sizeof(Endpoint)) == 0
         ):
             send.octets += octets
@@ -87,18 +90,41 @@ cdef inline bint _may_run(Core *core, int family) noexcept nogil:
     return True
 
 
-cdef void sender_flush(Core *core, Sender *sender, bint patient) noexcept nogil:
+cdef void sender_flush(Sender *sender, bint patient) noexcept nogil:
     """Sends all; what the kernel refuses is counted. ``patient``: waits a little for room."""
     if sender.count:
-        _flush_family(core, sender, AF_INET, core.udp4, patient)
-        _flush_family(core, sender, AF_INET6, core.udp6, patient)
+        _flush_family(sender, AF_INET, sender.lane.udp4, patient)
+        _flush_family(sender, AF_INET6, sender.lane.udp6, patient)
     sender.count = 0
     sender.used = 0
 
 
-cdef void _flush_family(
-    Core *core, Sender *sender, int family, int fd, bint patient
-) noexcept nogil:
+cdef void sender_hold(Sender *sender, OutboundEntry *entry) noexcept nogil:
+    cdef uint64_t own = <uint64_t><size_t>sender
+    if atomic_get(&entry.holder) == own:  # nobody else writes that
+        return
+    if sender.holds == HELD:
+        sender_finish(sender, False)
+    if pthread_mutex_trylock(&entry.lock):
+        sender_finish(sender, False)  # who waits holds nothing, so all waiting ends
+        pthread_mutex_lock(&entry.lock)
+    atomic_set(&entry.holder, own)
+    sender.held[sender.holds] = entry
+    sender.holds += 1
+
+
+cdef void sender_finish(Sender *sender, bint patient) noexcept nogil:
+    cdef OutboundEntry *entry
+    sender_flush(sender, patient)
+    while sender.holds:
+        sender.holds -= 1
+        entry = sender.held[sender.holds]
+        atomic_set(&entry.holder, 0)
+        pthread_mutex_unlock(&entry.lock)
+
+
+cdef void _flush_family(Sender *sender, int family, int fd, bint patient) noexcept nogil:
+    cdef Core *core = sender.lane.core
     cdef int total = 0
     cdef int done = 0
     cdef int index, sent

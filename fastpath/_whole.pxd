@@ -2,9 +2,9 @@
 
 from libc.stdint cimport uint8_t
 
-from fastpath._core cimport Core
+from fastpath._core cimport Lane
 from fastpath._endpoint cimport Endpoint
 
 cdef void send_whole(
-    Core *core, const Endpoint *endpoint, const uint8_t *packet, size_t octets
+    Lane *lane, const Endpoint *endpoint, const uint8_t *packet, size_t octets
 ) noexcept nogil

@@ -9,6 +9,7 @@ usual packets pay nothing.
 from libc.errno cimport EMSGSIZE, errno
 from libc.stdint cimport uint8_t, uint32_t
 
+from fastpath._core cimport Core
 from fastpath._drops cimport TOO_BIG, UDP_SEND
 from fastpath._endpoint cimport endpoint_to_socket
 from fastpath._linux cimport (
@@ -19,10 +20,11 @@ from fastpath._linux cimport (
 
 
 cdef void send_whole(
-    Core *core, const Endpoint *endpoint, const uint8_t *packet, size_t octets
+    Lane *lane, const Endpoint *endpoint, const uint8_t *packet, size_t octets
 ) noexcept nogil:
+    cdef Core *core = lane.core
     cdef bint six = endpoint.family == AF_INET6
-    cdef int fd = core.udp6 if six else core.udp4
+    cdef int fd = lane.udp6 if six else lane.udp4
     cdef int level = IPPROTO_IPV6 if six else IPPROTO_IP
     cdef int option = IPV6_MTU_DISCOVER if six else IP_MTU_DISCOVER
     cdef int probe = IP_PMTUDISC_PROBE  # the same for IPv6

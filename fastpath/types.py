@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 Endpoint: TypeAlias = tuple[str, int]
 """An outer (address text, UDP port); IPv6 text is compressed lower case, never v4-mapped."""
@@ -268,6 +268,15 @@ class OffloadState(StrEnum):
     UNKNOWN = "unknown"  # this kernel does not have it
     REFUSED = "refused"  # the kernel has it, a link said no; it is tried again
     ABSENT = "absent"  # there is no socket of that family
+
+
+class Queue(NamedTuple):
+    """One queue of a TUN device opened with several, with the sockets that go with it. All queues
+    are of one device, and all sockets of a family share one port; a family may be missing."""
+
+    tun_fd: int
+    udp4_fd: int | None
+    udp6_fd: int | None
 
 
 class Pump(Protocol):

@@ -41,10 +41,12 @@ FEATURES = {  # as the kernel itself shows them of a TUN device
 
 
 @pytest.fixture
-def hosts(lab: Lab) -> Callable[[bool, str, int], tuple[list[Namespace], list[Process]]]:
+def hosts(lab: Lab) -> Callable[..., tuple[list[Namespace], list[Process]]]:
     """Two namespaces on one link, a pump in each."""
 
-    def make(offload: bool, link: str, family: int) -> tuple[list[Namespace], list[Process]]:
+    def make(
+        offload: bool, link: str, family: int, queues: int = 1
+    ) -> tuple[list[Namespace], list[Process]]:
         machines = list(lab.machines_of("left", "right"))
         mtu = 1300 if link == "narrow" else 1500
         connect(machines[0], "eth0", machines[1], "eth0", mtu=mtu)
@@ -55,7 +57,7 @@ def hosts(lab: Lab) -> Callable[[bool, str, int], tuple[list[Namespace], list[Pr
             for feature, state in LINKS[link]:
                 machine.run("ethtool", "-K", "eth0", feature, state)
             side = ("left", "right")[number]
-            argv = (side, "offload" if offload else "none", ours, theirs)
+            argv = (side, "offload" if offload else "none", ours, theirs, str(queues))
             module = ("-m", "tests.fastpath.pump_end")
             pumps.append(machine.start(sys.executable, *module, *argv, cwd=REPOSITORY))
         for pump in pumps:
@@ -67,16 +69,18 @@ def hosts(lab: Lab) -> Callable[[bool, str, int], tuple[list[Namespace], list[Pr
 
 @pytest.mark.root
 @pytest.mark.parametrize(
-    ("offload", "link", "family"),
+    ("offload", "link", "family", "queues"),
     [
-        (False, "fast", 4),
-        (True, "fast", 4),
-        (True, "plain", 4),
-        (True, "fast", 6),
-        (True, "no checksums", 4),
-        (True, "narrow", 4),
-        (True, "narrow", 6),
-        (False, "narrow", 4),
+        (False, "fast", 4, 1),
+        (True, "fast", 4, 1),
+        (True, "plain", 4, 1),
+        (True, "fast", 6, 1),
+        (True, "no checksums", 4, 1),
+        (True, "narrow", 4, 1),
+        (True, "narrow", 6, 1),
+        (False, "narrow", 4, 1),
+        (True, "fast", 4, 2),
+        (False, "fast", 6, 4),
     ],
 )
 def test_a_file_and_pings_of_all_sizes_pass(
@@ -85,8 +89,9 @@ def test_a_file_and_pings_of_all_sizes_pass(
     offload: bool,
     link: str,
     family: int,
+    queues: int,
 ) -> None:
-    (left, right), pumps = hosts(offload, link, family)
+    (left, right), pumps = hosts(offload, link, family, queues)
     features = left.run("ethtool", "-k", "at0").stdout
     assert ("tcp-segmentation-offload: on" in features) is offload
     said = json.loads(pumps[0].output().partition("offloads ")[2].partition("\n")[0])

@@ -29,9 +29,9 @@ from fastpath.types import (
 from tests.fastpath.inner_flows import large, tcp, udp
 from tests.fastpath.support import OUR_ID, PEER_ID, SPI, UNHURRIED, ipv6
 from tests.fastpath.test_native_merge import VnetRig
-from tests.fastpath.test_pump_conformance import Rig, endpoint_of, make_pump, readable, rig
+from tests.fastpath.test_pump_conformance import Rig, endpoint_of, make_pump, readable, rig, way
 
-__all__ = ["make_pump", "rig"]  # fixtures
+__all__ = ["make_pump", "rig", "way"]  # fixtures
 
 IP_MTU_DISCOVER, IP_RECVERR = 10, 11
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import select
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from fastpath.types import (
     OffloadState,
     Opened,
     Pump,
+    Queue,
     SaParams,
     Suite,
     UnknownSpiEvent,
@@ -59,6 +62,16 @@ def udp(family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
     return sock
 
 
+def share(first: socket.socket) -> socket.socket:
+    """One more socket of the same port, as several queues have it."""
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    another = socket.socket(first.family, socket.SOCK_DGRAM)
+    another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    another.bind(first.getsockname())
+    another.setblocking(False)
+    return another
+
+
 def endpoint_of(sock: socket.socket) -> Endpoint:
     host, port = sock.getsockname()[:2]
     return host, port
@@ -73,17 +86,56 @@ def readable(fd: int, seconds: float = PATIENCE) -> bool:
     return bool(select.select([fd], [], [], seconds)[0])
 
 
-class Rig:
-    """A pump between a far end of its TUN stand-in and a far end of its UDP socket."""
+class Tuns:
+    """The far ends of all queues of TUN: a flow keeps to its queue, as the kernel has it."""
 
-    def __init__(self, make: Callable[..., Pump]) -> None:
-        self.near_tun, self.tun = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.near_tun.setblocking(False)
-        self.tun.setblocking(False)
+    def __init__(self, ends: list[socket.socket]) -> None:
+        self.ends = {end.fileno(): end for end in ends}
+        self._any = select.epoll()
+        for fd in self.ends:
+            self._any.register(fd, select.EPOLLIN)
+
+    def send(self, packet: bytes) -> None:
+        """Addresses choose the queue."""
+        place = zlib.crc32(packet[8:40]) % len(self.ends)
+        list(self.ends.values())[place].send(packet)
+
+    def recv(self, octets: int, seconds: float = 0.0) -> bytes:
+        """The next packet of any queue; TimeoutError when there is none."""
+        for fd, _ in self._any.poll(seconds):
+            return self.ends[fd].recv(octets)
+        raise TimeoutError("nothing came to TUN")
+
+    def fileno(self) -> int:
+        """Readable when :meth:`recv` has something."""
+        return self._any.fileno()
+
+    def close(self) -> None:
+        self._any.close()
+        for end in self.ends.values():
+            end.close()
+
+
+class Rig:
+    """A pump between far ends of its TUN stand-in and a far end of its UDP sockets."""
+
+    def __init__(self, make: Callable[..., Pump], queues: int = 1) -> None:
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(queues)]
+        self.near_tuns = [near for near, _ in pairs]
+        for end in itertools.chain(*pairs):
+            end.setblocking(False)
+        self.tun = Tuns([far for _, far in pairs])
         self.near_udp, self.near_udp6 = udp(), udp(socket.AF_INET6)
+        more = [(share(self.near_udp), share(self.near_udp6)) for _ in self.near_tuns[1:]]
+        self._sockets = [*itertools.chain(*more), self.near_udp, self.near_udp6]
         self.far, self.far6 = udp(), udp(socket.AF_INET6)
-        fds = (self.near_tun.fileno(), self.near_udp.fileno(), self.near_udp6.fileno())
-        self.pump = make(*fds, OUR_ID)
+        first, *others = (
+            Queue(tun.fileno(), four.fileno(), six.fileno())
+            for tun, (four, six) in zip(
+                self.near_tuns, [(self.near_udp, self.near_udp6), *more], strict=True
+            )
+        )
+        self.pump = make(*first, OUR_ID, **({"more": others} if others else {}))
         self.stopped = False
 
     def with_sas(self, suite: Suite = Suite.AES128GCM16, mode: Mode = Mode.TUNNEL) -> None:
@@ -131,18 +183,28 @@ class Rig:
 
     def close(self) -> None:
         self.stop()
-        for sock in (self.near_tun, self.tun, self.near_udp, self.near_udp6, self.far, self.far6):
+        for sock in (*self.near_tuns, *self._sockets, self.far, self.far6):
             sock.close()
+        self.tun.close()
 
 
-@pytest.fixture(params=["reference", "native"])
-def make_pump(request: pytest.FixtureRequest) -> Any:
-    return PortablePump if request.param == "reference" else native_module("_pump").NativePump
+WAYS = [("reference", 1), ("native", 1), ("reference", 2), ("native", 2), ("native", 4)]
+
+
+@pytest.fixture(params=WAYS, ids=[f"{engine}-{queues}" for engine, queues in WAYS])
+def way(request: pytest.FixtureRequest) -> Any:
+    """An engine and a number of queues."""
+    return request.param
 
 
 @pytest.fixture
-def rig(make_pump: Any) -> Iterator[Rig]:
-    rig = Rig(make_pump)
+def make_pump(way: tuple[str, int]) -> Any:
+    return PortablePump if way[0] == "reference" else native_module("_pump").NativePump
+
+
+@pytest.fixture
+def rig(make_pump: Any, way: tuple[str, int]) -> Iterator[Rig]:
+    rig = Rig(make_pump, way[1])
     rig.pump.start()
     try:
         yield rig
@@ -513,7 +575,8 @@ def test_it_stops_at_once_joins_its_threads_and_leaves_descriptors_open(rig: Rig
         assert time.monotonic() < deadline, "a thread of the pump is still there"
     rig.near_udp.getsockname()
     rig.tun.send(tunnelled_out())
-    assert readable(rig.near_tun.fileno()), "nobody reads it any more, and it is open"
+    unread = select.select(rig.near_tuns, [], [], PATIENCE)[0]
+    assert unread, "nobody reads it any more, and it is open"
 
 
 def test_it_survives_a_tun_device_that_goes_away(rig: Rig) -> None:

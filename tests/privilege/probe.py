@@ -1,4 +1,7 @@
-"""Opens a device as a host would, drops everything, asks for routes, and says what happened."""
+"""Opens a device as a host would, drops everything, asks for routes, and says what happened.
+
+``probe.py NAME [QUEUES]``
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
@@ -55,8 +59,10 @@ def examine(device: Device) -> dict[str, Any]:
         "second": words(device.add_route, PEER_WITHOUT_ROUTE),
         "wide": words(device.add_route, IPv6Address("2001:db8::1")),
         "routes": routes(),
-        "inheritable": os.get_inheritable(device.fd),
-        "blocking": os.get_blocking(device.fd),
+        "inheritable": any(map(os.get_inheritable, device.fds)),
+        "blocking": any(map(os.get_blocking, device.fds)),
+        "queues": len(device.fds),
+        "again": words(partial(open_device, queues=2), device.name, HOST_ID, 1400),
     }
     device.remove_route(PEER)
     facts["routes_after_removal"] = routes()
@@ -67,13 +73,13 @@ def examine(device: Device) -> dict[str, Any]:
     return facts
 
 
-def main(name: str) -> None:
+def main(name: str, queues: str = "1") -> None:
     try:
-        facts = examine(open_device(name, HOST_ID, 1400))
+        facts = examine(open_device(name, HOST_ID, 1400, queues=int(queues)))
     except DeviceError as problem:
         facts = {"error": str(problem)}
     print(json.dumps(facts))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -107,6 +107,45 @@ def test_without_any_capability_the_device_must_be_set_up() -> None:
     assert "sudo ip link set ptest0 mtu 1400 up" in facts["error"]
 
 
+def test_several_queues_are_opened_before_the_capability_goes() -> None:
+    facts = probe(*NOBODY, *ONE_CAPABILITY, *PROBE, "4")
+    assert_nothing_is_left(facts)
+    assert facts["queues"] == 4
+    assert (facts["inheritable"], facts["blocking"]) == (False, False)
+    assert facts["routes_after_close"] == []
+
+
+OWN_WITH_QUEUES = (
+    "ip tuntap add dev ptest0 mode tun user nobody multi_queue",
+    f"ip -6 addr add {HOST_ID}/128 dev ptest0 nodad noprefixroute",
+    "ip link set ptest0 mtu 1400 up",
+    f"ip -6 route add {PEER}/128 dev ptest0",
+)
+
+
+@pytest.mark.parametrize("queues", [1, 3])
+def test_a_device_of_the_user_with_several_queues(queues: int) -> None:
+    own = f"exec {' '.join([*NOBODY, *NO_CAPABILITY, *PROBE, str(queues)])}"
+    facts = probe(*shell(*OWN_WITH_QUEUES, own))
+    assert facts["before"] == 0
+    assert facts["queues"] == queues
+    assert "in use by another process" in facts["again"], "the kernel would let a second one in"
+
+
+def test_a_device_with_one_queue_is_told_with_the_fix() -> None:
+    facts = probe(
+        *shell(
+            "ip tuntap add dev ptest0 mode tun user nobody",
+            f"exec {' '.join([*NOBODY, *NO_CAPABILITY, *PROBE, '2'])}",
+        )
+    )
+    assert facts["error"] == (
+        "the device ptest0 was made with one queue, and engine.threads is 2; "
+        "run `sudo ip link delete ptest0` and make it anew "
+        "(`sudo autotunnel device create --user NAME`), or set engine.threads to 1"
+    )
+
+
 def test_in_an_unprivileged_user_namespace() -> None:
     # setpriv leaves root, and the machine's root has no part in what follows.
     facts = probe(*NOBODY, *NO_CAPABILITY, "unshare", "-Urn", *PROBE)
@@ -160,9 +199,11 @@ def test_a_device_that_stays_is_left_as_it_was_found() -> None:
     assert left == []
 
 
-def test_device_create_makes_what_up_needs_without_a_capability() -> None:
-    config = '[host]\nname = "desk.example"\nid = "{id}"\ndevice = "ptest0"\n{peer}'.format(
+@pytest.mark.parametrize("queues", [1, 4])
+def test_device_create_makes_what_up_needs_without_a_capability(queues: int) -> None:
+    config = '[host]\nname = "desk.example"\nid = "{id}"\ndevice = "ptest0"\n{more}{peer}'.format(
         id=HOST_ID,
+        more=f"[engine]\nthreads = {queues}\n",
         peer=f'[[peer]]\nname = "gw"\nid = "{PEER}"\nendpoint = "192.0.2.1"\npsk_file = "k"\n',
     )
     create = f"{sys.executable} -m tunnel device create --user nobody --json -c /dev/net/c.toml"
@@ -171,7 +212,7 @@ def test_device_create_makes_what_up_needs_without_a_capability() -> None:
             f"cat > /dev/net/c.toml <<'EOF'\n{config}\nEOF",
             create,
             create,  # once more: what is there already is fine
-            f"exec {' '.join([*NOBODY, *NO_CAPABILITY, *PROBE])}",
+            f"exec {' '.join([*NOBODY, *NO_CAPABILITY, *PROBE, str(queues)])}",
         )
     )
     assert done.returncode == 0, done.stderr
@@ -180,3 +221,4 @@ def test_device_create_makes_what_up_needs_without_a_capability() -> None:
     facts = json.loads(told)
     assert facts["first"] == ""
     assert facts["before"] == 0
+    assert facts["queues"] == queues

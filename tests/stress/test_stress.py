@@ -17,19 +17,20 @@ from tests.stress.traffic import Result, Stress
 from tunnel.io.portable_pump import PortablePump
 
 SEED = int(os.environ.get("STRESS_SEED", random.randrange(2**32)))
-SECONDS = {"native": 4.0, "reference": 2.0}
+RUNS = {("native", 1): 4.0, ("native", 4): 4.0, ("reference", 2): 2.0}
+"""Seconds for each engine and number of queues."""
 
 
-@pytest.fixture(params=list(SECONDS))
+@pytest.fixture(params=RUNS, ids=[f"{engine}-{queues}" for engine, queues in RUNS])
 def stress(request: pytest.FixtureRequest) -> Callable[[bool], Result]:
-    engine: str = request.param
+    engine, queues = request.param
     make: Callable[..., Pump] = PortablePump
     if engine == "native":
         make = native_module("_pump").NativePump
     print(f"seed {SEED}; STRESS_SEED=… picks another")
 
     def run(rough: bool) -> Result:
-        result = Stress(make, rough=rough, seed=SEED).run(SECONDS[engine])
+        result = Stress(make, rough=rough, seed=SEED, queues=queues).run(RUNS[engine, queues])
         print(result)
         return result
 

@@ -8,8 +8,10 @@
                                     other peers' SAs and flows, counters
 
 Every packet says its number, and its other octets follow from that, so that a packet that is lost,
-doubled, overtaken or changed is seen. ``python -m tests.stress.traffic`` runs it by itself (under
-ThreadSanitizer: ``tests.stress.tsan``).
+doubled, overtaken or changed is seen. With several queues each has a flow of its own (every so many
+numbers), and in one direction each comes from a port of its own, so that all queues receive on one
+SA. ``python -m tests.stress.traffic`` runs it by itself (under ThreadSanitizer:
+``tests.stress.tsan``).
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fastpath.types import Pump, SaParams, Suite
+from fastpath.types import Endpoint, Pump, Queue, SaParams, Suite
 from tests.fastpath.support import OUR_ID, PEER_ID, ipv6, key_of, native_module
+from tests.fastpath.test_pump_conformance import Tuns, share, udp
 
 WINDOW = 512  # packets of one direction on their way at once, so that no queue overflows
 BUFFER = 8 * 2**20  # octets of each socket
 PATIENCE = 30.0  # seconds until the last packets must be accounted for
+GLIMPSE = 0.005  # seconds for a packet to find no flow; on a busy machine none may come
 SO_MEMINFO, DROPS = 55, 8  # Linux: statistics of a socket, and where its dropped packets stand
 OTHERS = 512  # SPIs of peers that come and go meanwhile
 POOL = random.Random(1).randbytes(1 << 16)
@@ -46,43 +50,69 @@ def packet(source: bytes, target: bytes, number: int) -> bytes:
 
 
 class Side:
-    """One host: its pump, its end of UDP, and what its applications sent and got."""
+    """One host: its pump, its ends of UDP, and what its applications sent and got.
 
-    def __init__(self, make: Callable[..., Pump], ours: bytes, theirs: bytes) -> None:
-        self.ours, self.theirs = ours, theirs
-        self.near, self.tun = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("127.0.0.1", 0))
-        for one in (self.near, self.tun, self.udp):
+    ``shared``: its queues have one port, as those of a real host.
+    """
+
+    def __init__(
+        self, make: Callable[..., Pump], ours: bytes, theirs: bytes, queues: int, *, shared: bool
+    ) -> None:
+        self.ours, self.theirs, self.queues = ours, theirs, queues
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(queues)]
+        self.near, self.far = [near for near, _ in pairs], [far for _, far in pairs]
+        self.udp = [udp()]
+        for _ in range(queues - 1):
+            self.udp.append(share(self.udp[0]) if shared else udp())
+        for one in (*self.near, *self.far, *self.udp):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 one.setsockopt(socket.SOL_SOCKET, option, BUFFER)
-        self.near.setblocking(False)
-        self.udp.setblocking(False)
-        self.tun.settimeout(0.05)
-        self.pump = make(self.near.fileno(), self.udp.fileno(), None, ours)
+            one.setblocking(False)
+        for far in self.far:
+            far.settimeout(0.05)
+        self.tun = Tuns(self.far)
+        first, *more = (
+            Queue(near.fileno(), one.fileno(), None)
+            for near, one in zip(self.near, self.udp, strict=True)
+        )
+        self.pump = make(*first, ours, more=more)
         self.sent = self.received = 0
-        self.next = 0  # the number that comes next if nothing was lost
+        self.next = [0] * queues  # the number that comes next in each flow if nothing was lost
         self.wrong: list[str] = []
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where this host is reached."""
+        host, port = self.udp[0].getsockname()
+        return host, port
+
+    def send(self) -> None:
+        """The next packet, on the queue of its flow. Raises TimeoutError when that one is full."""
+        self.far[self.sent % self.queues].send(packet(self.ours, self.theirs, self.sent))
+        self.sent += 1
 
     def take(self, data: bytes) -> None:
         """One packet came out of the tunnel."""
         number = NUMBER.unpack_from(data, 40)[0] if len(data) >= 48 else -1
         if data != packet(self.theirs, self.ours, number):
             self.wrong.append(f"a packet that nobody sent, of {len(data)} octets")
-        elif number < self.next:
-            self.wrong.append(f"number {number} came when {self.next} was due")
-        self.next = max(self.next, number + 1)
+            return
+        flow = number % self.queues
+        if number < self.next[flow]:
+            self.wrong.append(f"number {number} came when {self.next[flow]} was due")
+        self.next[flow] = max(self.next[flow], number + 1)
         self.received += 1
 
     def kernel_drops(self) -> int:
         """Datagrams that found no room in the socket."""
-        info = self.udp.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36)
-        return int(struct.unpack("9I", info)[DROPS])
+        infos = [one.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36) for one in self.udp]
+        return sum(int(struct.unpack("9I", info)[DROPS]) for info in infos)
 
     def close(self) -> None:
         self.pump.stop()
-        for one in (self.near, self.tun, self.udp):
+        for one in (*self.near, *self.udp):
             one.close()
+        self.tun.close()
 
 
 @dataclass
@@ -104,10 +134,15 @@ class Result:
 class Stress:
     """The whole rig. ``rough``: SAs and flows in use are taken away and replaced, too."""
 
-    def __init__(self, make: Callable[..., Pump], *, rough: bool, seed: int) -> None:
+    def __init__(
+        self, make: Callable[..., Pump], *, rough: bool, seed: int, queues: int = 1
+    ) -> None:
         self._dice = random.Random(seed)
         self._rough = rough
-        self._sides = (Side(make, OUR_ID, PEER_ID), Side(make, PEER_ID, OUR_ID))
+        self._sides = (
+            Side(make, OUR_ID, PEER_ID, queues, shared=True),
+            Side(make, PEER_ID, OUR_ID, queues, shared=False),
+        )
         self._spi = 0x1000
         self._suites = list(Suite)
         self._sending: dict[Side, SaParams] = {}
@@ -153,13 +188,15 @@ class Stress:
             if side.sent - other.received - self._dropped >= WINDOW:
                 select.select([], [], [], 0.0005)  # the tunnel is full
                 continue
-            side.tun.send(packet(side.ours, side.theirs, side.sent))
-            side.sent += 1
+            try:
+                side.send()
+            except TimeoutError:
+                continue  # the pump gets no processor on a busy machine
 
     def _receive(self, side: Side) -> None:
         while not self._stop_receiving:
             try:
-                side.take(side.tun.recv(2048))
+                side.take(side.tun.recv(2048, 0.05))
             except TimeoutError:
                 continue
 
@@ -192,7 +229,7 @@ class Stress:
         """As IKE does it: the receiver first, the old SA goes when nothing is under way on it."""
         sa, old = self._new_sa(side, other), self._sending.get(side)
         self._install(side, other, sa)
-        side.pump.set_flow(other.ours, sa.spi, other.udp.getsockname())
+        side.pump.set_flow(other.ours, sa.spi, other.endpoint)
         self._sending[side] = sa
         if old is not None:
             self._retired.append((side, other, old.spi))
@@ -244,10 +281,15 @@ class Stress:
         self._sending[side] = sa
 
     def _lose_flow(self, side: Side, other: Side) -> None:
+        before = side.pump.counters().get("drop_no_flow", 0)
         side.pump.clear_flow(other.ours)
+        deadline = time.monotonic() + GLIMPSE
+        while side.pump.counters().get("drop_no_flow", 0) == before:
+            if time.monotonic() > deadline:
+                break
         side.pump.drain()
         sa = self._sending[side]
-        side.pump.set_flow(other.ours, sa.spi, other.udp.getsockname())
+        side.pump.set_flow(other.ours, sa.spi, other.endpoint)
 
     def _lose_inbound(self, side: Side, other: Side) -> None:
         other.pump.remove_inbound(self._sending[side].spi)
@@ -255,7 +297,7 @@ class Stress:
 
     def _wrong_flow(self, side: Side, other: Side) -> None:
         """A flow that names an SA which is not there."""
-        side.pump.set_flow(other.ours, 0x7777_7777, other.udp.getsockname())
+        side.pump.set_flow(other.ours, 0x7777_7777, other.endpoint)
         side.pump.drain()
         self._lose_flow(side, other)
 
@@ -293,9 +335,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rough", action="store_true")
+    parser.add_argument("--queues", type=int, default=1)
     options = parser.parse_args()
     pump = native_module("_pump").NativePump
-    result = Stress(pump, rough=options.rough, seed=options.seed).run(options.seconds)
+    stress = Stress(pump, rough=options.rough, seed=options.seed, queues=options.queues)
+    result = stress.run(options.seconds)
     print(f"seed {options.seed}: {result}", file=sys.stderr)
     return int(bool(result.lost or result.wrong))
 

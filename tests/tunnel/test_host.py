@@ -42,7 +42,7 @@ class FakeDevice:
         self._ours, self.inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._ours, self.inside):
             end.setblocking(False)
-        self.mtu, self.fd = mtu, self._ours.fileno()
+        self.mtu, self.fds = mtu, (self._ours.fileno(),)
         self.routes: set[IPv6Address] = set()
         self.closed = False
 
@@ -64,8 +64,9 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> list[FakeDevice]:
     made: list[FakeDevice] = []
 
     def open_device(
-        _name: str, _host_id: IPv6Address, mtu: int, *, exact: bool, offload: bool
+        _name: str, _host_id: IPv6Address, mtu: int, *, exact: bool, offload: bool, queues: int
     ) -> FakeDevice:
+        assert queues == 1  # what a configuration without a word on it means
         assert exact  # the configuration says how large
         assert not offload  # the reference engine does none
         made.append(FakeDevice(mtu))

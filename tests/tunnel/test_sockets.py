@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 from ipaddress import IPv6Address
 
@@ -18,16 +20,44 @@ def free_port() -> int:
         return port
 
 
-def test_an_occupied_port_is_told_with_its_cause_and_fix() -> None:
+@pytest.mark.parametrize("queues", [1, 4])
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
+def test_an_occupied_port_is_told_with_its_cause_and_fix(queues: int, shared: bool) -> None:
+    """Also by somebody who would share it with us."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         taken.bind(("0.0.0.0", 0))
         port = taken.getsockname()[1]
         with pytest.raises(SocketError) as caught:
-            UdpPair(port, "host.listen")
+            UdpPair(port, "host.listen", queues)
     assert str(caught.value) == (
         f"UDP port {port} is in use by another process; "
         f"end that one (`ss -ulpn sport = :{port}` shows it) or change host.listen"
     )
+
+
+def test_each_queue_has_a_socket_of_the_port_and_all_together_get_everything() -> None:
+    pair = UdpPair(free_port(), "host.listen", 3)
+    fds = [pair.fd(socket.AF_INET, queue) for queue in range(3)]
+    try:
+        assert len(set(fds)) == 3
+        assert None not in fds
+        for number in range(30):  # from 30 ports, so that several sockets get some
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.sendto(bytes([number]), ("127.0.0.1", pair.port))
+        got = {fd: _received(fd) for fd in fds if fd is not None}
+        assert sorted(octet for some in got.values() for octet in some) == list(range(30))
+        assert sum(bool(some) for some in got.values()) > 1
+    finally:
+        pair.close()
+
+
+def _received(fd: int) -> list[int]:
+    with socket.socket(fileno=os.dup(fd)) as one:
+        found: list[int] = []
+        while select.select([one], [], [], 0)[0]:
+            found += one.recv(10)
+        return found
 
 
 def test_a_pair_sends_to_addresses_only_and_never_looks_up_a_name() -> None:

@@ -46,17 +46,22 @@ def python() -> Finding:
     return Finding("python", State.OK, found)
 
 
-def engine(name: str) -> Finding:
-    """The native engine is there, fresh, and with which AEAD; the reference one is a warning."""
+def engine(name: str, threads: int = 1) -> Finding:
+    """The native engine is there, fresh, and with which AEAD; the reference one is a warning.
+
+    ``threads`` is ``engine.threads`` of the configuration.
+    """
     import fastpath
 
     known = fastpath.engines()
     if name == "reference":
-        found = f"reference by configuration ({known['reference'].aead}); it is slow"
+        alone = f", and its one thread serves all {threads} queues" if threads > 1 else ""
+        found = f"reference by configuration ({known['reference'].aead}); it is slow{alone}"
         return Finding("engine", State.WARNING, found, 'set engine.name to "auto"')
     native = known["native"]
     if native.reason is None:
-        return Finding("engine", State.OK, f"native, AEAD by {native.aead}")
+        pairs = f", {threads} pairs of threads" if threads > 1 else ""
+        return Finding("engine", State.OK, f"native, AEAD by {native.aead}{pairs}")
     cause, _, fix = native.reason.partition("; ")
     if native.available:
         return Finding("engine", State.WARNING, f"native, AEAD by {native.aead}; {cause}", fix)

@@ -36,7 +36,7 @@ def create(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the device of the configuration, with this host's id, its MTU and routes to peers.
+    """Make the device of the configuration, with this host's id, its MTU, queues and routes.
 
     The configuration must fix host.id; static peers of it are routed too.
     """
@@ -54,7 +54,8 @@ def create(
         raise Failure(f"there is no user {user!r}; see `getent passwd`") from None
     peers = _peers(settings, peer or [])
     mtu = device_mtu(settings)
-    create_persistent(settings.host.device, owner, host_id, mtu, peers)
+    several = settings.engine.threads > 1
+    create_persistent(settings.host.device, owner, host_id, mtu, peers, several=several)
     if as_json:
         facts = {"device": settings.host.device, "user": user, "id": host_id}
         emit("device", {**facts, "mtu": mtu, "routes": [str(one) for one in peers]})

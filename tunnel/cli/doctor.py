@@ -51,7 +51,7 @@ def examine(path: Path) -> Iterator[Finding]:
         where = f"{problem.file}: {problem.key}" if problem.key else str(problem.file)
         yield Finding("config", State.FAILED, f"{where}: {problem.cause}", problem.fix)
         return
-    yield checks.engine(config.engine.name)
+    yield checks.engine(config.engine.name, config.engine.threads)
     yield Finding("config", State.OK, str(path))
     yield from _examine_host(config)
 

@@ -264,10 +264,13 @@ class EngineSection(Section, frozen=True, kw_only=True):
     """``[engine]``: which data path runs. "auto": native, else reference, loudly.
 
     ``offload`` false: none of the kernel's help with large frames, for a driver that breaks them.
+    ``threads``: queues of the device and sockets of the port, each served by its own pair of
+    threads in the native engine; the packets of one peer come through one of them (decision 0031).
     """
 
     name: Literal["auto", "native", "reference"] = "auto"
     offload: bool = True
+    threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
 
 
 class IkeSection(Section, frozen=True, kw_only=True):

@@ -45,7 +45,8 @@ class RouteMissingError(DeviceError):
 
 
 class Device:
-    """An open TUN device. ``fd`` is non-blocking and stays open until :meth:`close`.
+    """An open TUN device. ``fd`` is non-blocking and stays open until :meth:`close`; ``fds`` has
+    one descriptor for each of its queues, of which that is the first.
 
     ``vnet_hdr``: frames carry a 10-octet virtio header (``offload`` of :func:`open_device`), and
     ``offloads`` says what the kernel has granted with it.
@@ -53,20 +54,21 @@ class Device:
 
     def __init__(
         self,
-        tun: pytun.TunTapDevice,
+        tuns: list[pytun.TunTapDevice],
         link: netlink.Link,
         mtu: int,
         helper: RouteHelper | None,
         offloads: dict[Offload, OffloadState],
     ) -> None:
-        self._tun = tun
+        self._tuns = tuns
         self._index = link.index
         self._helper = helper
         self.name = link.name
         self.mtu = mtu
         self.offloads = offloads
         self.vnet_hdr = OffloadState.OFF not in offloads.values()
-        self.fd: int = tun.fileno()
+        self.fds: tuple[int, ...] = tuple(tun.fileno() for tun in tuns)
+        self.fd = self.fds[0]
 
     @property
     def helper_pid(self) -> int | None:
@@ -105,16 +107,23 @@ class Device:
         if self._helper is not None:
             self._helper.close()
             self._helper = None
-        self._tun.close()
+        _close(self._tuns)
 
 
 def open_device(
-    name: str, host_id: IPv6Address, mtu: int, *, exact: bool = True, offload: bool = False
+    name: str,
+    host_id: IPv6Address,
+    mtu: int,
+    *,
+    exact: bool = True,
+    offload: bool = False,
+    queues: int = 1,
 ) -> Device:
     """Opens ``name``, with ``host_id``/128 as its address and ``mtu`` octets, and brings it up.
 
     With ``offload``, the kernel hands over and takes large frames and leaves checksums to us
-    (IFF_VNET_HDR, TUNSETOFFLOAD); only the native engine can make use of it.
+    (IFF_VNET_HDR, TUNSETOFFLOAD); only the native engine can make use of it. With several
+    ``queues`` (IFF_MULTI_QUEUE), the kernel keeps each flow on one of them.
 
     An existing persistent device of the user is taken over. Where its MTU cannot be changed, and
     ``exact`` is false, it is left as it is. With CAP_NET_ADMIN all is set as
@@ -122,27 +131,34 @@ def open_device(
     Raises :class:`DeviceError`.
     """
     before = netlink.link(name)
-    tun, granted = _attach(name, before, offload)
+    tuns, granted = _attach(name, before, offload, queues)
     try:
         link = netlink.link(name)
         if link is None:
             raise DeviceError(f"the device {name} vanished at once; see `journalctl -k`")
         if not privilege.can_configure():
             _require(link, host_id, mtu if exact or link.mtu < MINIMUM_MTU else link.mtu)
-            return Device(tun, link, link.mtu, None, granted)
+            return Device(tuns, link, link.mtu, None, granted)
         _configure(link, mtu, host_id)
         ours = host_id if before is not None and host_id not in before.addresses else None
-        return Device(tun, link, mtu, _start_helper(link, ours), granted)
+        return Device(tuns, link, mtu, _start_helper(link, ours), granted)
     except BaseException:
-        tun.close()
+        _close(tuns)
         raise
 
 
 def create_persistent(
-    name: str, owner: int, host_id: IPv6Address, mtu: int, peers: tuple[IPv6Address, ...]
+    name: str,
+    owner: int,
+    host_id: IPv6Address,
+    mtu: int,
+    peers: tuple[IPv6Address, ...],
+    *,
+    several: bool = False,
 ) -> None:
     """Makes a device that stays and that the user id ``owner`` may open without any capability,
-    with address, MTU and routes to ``peers``. An existing one of that name gets what it lacks.
+    with address, MTU and routes to ``peers``, and with ``several`` queues or one. An existing one
+    of that name gets what it lacks, but no queues.
 
     Raises :class:`DeviceError`.
     """
@@ -151,7 +167,7 @@ def create_persistent(
         raise DeviceError(f"{cause}; run this one command with sudo")
     if netlink.link(name) is None:
         try:
-            netlink.make_persistent_tun(name, owner)
+            netlink.make_persistent_tun(name, owner, several)
         except OSError as problem:
             raise DeviceError(_why_not(name, problem)) from None
     link = netlink.link(name)
@@ -166,20 +182,58 @@ def create_persistent(
 
 
 def _attach(
-    name: str, before: netlink.Link | None, offload: bool
-) -> tuple[pytun.TunTapDevice, dict[Offload, OffloadState]]:
+    name: str, before: netlink.Link | None, offload: bool, queues: int
+) -> tuple[list[pytun.TunTapDevice], dict[Offload, OffloadState]]:
     if before is not None and before.kind != "tun":
         cause = f"{name} exists and is no TUN device"
         raise DeviceError(f"{cause}; choose another name for host.device")
     flags = pytun.IFF_TUN | pytun.IFF_NO_PI | (pytun.IFF_VNET_HDR if offload else 0)
     try:
+        if queues > 1 and before is not None and before.attached:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))  # the kernel would let us in
+        tuns = _open_queues(name, flags, queues)
+    except OSError as problem:
+        if problem.errno == errno.EINVAL and before is not None and queues > 1:
+            cause = f"the device {name} was made with one queue, and engine.threads is {queues}"
+            fix = f"run `sudo ip link delete {name}` and make it anew"
+            own = "`sudo autotunnel device create --user NAME`"
+            raise DeviceError(f"{cause}; {fix} ({own}), or set engine.threads to 1") from None
+        raise DeviceError(_why_not(name, problem)) from None
+    return tuns, _set_offload(tuns[0].fileno(), offload)
+
+
+def _open_queues(name: str, flags: int, queues: int) -> list[pytun.TunTapDevice]:
+    """That many queues of the device. Raises OSError."""
+    if queues == 1:
+        try:
+            return [_open(name, flags)]
+        except OSError as problem:
+            if problem.errno != errno.EINVAL:
+                raise
+    tuns: list[pytun.TunTapDevice] = []
+    try:
+        while len(tuns) < queues:  # a device that was made for several queues takes one, too
+            tuns.append(_open(name, flags | pytun.IFF_MULTI_QUEUE))
+    except OSError:
+        _close(tuns)
+        raise
+    return tuns
+
+
+def _open(name: str, flags: int) -> pytun.TunTapDevice:
+    try:
         tun = pytun.TunTapDevice(name=name, flags=flags, dev=str(_TUN))
     except (OSError, pytun.Error) as problem:
         number = int(problem.args[0])
-        raise DeviceError(_why_not(name, OSError(number, os.strerror(number)))) from None
+        raise OSError(number, os.strerror(number)) from None
     os.set_blocking(tun.fileno(), False)
     os.set_inheritable(tun.fileno(), False)
-    return tun, _set_offload(tun.fileno(), offload)
+    return tun
+
+
+def _close(tuns: list[pytun.TunTapDevice]) -> None:
+    for tun in tuns:
+        tun.close()
 
 
 def _set_offload(fd: int, offload: bool) -> dict[Offload, OffloadState]:

@@ -24,7 +24,7 @@ import fastpath
 from discovery.io_stub import StubError, StubServer
 from discovery.stub import NotThere
 from discovery.types import RecordsFound
-from fastpath.types import Endpoint, Pump
+from fastpath.types import Endpoint, Pump, Queue
 from keys.store import HostIdError, SecretFileError, random_bytes
 from tunnel import commands as do
 from tunnel.config import HostConfig
@@ -139,7 +139,7 @@ class Host:
         control = ControlServer(config.control_socket, self, (Unreachable, HostError))
         await control.start()
         stack.push_async_callback(control.close)
-        pair = UdpPair(config.host.listen, "host.listen")
+        pair = UdpPair(config.host.listen, "host.listen", config.engine.threads)
         stack.callback(pair.close)
         ike_pair = None
         if config.host.ike_port is not None:
@@ -151,6 +151,7 @@ class Host:
             device_mtu(config),
             exact=config.host.mtu != "auto",
             offload=engine == "native" and config.engine.offload,
+            queues=config.engine.threads,
         )
         stack.callback(device.close)
         if config.resolver.enabled and account is not None:
@@ -339,6 +340,7 @@ class Host:
                 "mtu": None if device is None else device.mtu,
                 "engine": None if pump is None else pump.engine,
                 "aead": None if pump is None else pump.aead,
+                "threads": config.engine.threads if pump and pump.engine == "native" else 1,
                 "offloads": None if pump is None or device is None else _offloads(device, pump),
                 "listen": config.host.listen,
                 "endpoint": endpoint_text(endpoint),
@@ -441,18 +443,19 @@ class Host:
 def _make_pump(
     engine: str, device: Device, pair: UdpPair, host_id: IPv6Address, offload: bool
 ) -> Pump:
-    udp4, udp6 = pair.fd(socket.AF_INET), pair.fd(socket.AF_INET6)
+    first, *more = (
+        Queue(fd, pair.fd(socket.AF_INET, number), pair.fd(socket.AF_INET6, number))
+        for number, fd in enumerate(device.fds)
+    )
     if engine == "native":
         from fastpath._pump import NativePump  # only there where it was built
 
-        pump = NativePump(
-            *(device.fd, udp4, udp6, host_id.packed, device.vnet_hdr), offload=offload
-        )
+        pump = NativePump(*(*first, host_id.packed, device.vnet_hdr), offload=offload, more=more)
         pump.set_mtu(device.mtu)
         return pump
     from tunnel.io.portable_pump import PortablePump
 
-    return PortablePump(device.fd, udp4, udp6, host_id.packed, device.vnet_hdr)
+    return PortablePump(*first, host_id.packed, device.vnet_hdr, more=more)
 
 
 def _offloads(device: Device, pump: Pump) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 from tunnel.io.rtnetlink import CREATE_NEW, Rtnetlink, attribute, attributes
 
 _AF_INET, _AF_INET6 = 2, 10
-_IFF_UP = 1
+_IFF_UP, _IFF_LOWER_UP = 1, 1 << 16
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTM_F_CLONED = 254, 4, 1, 0x200
 _IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200  # <linux/if_addr.h>
 _ADDR_GEN_NONE = 1  # IN6_ADDR_GEN_MODE_NONE, <linux/if_link.h>: no link-local address
@@ -36,7 +36,7 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
 # <linux/if_tun.h>
 _TUN = "/dev/net/tun"
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
-_IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
+_IFF_TUN, _IFF_NO_PI, _IFF_MULTI_QUEUE = 0x0001, 0x1000, 0x0100
 _IFREQ = struct.Struct("=16sH22x")
 
 QUEUE_PACKETS = 2048
@@ -52,6 +52,7 @@ class Link:
     name: str
     mtu: int
     up: bool
+    attached: bool  # of a TUN device that is up: somebody has it open
     kind: str
     addresses: frozenset[IPv6Address]
 
@@ -74,6 +75,7 @@ def link(name: str) -> Link | None:
             name=name,
             mtu=_number(found[_IFLA_MTU]),
             up=bool(flags & _IFF_UP),
+            attached=bool(flags & _IFF_LOWER_UP),
             kind=kind.rstrip(b"\0").decode(),
             addresses=_addresses(kernel, index),
         )
@@ -106,11 +108,13 @@ def configure(index: int, mtu: int, address: IPv6Address) -> None:
         kernel.change(_SETLINK, _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP))
 
 
-def make_persistent_tun(name: str, owner: int) -> None:
-    """Makes a TUN device that stays and that user id ``owner`` may open. Raises OSError."""
+def make_persistent_tun(name: str, owner: int, several: bool = False) -> None:
+    """Makes a TUN device that stays and that user id ``owner`` may open, with one queue or
+    ``several``. Raises OSError."""
     descriptor = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
     try:
-        request = _IFREQ.pack(name.encode(), _IFF_TUN | _IFF_NO_PI)
+        flags = _IFF_TUN | _IFF_NO_PI | (_IFF_MULTI_QUEUE if several else 0)
+        request = _IFREQ.pack(name.encode(), flags)
         fcntl.ioctl(descriptor, _TUNSETIFF, request)
         fcntl.ioctl(descriptor, _TUNSETOWNER, owner)
         fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)

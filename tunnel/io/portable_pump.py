@@ -37,6 +37,7 @@ from fastpath.types import (
     Event,
     Offload,
     OffloadState,
+    Queue,
     SaCounters,
     SaParams,
     TooBigEvent,
@@ -153,6 +154,8 @@ class PortablePump:
         udp6_fd: int | None,
         host_id: bytes,
         vnet_hdr: bool = False,
+        *,
+        more: Sequence[Queue] = (),
     ) -> None:
         self._datapath = Datapath(host_id)
         self._tun = tun_fd
@@ -163,6 +166,13 @@ class PortablePump:
             for family, fd in ((socket.AF_INET, udp4_fd), (socket.AF_INET6, udp6_fd))
             if fd is not None
         }
+        self._more_tuns = tuple(queue.tun_fd for queue in more)
+        self._more_udp = tuple(
+            socket.socket(family, socket.SOCK_DGRAM, fileno=os.dup(fd))
+            for queue in more
+            for family, fd in ((socket.AF_INET, queue.udp4_fd), (socket.AF_INET6, queue.udp6_fd))
+            if fd is not None
+        )
         self._lock = threading.Lock()
         self._events = EventQueue()
         self._wake = Signal()
@@ -186,7 +196,7 @@ class PortablePump:
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
-        for udp in self._udp.values():
+        for udp in (*self._udp.values(), *self._more_udp):
             udp.close()
         self._wake.close()
 
@@ -302,8 +312,9 @@ class PortablePump:
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake.fileno(), selectors.EVENT_READ, None)
-            selector.register(self._tun, selectors.EVENT_READ, self._read_tun)
-            for udp in self._udp.values():
+            for tun in (self._tun, *self._more_tuns):
+                selector.register(tun, selectors.EVENT_READ, partial(self._read_tun, tun))
+            for udp in (*self._udp.values(), *self._more_udp):
                 selector.register(udp, selectors.EVENT_READ, partial(self._read_udp, udp))
             while not self._stopping:
                 for key, _ in selector.select():
@@ -322,8 +333,8 @@ class PortablePump:
             except OSError:
                 forget()  # the device is gone; the control plane sees that by itself
 
-    def _read_tun(self) -> list[Output]:
-        frame = os.read(self._tun, FRAME_OCTETS)
+    def _read_tun(self, tun: int) -> list[Output]:
+        frame = os.read(tun, FRAME_OCTETS)
         if not frame:
             raise OSError(errno.EBADF, "the TUN device is closed")
         return self._datapath.outbound(frame[len(self._header) :], boottime())

@@ -30,24 +30,40 @@ class SocketError(Exception):
 
 
 class UdpPair:
-    """The IPv4 and the IPv6 socket of one UDP port, non-blocking; one may be missing."""
+    """The IPv4 and the IPv6 socket of one UDP port, non-blocking; one may be missing.
 
-    def __init__(self, port: int, key: str) -> None:
+    With several ``queues``, each has a pair of its own, and the kernel chooses by the addresses and
+    ports of a datagram (SO_REUSEPORT). The port is bound as by anybody first, so that one that is
+    taken is told all the same.
+    """
+
+    def __init__(self, port: int, key: str, queues: int = 1) -> None:
         self.port = port
         self.sockets: dict[int, socket.socket] = {}
+        self._more: list[dict[int, socket.socket]] = [{} for _ in range(queues - 1)]
         try:
             for family in (socket.AF_INET, socket.AF_INET6):
                 if (one := _bind(family, port, key)) is not None:
                     self.sockets[family] = one
+                    self._share(family, one, key)
         except SocketError:
             self.close()
             raise
         if not self.sockets:
             raise SocketError("this machine has neither IPv4 nor IPv6; see `ip address`")
 
-    def fd(self, family: int) -> int | None:
+    def _share(self, family: int, first: socket.socket, key: str) -> None:
+        if self._more:
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for sockets in self._more:
+            one = _bind(family, self.port, key, shared=True)
+            assert one is not None  # the first one of this family is there
+            sockets[family] = one
+
+    def fd(self, family: int, queue: int = 0) -> int | None:
         """The descriptor of one family's socket."""
-        return self.sockets[family].fileno() if family in self.sockets else None
+        sockets = (self.sockets, *self._more)[queue]
+        return sockets[family].fileno() if family in sockets else None
 
     def send(self, data: bytes, remote: Endpoint) -> bool:
         """Sends one datagram; false when it could not go (as if it were lost on the way)."""
@@ -60,12 +76,13 @@ class UdpPair:
             return False
 
     def close(self) -> None:
-        """Closes both."""
-        for one in self.sockets.values():
-            one.close()
+        """Closes all."""
+        for sockets in (self.sockets, *self._more):
+            for one in sockets.values():
+                one.close()
 
 
-def _bind(family: int, port: int, key: str) -> socket.socket | None:
+def _bind(family: int, port: int, key: str, *, shared: bool = False) -> socket.socket | None:
     """A bound socket; ``None`` where the system lacks the family. Raises :class:`SocketError`."""
     try:
         one = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -74,6 +91,8 @@ def _bind(family: int, port: int, key: str) -> socket.socket | None:
     try:
         if family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if shared:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         allow_fragments(one)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF, *_FORCED):
             with contextlib.suppress(OSError):
