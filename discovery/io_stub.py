@@ -9,6 +9,7 @@ bounded; beyond that queries are dropped (UDP) or not read (TCP), and applicatio
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from discovery.stub import AskZone, Forward, Hold, NotThere, Reply, Stub
 from discovery.types import Endpoint, RecordsFound
 
 _MAX_MESSAGE: Final = 65535
+_FREE_PORTS: Final = 8  # that are tried where the system chooses
 _MAX_UDP: Final = 4096  # octets of a query that we look at over UDP
 
 Reach: TypeAlias = Callable[[str], Awaitable[IPv6Address | NotThere]]
@@ -119,6 +121,13 @@ class StubServer:
         self._udp = self._tcp = None
 
     def _bind(self) -> tuple[socket.socket, socket.socket]:
+        for _ in range(_FREE_PORTS if self.address[1] == 0 else 0):
+            # The port that is free for TCP may be somebody's for UDP.
+            with contextlib.suppress(StubError):
+                return self._bind_once()
+        return self._bind_once()
+
+    def _bind_once(self) -> tuple[socket.socket, socket.socket]:
         host, port = self.address
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         tcp = socket.socket(family, socket.SOCK_STREAM)

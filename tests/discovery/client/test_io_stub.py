@@ -18,7 +18,7 @@ import dns.rrset
 import pytest
 
 from discovery.io_forward import Forwarder, ForwardSettings
-from discovery.io_stub import DEFAULT_SETTINGS, StubError, StubServer, StubSettings
+from discovery.io_stub import StubError, StubServer, StubSettings
 from discovery.stub import NotThere
 from discovery.types import Endpoint, RecordsFound
 from tests.discovery.client.waiting import until
@@ -39,10 +39,17 @@ class Upstream(asyncio.DatagramProtocol):
 
     async def start(self) -> Endpoint:
         loop = asyncio.get_running_loop()
-        self.udp, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
-        address: Endpoint = self.udp.get_extra_info("sockname")
-        self.tcp = await asyncio.start_server(self._stream, *address)
-        return address
+        while True:
+            self.udp, _ = await loop.create_datagram_endpoint(
+                lambda: self, local_addr=("127.0.0.1", 0)
+            )
+            address: Endpoint = self.udp.get_extra_info("sockname")
+            try:
+                self.tcp = await asyncio.start_server(self._stream, *address)
+            except OSError:  # somebody has that port for TCP
+                self.udp.close()
+                continue
+            return address
 
     def stop(self) -> None:
         self.udp.close()
@@ -99,6 +106,10 @@ class Peers:
         return self.outcomes[label]
 
 
+PATIENT = StubSettings(hold=60, forward=ForwardSettings(timeout=20, total=60))
+"""For a machine that is busy otherwise."""
+
+
 class Zone:
     """What the zone says of services."""
 
@@ -134,7 +145,7 @@ class Zone:
 async def running(
     peers: Peers,
     forward: tuple[Endpoint, ...] = (),
-    settings: StubSettings = DEFAULT_SETTINGS,
+    settings: StubSettings = PATIENT,
     zone: Zone | None = None,
     host: str = "127.0.0.1",
 ) -> AsyncIterator[StubServer]:
@@ -161,7 +172,7 @@ async def dig(server: StubServer, *words: str) -> str:
     program = shutil.which("dig")
     assert program is not None, "dnsutils is part of the test set-up"
     process = await asyncio.create_subprocess_exec(
-        program, f"@{server.address[0]}", "-p", str(server.address[1]), "+tries=1", "+time=10",
+        program, f"@{server.address[0]}", "-p", str(server.address[1]), "+tries=1", "+time=60",
         *words, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     output, _ = await process.communicate()
@@ -291,7 +302,7 @@ async def test_the_next_server_is_asked_when_one_is_dead_silent_or_failing() -> 
     silent.silent = True
     failing.rcode = 2
     servers = [("127.0.0.1", 1)] + [await one.start() for one in (silent, failing, good)]
-    settings = StubSettings(forward=ForwardSettings(timeout=0.2))
+    settings = StubSettings(forward=ForwardSettings(timeout=1.0, rounds=4, total=60))
     async with running(Peers(), tuple(servers), settings) as server:
         assert await dig(server, "+short", "www.example.org", "A") == "192.0.2.7\n"
     for one in (silent, failing, good):
@@ -516,7 +527,7 @@ async def test_a_loop_through_another_resolver_is_found_and_left_out() -> None:
     mirror, _ = await loop.create_datagram_endpoint(Mirror, local_addr=("127.0.0.1", 0))
     good = Upstream()
     forward = (mirror.get_extra_info("sockname"), await good.start())
-    settings = StubSettings(forward=ForwardSettings(timeout=0.5))
+    settings = StubSettings(forward=ForwardSettings(timeout=1.0, rounds=4, total=60))
     async with running(Peers(), forward, settings) as server:
         assert await dig(server, "+short", "www.example.org", "A") == "192.0.2.7\n"
         await until(lambda: server.forwarder.servers() == [forward[1]])
