@@ -58,7 +58,7 @@ class ReadTexts:
             return self.failed("the answer does not fit; use transport tls or tcp")
         if response.rcode not in (NOERROR, NXDOMAIN):
             return self.failed(f"the rendezvous answers {response.says}")
-        found = (_decode(rdata) for rdata in response.at(*question))
+        found = (read_message(rdata) for rdata in response.at(*question))
         return TextsFound(self.prefix, tuple(one for one in found if one is not None))
 
     def failed(self, reason: str) -> TextsFound:
@@ -109,7 +109,8 @@ def _encode(octets: bytes) -> dns.rdata.Rdata:
     return dns.rdtypes.ANY.TXT.TXT(dns.rdataclass.IN, dns.rdatatype.TXT, strings)
 
 
-def _decode(rdata: dns.rdata.Rdata) -> bytes | None:
+def read_message(rdata: dns.rdata.Rdata) -> bytes | None:
+    """Return the octets that a record holds, or ``None`` if it holds none of ours."""
     if not isinstance(rdata, dns.rdtypes.ANY.TXT.TXT):
         return None
     try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address
 
+from tunnel.calls import Calls, explain, is_behind, is_hopeless
 from tunnel.commands import Inject, NotReached, Pong, Reached
 from tunnel.core import Core
 from tunnel.peers import Attempt, Peer, Waiter
@@ -24,8 +25,9 @@ from tunnel.pings import Pings
 class Attempts:
     """All attempts under way, and all who wait for them."""
 
-    def __init__(self, core: Core, pings: Pings) -> None:
+    def __init__(self, core: Core, pings: Pings, calls: Calls) -> None:
         self._core = core
+        self._calls = calls
         self._pings = pings
         self._late = Bucket(core.settings.late_per_second)
 
@@ -117,7 +119,7 @@ class Attempts:
             self._fail(peer, reason, no_such_host=no_such_host)
 
     def _to_candidates(self, peer: Peer) -> None:
-        attempt = peer.attempt
+        core, attempt = self._core, peer.attempt
         assert attempt is not None
         attempt.looking = False
         if peer.host_id is None:
@@ -126,6 +128,12 @@ class Attempts:
         attempt.host_id, attempt.candidates = peer.host_id, self._in_order(peer)
         if not attempt.candidates:
             attempt.reasons.append(f"the zone names no endpoint for {peer.name}: is it running?")
+        if is_behind(peer):
+            patience = (
+                core.settings.hopeless if is_hopeless(core.mapping, peer) else core.settings.meeting
+            )
+            attempt.until = min(attempt.until, core.now + patience)
+            self._calls.call(peer)
         self._next_candidate(peer)
 
     def _in_order(self, peer: Peer) -> list[tuple[str, int]]:
@@ -162,6 +170,7 @@ class Attempts:
 
     def succeeded(self, peer: Peer) -> None:
         """The tunnel stands, whoever began it: what waits may go."""
+        self._calls.ended(peer)
         peer.attempt, peer.reason, peer.failed = None, None, False
         peer.failures, peer.not_before = 0, float("-inf")
         self._core.emit(*(Inject(packet) for packet in self._core.queues.take(peer.name)))
@@ -171,6 +180,8 @@ class Attempts:
 
     def _fail(self, peer: Peer, reason: str, *, no_such_host: bool = False) -> None:
         core, settings = self._core, self._core.settings
+        self._calls.ended(peer)
+        reason = explain(core.mapping, peer) or reason
         peer.attempt, peer.reason, peer.failed = None, reason, True
         wait = min(settings.backoff_cap, settings.backoff_first * 2 ** min(peer.failures, 16))
         peer.failures += 1

@@ -50,6 +50,7 @@ class Core:
         self.unix = 0
         self.ending = False
         self.endpoints: tuple[Endpoint, ...] = ()
+        self.mapping = ""  # how our NAT maps, while no router maps for us (tunnel.outside)
         self.services: tuple[Service, ...] = ()  # that shall stand in the zone
         self.withdrawn: tuple[Service, ...] = ()  # that shall stand there no more
         self._probes = itertools.count(1)

@@ -10,6 +10,7 @@ from discovery import types as zone_types
 from discovery.types import HostRecords
 from tunnel.asks import Asks
 from tunnel.attempts import Attempts
+from tunnel.calls import BEHIND
 from tunnel.commands import AddRoute, ClearFlow, Found, Keep, NotReached, RemoveRoute
 from tunnel.core import Core
 from tunnel.following import Following
@@ -18,8 +19,8 @@ from tunnel.remembered import Remembered
 from tunnel.status import endpoint_text
 
 _INQUIRIES = 256  # lookups of the person under way
-_REFUSALS = ("secret", "clock")
 _PLACES = 8  # endpoints of one host, where its neighbours told some
+_REFUSALS = ("secret", "clock")
 _LOOKUPS = 16  # of a list of hosts at once, so that those on demand find room (B42: no storms)
 
 
@@ -83,7 +84,7 @@ class Directory:
             host_id=identity.host_id,
             target=identity.target,
             endpoints=core.endpoints,
-            info=identity.info,
+            info=(*identity.info, *_about_nat(core)),
             services=core.services,
             withdrawn=core.withdrawn,
         )
@@ -192,7 +193,6 @@ class Directory:
             self._looking.add(label)
             self._core.look_up(label)
 
-    def _found(self, records: HostRecords) -> None:
     def nearby(self, records: HostRecords) -> None:
         """A host of the account is on our local network. While the zone can be asked, its word
         counts; without it this is all there is."""
@@ -215,6 +215,7 @@ class Directory:
             self._asks.records_came(peer)
             self._attempts.records_came(peer)
 
+    def _found(self, records: HostRecords) -> None:
         core, peer = self._core, self._core.peers.ensure(records.label)
         self._look_on(records.label)
         self._tell_inquirers(records.label, records)
@@ -354,3 +355,8 @@ class Directory:
 
 def _where(records: HostRecords) -> str:
     return ", ".join(filter(None, map(endpoint_text, records.endpoints)))
+
+
+def _about_nat(core: Core) -> tuple[str, ...]:
+    """What peers must know to meet us: how our NAT maps, where no router opens it for us."""
+    return (f"{BEHIND}{core.mapping}",) if core.mapping else ()

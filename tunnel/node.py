@@ -16,6 +16,7 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from discovery import types as zone_types
+from discovery.nat.stun import is_stun
 from discovery.types import Service
 from fastpath.types import Endpoint, SaCounters
 from keys.ike import types as ike_types
@@ -24,12 +25,14 @@ from keys.ike.export import WiresharkTables
 from keys.issuer import Issuer, Ledger
 from tunnel.asks import Asks
 from tunnel.attempts import Attempts
+from tunnel.calls import TICKET, Calls
 from tunnel.commands import Command, DropZone, Finished, SendIke, SendZone
 from tunnel.core import Answer, Core
 from tunnel.credentials import Credentials
 from tunnel.directory import Directory
 from tunnel.flows import Flows
 from tunnel.following import Following
+from tunnel.outside import Outside
 from tunnel.path_mtus import PathMtus
 from tunnel.peers import Identity, PeerTable, StaticPeer
 from tunnel.pings import Pings
@@ -78,21 +81,30 @@ class Node:
         )
         self._core = core = Core(identity, peers, ike, zone, settings)
         self._pings = Pings(core)
-        self._attempts = Attempts(core, self._pings)
+        self._calls = Calls(core, random, self._called)
+        self._attempts = Attempts(core, self._pings, self._calls)
         self._asks = Asks(core)
         self._following = Following(core)
         self._flows = Flows(core)
         self._directory = Directory(core, self._attempts, self._asks, self._following, remembered)
+        self._outside = Outside(core, random, self._directory.publish)
         self._path_mtus = PathMtus(core)
         self._services = Services(core, self._directory.publish, services, withdrawn)
         self._parts = (
             *(self._attempts, self._asks, self._following, self._flows, self._directory),
-            *(self._path_mtus, self._services),
+            *(self._path_mtus, self._services, self._calls, self._outside),
         )
         self._signing = Signing(core, credentials, issuer, random)
         self._farewell: float | None = None
         self._to_tell: set[str] = set()  # peers that have not confirmed our DELETE
         self._finished = False
+
+    def _called(self, label: str) -> None:
+        """A host that cannot come to us wants us to come to it."""
+        peer = self._core.peers.ensure(label)
+        if peer is not None:
+            self._attempts.forgive(peer)
+            self._attempts.begin(peer)
 
     def _secret_for(self, name: str) -> bytes | None:
         """The pre-shared key for a peer that says it is ``name``."""
@@ -108,6 +120,7 @@ class Node:
         self._turn(now, unix)
         self._directory.start()
         self._services.start()
+        self._calls.start()
         return self._done()
 
     def shutdown(self, now: float, unix: int) -> list[Command]:
@@ -136,9 +149,12 @@ class Node:
     # --- The network ------------------------------------------------------------------------
 
     def datagram(self, data: bytes, source: Endpoint, now: float, unix: int) -> list[Command]:
-        """An IKE message (its marker stripped) came from ``source``."""
+        """An IKE message, or an answer of STUN, came from ``source``; its marker is stripped."""
         self._turn(now, unix)
-        self._core.ike_said(self._core.ike.receive(data, source, now))
+        if is_stun(data):
+            self._outside.received(data, source)
+        else:
+            self._core.ike_said(self._core.ike.receive(data, source, now))
         return self._done()
 
     def new_source(self, spi: int, source: Endpoint, now: float, unix: int) -> list[Command]:
@@ -188,6 +204,13 @@ class Node:
         self._turn(now, unix)
         self._core.ike_said(self._core.ike.move((), now))
         self._notice_move()
+        return self._done()
+
+    def look_outside(self, servers: tuple[Endpoint, ...], now: float, unix: int) -> list[Command]:
+        """Ask these STUN servers where the outside sees us, as long as no router maps our port;
+        ``OutsideSeen`` tells. Nobody: it need not be known any more."""
+        self._turn(now, unix)
+        self._outside.ask(servers)
         return self._done()
 
     def _notice_move(self) -> None:
@@ -250,6 +273,12 @@ class Node:
         self._directory.transport_down(reason)
         return self._done()
 
+    def nearby(self, records: zone_types.HostRecords, now: float, unix: int) -> list[Command]:
+        """A host of the account called out on the local network."""
+        self._turn(now, unix)
+        self._directory.nearby(records)
+        return self._done()
+
     # --- Certificates -----------------------------------------------------------------------
 
     def invited(self, until: int, now: float, unix: int) -> list[Command]:
@@ -265,12 +294,6 @@ class Node:
         return self._done()
 
     # --- Requests ---------------------------------------------------------------------------
-
-    def nearby(self, records: zone_types.HostRecords, now: float, unix: int) -> list[Command]:
-        """A host of the account called out on the local network."""
-        self._turn(now, unix)
-        self._directory.nearby(records)
-        return self._done()
 
     def reach(self, ticket: int, name: str, now: float, unix: int) -> list[Command]:
         """Make the tunnel to ``name``; ends in ``Reached`` or ``NotReached``."""
@@ -392,6 +415,11 @@ class Node:
         )
 
     @property
+    def identity(self) -> Identity:
+        """Who this host is."""
+        return self._core.identity
+
+    @property
     def published(self) -> bool:
         """Whether our records stand in the zone."""
         return self._directory.published
@@ -414,11 +442,6 @@ class Node:
             for peer in self._core.peers:
                 self._flows.drop_all(peer)
             self._core.emit(Finished())
-    @property
-    def identity(self) -> Identity:
-        """Who this host is."""
-        return self._core.identity
-
         return self._core.take()
 
     def _may_finish(self) -> bool:
@@ -468,10 +491,15 @@ class Node:
                     self._attempts.ike_failed(peer, reason)
             case ike_types.ProbeAnswered(name, rtt, remote):
                 self._probe_answered(name, rtt, remote)
-            case zone_types.TextsFound() | zone_types.TextsChanged():
-                self._signing.handle(answer)
+            case zone_types.TextsChanged(ticket, reason) if ticket == TICKET:
+                if reason:
+                    core.log("debug", f"a call could not be left or removed: {reason}")
+            case zone_types.Changed() if self._calls.heard(answer):
+                pass
             case zone_types.Changed() | zone_types.RecordsFound() | zone_types.ServicesFound():
                 self._services.handle(answer)
+            case zone_types.TextsFound() | zone_types.TextsChanged():
+                self._signing.handle(answer)
             case zone_types.Published(_, records):
                 self._directory.handle(answer)
                 self._services.published(records)

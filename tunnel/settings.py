@@ -27,6 +27,9 @@ class NodeSettings:
     # a minute of IKE retransmissions towards a dead address must not hide a living one.
     head_start: float = 4.0
     attempt: float = 60.0  # the end of an attempt that IKE and zone together did not end
+    # A peer behind a NAT that no router opens comes towards us within two seconds, or cannot.
+    meeting: float = 9.0
+    hopeless: float = 4.0  # the same, where the NATs are of kinds that hardly ever meet
     # After a failure: 1 s, doubling, at most 30 s; packets meanwhile are answered at once.
     backoff_first: float = 1.0
     backoff_cap: float = 30.0

@@ -7,13 +7,17 @@ import os
 from collections.abc import Callable
 
 from discovery.held import ZoneAccount
-from discovery.io_serve import ConnectionLimits, RendezvousServer
+from discovery.io_listen import ListenError
+from discovery.io_serve import ConnectionLimits, RendezvousServer, ServeError
+from discovery.io_stun import StunServer
 from discovery.rates import RateLimits
+from discovery.types import Endpoint
 from discovery.update import ZoneLimits
 from keys import store
 from tunnel.cli.talk import say
 from tunnel.config import ServeAccount, ServeConfig
 from tunnel.io import privilege
+from tunnel.io.network import STUN_PORTS
 
 
 class Rendezvous:
@@ -36,6 +40,9 @@ class Rendezvous:
             ),
             unsigned_per_s=settings.unsigned_per_s,
         )
+        where = settings.stun_listen
+        self._stun = StunServer(_usual(settings.listen) if where is None else where)
+        self._stun_is_wanted = where is not None
         self._state_dir = settings.state_dir
         self._end = asyncio.Event()
 
@@ -43,11 +50,22 @@ class Rendezvous:
         """Serves until :meth:`stop`. Raises :class:`~discovery.io_serve.ServeError`."""
         await self.server.start()
         try:
+            await self._start_stun()
             self._drop()
             on_ready()
             await self._end.wait()
         finally:
+            self._stun.stop()
             await self.server.stop()
+
+    async def _start_stun(self) -> None:
+        """Where the usual ports are taken, and no others are named, the zone is served without."""
+        try:
+            await self._stun.start()
+        except ListenError as error:
+            if self._stun_is_wanted:
+                raise ServeError(str(error)) from error
+            say(f"hosts behind NATs are not told where they are seen: {error}")
 
     def _drop(self) -> None:
         if self._state_dir.stat().st_uid != os.geteuid():
@@ -58,6 +76,11 @@ class Rendezvous:
     async def stop(self) -> None:
         """Ends :meth:`run`."""
         self._end.set()
+
+
+def _usual(listen: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    hosts = dict.fromkeys(host for host, _ in listen)
+    return tuple((host, port) for host in hosts for port in STUN_PORTS)
 
 
 def zone_account(settings: ServeConfig, account: ServeAccount) -> ZoneAccount:

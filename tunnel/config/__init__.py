@@ -82,6 +82,9 @@ def serve_from_tables(path: Path, tables: dict[str, Any]) -> ServeConfig:
         path=path.absolute(),
         listen=tuple(parse_address_endpoint(text) for text in serve.listen),
         tls_listen=tuple(parse_address_endpoint(text) for text in serve.tls_listen),
+        stun_listen=None
+        if serve.stun_listen == "auto"
+        else tuple(parse_address_endpoint(text) for text in serve.stun_listen),
         state_dir=path.absolute().parent / serve.state_dir,
         address=serve.address,
         accounts=serve.account,

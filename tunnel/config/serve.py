@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -42,6 +42,7 @@ class _ServeSection(Section, frozen=True, kw_only=True):
     listen: tuple[str, ...] = ("0.0.0.0:53", "[::]:53")
     tls_listen: tuple[str, ...] = ("0.0.0.0:853", "[::]:853")
     state_dir: str = "/var/lib/autotunnel"
+    stun_listen: tuple[str, ...] | Literal["auto"] = "auto"
     address: tuple[str, ...] = ()
     account: tuple[ServeAccount, ...] = ()
     connections: Count = 512
@@ -50,7 +51,9 @@ class _ServeSection(Section, frozen=True, kw_only=True):
     unsigned_per_s: Count = 20
 
     def __post_init__(self) -> None:
-        for key, texts in (("listen", self.listen), ("tls_listen", self.tls_listen)):
+        stun = () if self.stun_listen == "auto" else self.stun_listen
+        listening = (("listen", self.listen), ("tls_listen", self.tls_listen))
+        for key, texts in (*listening, ("stun_listen", stun)):
             for text in texts:
                 endpoint_or_refuse(key, text, "0.0.0.0:53")
         for text in self.address:
@@ -83,11 +86,14 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration of ``serve``. ``address``: this server's public addresses, for the zone's
     ns records; empty: those it listens on, unless that is "any". ``connections`` (TCP and TLS, in
     all), ``connections_per_source`` and ``idle_s`` (seconds until a silent one is closed) bound
-    connections; ``unsigned_per_s`` what one network gets unsigned over UDP."""
+    connections; ``unsigned_per_s`` what one network gets unsigned over UDP. ``stun_listen`` are two
+    ports at which hosts behind NATs ask where the outside sees them; ``None``: the usual ones at
+    the addresses of ``listen``, where they are free."""
 
     path: Path
     listen: tuple[Endpoint, ...]
     tls_listen: tuple[Endpoint, ...]
+    stun_listen: tuple[Endpoint, ...] | None
     state_dir: Path
     address: tuple[str, ...]
     accounts: tuple[ServeAccount, ...]

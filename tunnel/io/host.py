@@ -193,7 +193,12 @@ class Host:
         stack.push_async_callback(link.close)
         await link.start(node, self._tell_zone)
         self._network = network = Network(
-            config, host_id, lambda: link.server_address, moved=self._moved, publish=self._publish
+            config,
+            host_id,
+            lambda: link.server_address,
+            moved=self._moved,
+            publish=self._publish,
+            look_outside=self._look_outside,
         )
         stack.push_async_callback(network.stop)
         stack.push_async_callback(_cancel, asyncio.create_task(network.run()))
@@ -266,6 +271,10 @@ class Host:
             self._keep(command)
         elif isinstance(command, do.ServicesStirred):
             self._services.stirred()
+        elif isinstance(command, do.OutsideSeen):
+            assert self._network is not None
+            seen = self._network.seen
+            asyncio.get_running_loop().call_soon(seen, command.endpoint, command.mapping)
         else:
             self._requests.answer(command)
 
@@ -301,6 +310,11 @@ class Host:
         assert self._driver is not None and self._node is not None and self._link is not None
         self._link.network_changed()
         self._driver.tell(self._node.moved)
+
+    def _look_outside(self, servers: tuple[Endpoint, ...]) -> None:
+        """Ask these where they see us."""
+        assert self._driver is not None and self._node is not None
+        self._driver.tell(self._node.look_outside, servers)
 
     def _publish(self, endpoints: tuple[Endpoint, ...]) -> None:
         """Others reach us at these."""

@@ -30,6 +30,7 @@ from tunnel.status import endpoint_text
 
 LOOK_EVERY = 3.0  # seconds
 TOGETHER = 0.05  # seconds: changes come in flocks
+STUN_PORTS = (3478, 3479)  # of the rendezvous
 PATIENCE = 1.5  # seconds that a router has before our own address is published
 
 
@@ -53,9 +54,10 @@ class Network:
         *,
         moved: Callable[[], None],
         publish: Callable[[tuple[Endpoint, ...]], None],
+        look_outside: Callable[[tuple[Endpoint, ...]], None],
     ) -> None:
         self._config, self._host_id, self._server = config, host_id, server
-        self._moved, self._publish = moved, publish
+        self._moved, self._publish, self._look_outside = moved, publish, look_outside
         self._nat = NatLink(config.nat.methods, self._way)
         self._changes = Changes(self._look_soon)
         self._wake = asyncio.Event()
@@ -63,7 +65,9 @@ class Network:
         self._published: tuple[Endpoint, ...] = ()
         self._settled_at = 0.0
         self._granted: dict[bool, float] = {}
-        self._lost = ""
+        self._asked_outside: tuple[Endpoint, ...] = ()
+        self._seen: Endpoint | None = None
+        self._mapping = ""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -107,7 +111,8 @@ class Network:
         elif any("another NAT" in one["says"] for one in tried):
             about["double_nat"] = True
         behind = any(is_behind_nat(one[0]) for one in self._standing.endpoints)
-        return about | {"private_address": behind, "tried": tried}
+        seen = {"seen": endpoint_text(self._seen), "mapping": self._mapping or None}
+        return about | {"private_address": behind, "tried": tried} | seen
 
     # --- Inside -----------------------------------------------------------------------------
 
@@ -164,24 +169,48 @@ class Network:
     def _way(self, way: Way) -> None:
         if way.mapping is not None:
             self._granted[":" in way.mapping.external[0]] = time.monotonic()
-        self._lost = way.reason
         self._settle()
 
     def _settle(self) -> None:
         if not self._settled or not self._standing.endpoints:
             return
         mapper = self._nat.mapper
+        self._ask_outside()
         found = tuple(
-            _outer(one, mapper.way(ipv6=":" in one[0])) for one in self._standing.endpoints
+            self._outer(one, mapper.way(ipv6=":" in one[0])) for one in self._standing.endpoints
         )
         if found != self._published:
             self._published = found
             self._publish(found)
 
+    def _outer(self, local: Endpoint, way: Mapping | None) -> Endpoint:
+        """The endpoint that others can reach: the mapped one, unless another NAT stands behind it;
+        else what the outside sees, if a NAT is there at all."""
+        if way is not None and not way.double_nat:
+            return way.external
+        if self._seen is not None and is_behind_nat(local[0]):
+            return self._seen
+        return local
 
-def _outer(local: Endpoint, way: Mapping | None) -> Endpoint:
-    """The endpoint that others can reach: the mapped one, unless there is another NAT behind it."""
-    return local if way is None or way.double_nat else way.external
+    def _ask_outside(self) -> None:
+        """STUN, as long as our address is private and no router maps it for us."""
+        way, server = self._nat.mapper.way(), self._server()
+        private = any(is_behind_nat(one) for one, _ in self._standing.endpoints)
+        needed = private and (way is None or way.double_nat)
+        servers: tuple[Endpoint, ...] = ()
+        if needed and server is not None and ":" not in server:
+            servers = tuple((server, port) for port in STUN_PORTS)
+        if servers != self._asked_outside:
+            self._asked_outside = servers
+            self.seen(None, "")
+            self._look_outside(servers)
+
+    def seen(self, endpoint: Endpoint | None, mapping: str) -> None:
+        """The outside sees us there; ``mapping`` says how our NAT maps."""
+        changed = endpoint != self._seen
+        self._seen, self._mapping = endpoint, mapping
+        if changed and endpoint is not None:
+            self._settle()
 
 
 def _towards(gateway: str) -> str | None:

@@ -2,7 +2,9 @@
 
 What the kinds mean (RFC 4787): a plain ``masquerade`` keeps ports where it can and maps one inner
 endpoint to one outer one, whoever is at the other end, but lets in only whom the inside sent to;
-``symmetric`` takes another port for every destination; ``full-cone`` lets everybody in.
+``symmetric`` takes another port for every destination; ``full-cone`` lets everybody in. As home
+routers do, they drop what comes to themselves from outside: an answer (ICMP) would end the wait of
+whoever sent it, and its flow would take the port that the host inside is about to use.
 """
 
 from __future__ import annotations
@@ -54,6 +56,10 @@ table ip home {{
     ct status dnat accept
     iifname {OUTSIDE} ct state new drop
   }}
+  chain to_me {{
+    type filter hook input priority filter
+    iifname {OUTSIDE} ct state new drop
+  }}
 }}
 """,
     )
@@ -76,7 +82,7 @@ class PortMapper:
         upnp: bool = True,
         natpmp: bool = True,
     ) -> None:
-        self._router, self._folder = router, folder
+        self._router, self._folder, self._natpmp = router, folder, natpmp
         self._runs = 0
         self._process: Process | None = None
         make_router(router)
@@ -106,7 +112,7 @@ class PortMapper:
             *("-P", str(self._folder / "miniupnpd.pid")),
             name=f"miniupnpd{self._runs}",
         )
-        self._process.wait_for("listening on", 20)
+        self._process.wait_for("5351" if self._natpmp else "HTTP listening", 20)
 
     def stop(self) -> None:
         """Say no more, and let nothing through that was mapped."""

@@ -1,0 +1,92 @@
+"""An account whose hosts stand behind routers of every kind, on an internet that looks public."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from tunnel.cli.demo.scenes import DOMAIN, find_token
+from tunnel.io.lab import HostMachine, Lab, Namespace, RendezvousMachine, connect
+from tunnel.io.lab.nat import INSIDE, OUTSIDE, PortMapper, make_nat
+
+Kind: TypeAlias = Literal["public", "mapped", "restricted", "symmetric", "double"]
+
+RENDEZVOUS = "192.0.1.10"
+
+
+class Home:
+    """One host, and the routers before it."""
+
+    def __init__(self, homes: Homes, kind: Kind, number: int) -> None:
+        self.kind, self.label = kind, f"{kind}{number}"
+        self.outer = f"192.0.1.{number}"
+        lab = homes.lab
+        machine = lab.namespace(self.label)
+        self.mapper: PortMapper | None = None
+        self.routers: list[Namespace] = []
+        if kind == "public":
+            homes.internet.plug(machine, "eth0", f"{self.outer}/24")
+        else:
+            self._behind(homes, machine, number)
+        self.host = HostMachine(machine)
+
+    def _behind(self, homes: Homes, machine: Namespace, number: int) -> None:
+        """``machine`` in a network of its own, behind one router or two."""
+        router = homes.lab.namespace(f"r-{self.label}")
+        self.routers.append(router)
+        subnet = f"192.168.{number}"
+        connect(machine, "eth0", router, INSIDE)
+        machine.address("eth0", f"{subnet}.10/24")
+        router.address(INSIDE, f"{subnet}.1/24")
+        machine.gateway(f"{subnet}.1")
+        if self.kind == "double":
+            carrier = homes.lab.namespace(f"c-{self.label}")
+            self.routers.append(carrier)
+            connect(router, OUTSIDE, carrier, INSIDE)
+            router.address(OUTSIDE, f"100.64.{number}.10/24")
+            carrier.address(INSIDE, f"100.64.{number}.1/24")
+            router.gateway(f"100.64.{number}.1")
+            make_nat(carrier, "restricted")
+            homes.internet.plug(carrier, OUTSIDE, f"{self.outer}/24")
+        else:
+            homes.internet.plug(router, OUTSIDE, f"{self.outer}/24")
+        if self.kind == "mapped":
+            self.mapper = PortMapper(router, f"{subnet}.0/24", router.folder, upnp=False)
+            self.mapper.start()
+        else:
+            make_nat(router, "symmetric" if self.kind == "symmetric" else "restricted")
+
+
+class Homes:
+    """The internet, the rendezvous, and the homes; all hosts have joined."""
+
+    def __init__(self, lab: Lab, *kinds: Kind) -> None:
+        self.lab = lab
+        self.internet = lab.switch("internet")
+        machine = lab.namespace("rendezvous")
+        self.internet.plug(machine, "eth0", f"{RENDEZVOUS}/24")
+        self.rendezvous = RendezvousMachine(machine)
+        self.homes = [Home(self, kind, 20 + number) for number, kind in enumerate(kinds)]
+        first, *others = self.homes
+        where = ("--rendezvous", RENDEZVOUS, "--name", first.label)
+        first.host.cli(*("init", DOMAIN, "--auth", "psk", "-c", str(first.host.config)), *where)
+        self.rendezvous.adopt(first.host)
+        self.rendezvous.serve()
+        for home in others:
+            said = first.host.cli("invite", "--json", "-c", str(first.host.config)).stdout
+            host = home.host
+            host.cli("join", find_token(said), "--name", home.label, "-c", str(host.config))
+        for home in self.homes:
+            home.host.settle()
+            home.host.change("resolver", {"enabled": False})
+
+    def up(self) -> Homes:
+        """Start all hosts."""
+        for home in self.homes:
+            home.host.begin_up()
+        for home in self.homes:
+            home.host.wait_until_up()
+        return self
+
+    def of(self, kind: Kind, which: int = 0) -> Home:
+        """One of the homes of a kind."""
+        return [home for home in self.homes if home.kind == kind][which]

@@ -1,0 +1,97 @@
+"""What the outside sees of this host when no router tells: STUN, over the tunnel's own socket.
+
+The rendezvous answers at two ports. If both see the same endpoint, the NAT maps ours to that one
+whoever is at the other end (RFC 4787 §4.1), and it is worth publishing: a peer can be met there
+once both have sent something. If they see two, the NAT takes another port for every destination,
+and what the rendezvous sees is of no use to a peer. The question is repeated while nobody maps the
+port for us, which keeps the NAT's entry alive and notices when it changes.
+
+On the wire the question is STUN behind the non-ESP marker of RFC 3948, as IKE is: no ESP packet can
+be mistaken for it, nor it for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from discovery.nat import stun
+from discovery.nat.types import SendNat
+from fastpath.types import Endpoint
+from tunnel.commands import OutsideSeen, SendIke
+from tunnel.core import Core
+
+INDEPENDENT, DEPENDENT = "independent", "dependent"
+"""Of the destination: how a NAT maps (RFC 4787 §4.1). The second is called symmetric, too."""
+
+
+class Outside:
+    """Asks ``servers``, two ports of one or more addresses, as long as there are any."""
+
+    def __init__(
+        self, core: Core, random: Callable[[int], bytes], publish: Callable[[], None]
+    ) -> None:
+        self._core, self._random, self._publish = core, random, publish
+        self._servers: tuple[Endpoint, ...] = ()
+        self._questions: dict[Endpoint, stun.Binding] = {}
+        self._seen: dict[Endpoint, Endpoint] = {}
+        self._said: tuple[Endpoint | None, str] = (None, "")
+        self._again: float | None = None
+
+    def ask(self, servers: tuple[Endpoint, ...]) -> None:
+        """Ask these from now on, or nobody; what was seen before is forgotten."""
+        self._servers, self._questions, self._seen = servers, {}, {}
+        self._said, self._again = (None, ""), None
+        self._core.mapping = ""
+        self._begin()
+
+    def received(self, data: bytes, source: Endpoint) -> None:
+        """A STUN message came to the tunnel's socket."""
+        question = self._questions.get(source)
+        if question is not None:
+            self._heard(question.receive(data, source, self._core.now))
+
+    def advance(self) -> None:
+        """Repeats what is not answered, and asks again from time to time."""
+        if self._again is not None and self._again <= self._core.now:
+            self._begin()
+        for question in self._questions.values():
+            self._heard(question.advance(self._core.now))
+
+    def timers(self) -> list[float]:
+        """When something is due."""
+        due = [question.next_timer() for question in self._questions.values()]
+        return [at for at in (*due, self._again) if at is not None]
+
+    # --- Inside -----------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        now = self._core.now
+        self._again = now + self._core.settings.keepalive if self._servers else None
+        for server in self._servers:
+            if server in self._questions and self._questions[server].next_timer() is not None:
+                continue  # the last one is still on its way
+            self._questions[server] = stun.Binding(server, self._random)
+            self._heard(self._questions[server].start(now))
+
+    def _heard(self, words: list[SendNat | stun.Seen | stun.NotSeen]) -> None:
+        for word in words:
+            match word:
+                case SendNat(data, server):
+                    self._core.emit(SendIke(data, server))
+                case stun.Seen(server, endpoint):
+                    self._seen[server] = endpoint
+                case stun.NotSeen(server):
+                    self._seen.pop(server, None)
+        self._judge()
+
+    def _judge(self) -> None:
+        """What all answers together say; said again only when it changes."""
+        found = set(self._seen.values())
+        kind = "" if len(self._seen) < 2 else INDEPENDENT if len(found) == 1 else DEPENDENT
+        endpoint = next((self._seen[one] for one in self._servers if one in self._seen), None)
+        if (endpoint, kind) != self._said and (kind or endpoint is None):
+            changed = kind != self._core.mapping
+            self._said, self._core.mapping = (endpoint, kind), kind
+            if changed:
+                self._publish()
+            self._core.emit(OutsideSeen(endpoint, kind))
