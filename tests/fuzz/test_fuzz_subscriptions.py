@@ -1,120 +1,118 @@
-"""Long-lived queries, DSO and DNS Push against 100,000 hostile messages: an answer, an abort or
-silence, never a crash, and nothing left behind by what was refused."""
+"""Sessions, events and calls gone mad: whatever comes, the client stays true, bounded and alive."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import random
+from ipaddress import IPv6Address
 
-from discovery import dso, llq, push, tsig
-from discovery.dso import DsoError, DsoMessage, Keepalive, RetryDelay
-from discovery.llq import LlqFormatError, LlqOption
-from discovery.llq_server import LlqLimits
-from discovery.push import Reconfirm, Subscribe, Unsubscribe
-from discovery.push_server import PushLimits
-from discovery.subscriptions import SubscriptionLimits
-from discovery.ways import End, Way
-from tests.discovery.codecs.test_push import ADDED, rdata
-from tests.discovery.server.helpers import ALICE, SOURCE, add
-from tests.discovery.server.subscribing import DESK, Telling, llq_query
-from tests.discovery.server.test_push import INTRODUCTION, NAME
+from discovery import llq, push, tsig
+from discovery.client import ClientSettings
+from discovery.dso import DsoMessage, Keepalive, RetryDelay
+from discovery.llq import LlqOption
+from discovery.lookup import Question
+from discovery.nearby import Call, seal, unseal
+from discovery.push import Change
+from discovery.types import DropZone, HostRecords
+from tests.discovery.subscription.scripted import AAAA, DESK, KEY, Script, aaaa
+from tests.discovery.subscription.test_llq import ID, QUESTION, established
+from tests.discovery.subscription.test_push import live
 from tests.fuzz.mutate import SEED, mutants
+from tunnel.remembered import RememberedError, from_json, to_json
 
-CODECS = 100_000
-MESSAGES = 12_000
-PACE = 0.05  # seconds between them: no account may ask without pause
-LIMITS = SubscriptionLimits(llq=LlqLimits(total=50), push=PushLimits(total=50))
-
-SAID = [
-    DsoMessage(1, (Keepalive(15_000, 60_000).tlv(), dso.padding_for(24, 128))).pack(),
-    DsoMessage(2, (Subscribe(NAME, 28).tlv(),)).pack(),
-    DsoMessage(3, (Subscribe(NAME, 255, 255).tlv(),)).pack(),
-    DsoMessage(0, (Unsubscribe(2).tlv(),)).pack(),
-    DsoMessage(0, (Reconfirm(NAME, 28, 1, rdata("AAAA", "fd00::1")).tlv(),)).pack(),
-    DsoMessage(0, (RetryDelay(5).tlv(),)).pack(),
-    DsoMessage(7, (), response=True).pack(),
-    *push.push_messages([ADDED, ADDED]),
-]
+INPUTS = 100_000
+SESSIONS = 5_000  # the parsers of its messages get 100,000 each (test_fuzz_telling)
+QUESTION_OF = Question(*QUESTION)
+HOST = HostRecords(
+    "desk", IPv6Address("fd01::1"), "AutoTunnel-" + "-".join(["01"] * 8), (("192.0.2.7", 4500),)
+)
 
 
-def test_codecs_read_or_say_why_not() -> None:
-    read = refused = 0
-    for wire in mutants(SAID, CODECS):
-        for parse in (DsoMessage.parse, push.parse_push, Reconfirm.parse):
-            try:
-                parse(wire)
-                read += 1
-            except DsoError:
-                refused += 1
-        data = wire[12:]
-        for parse_data in (Subscribe.parse, Unsubscribe.parse, Keepalive.parse, RetryDelay.parse):
-            try:
-                parse_data(data)
-            except DsoError:
-                refused += 1
-        try:
-            LlqOption.parse(wire[:18])
-        except LlqFormatError:
-            refused += 1
-    assert min(read, refused) > 1000
+def renew(script: Script) -> Script:
+    """The session again, if it has ended."""
+    if script.client.step == "push":
+        return script
+    fresh, _ = live()
+    return fresh
 
 
-def test_sessions_survive_whatever_clients_send() -> None:
-    zone = Telling(LIMITS)
-    zone.update(add(DESK, "AAAA", "fd00::1"))
-    way = Way("tls", SOURCE, connection=1)
-    aborted = answered = 0
-    for number, wire in enumerate(mutants(SAID, MESSAGES)):
-        if not zone.told.push._sessions:
-            way = Way("tls", SOURCE, connection=number + 1)
-            zone.now += PACE
-            zone.ask(INTRODUCTION, way)
-            zone.send(SAID[0], way)
-        answered += len(zone.send(wire, way))
-        for told in zone.take():
-            if isinstance(told, End):
-                zone.told.gone(told.connection)
-                aborted += 1
-    assert min(aborted, answered) > 1000
-    zone.told.gone(way.connection)
-    machine = zone.told.push
-    left = (machine._sessions, machine._interests, machine._aborted, len(machine))
-    assert not any(left)
-
-
-def test_long_lived_queries_survive_whatever_key_holders_send() -> None:
-    zone = Telling(LIMITS)
-    chance = random.Random(SEED)
-    done, _ = zone.establish()
-    asked = [(DESK, "AAAA"), (f"den.{ALICE}", "TXT")]
+def test_no_message_of_a_session_breaks_the_client() -> None:
+    changes = (
+        Change(DESK, AAAA, 1, 120, aaaa(2)),
+        Change(DESK, AAAA, 1, push.REMOVE_ONE, aaaa(1)),
+        Change(DESK, 255, 1, push.REMOVE_ALL, None),
+    )
     seeds = [
-        llq_query(asked[:1], [LlqOption(llq.SETUP, lease=7200)]),
-        llq_query(asked[:1], [LlqOption(llq.SETUP, id=done.id, lease=7200)]),
-        llq_query(asked[:1], [LlqOption(llq.REFRESH, id=done.id, lease=900)]),
-        llq_query(asked, [LlqOption(llq.SETUP)] * 2),
+        *push.push_messages(changes),
+        *push.push_messages(changes[:1]),
+        DsoMessage(0, (Keepalive(60_000, 60_000).tlv(),)).pack(),
+        DsoMessage(0, (RetryDelay(1000).tlv(),)).pack(),
+        DsoMessage(7, (), True).pack(),
     ]
-    answers = 0
-    for wire in mutants(seeds, MESSAGES):
-        if len(wire) < 12 or wire[2] & 0x80:
-            continue
-        zone.later(PACE)
-        way = zone.way((f"192.0.2.{chance.randrange(4)}", 4000))
-        answers += len(zone.send(tsig.sign(wire, zone.key, zone.unix)[0], way))
-    assert answers > 1000
-    assert zone.server.counters["llq.granted"] > 200
-    assert zone.told.size <= 50
+    script, _ = live()
+    dropped = 0
+    for wire in mutants(seeds, SESSIONS):
+        script.hear(wire)
+        dropped += any(isinstance(one, DropZone) for one in script.told)
+        assert len(script.told) <= 2 and len(script.sent) <= 4
+        script.told.clear()
+        script.sent.clear()
+        script = renew(script)
+    assert SESSIONS // 20 < dropped < SESSIONS
 
 
-def test_acknowledgements_survive_whatever_comes() -> None:
-    zone = Telling(LIMITS)
-    done, _ = zone.establish()
-    zone.update(add(DESK, "AAAA", "fd00::1"))
-    (event,) = zone.events()
-    echo = LlqOption(llq.EVENT, id=done.id)
-    right = llq_query([(DESK, "AAAA")], [echo], identity=event.id, flags=0x8000)
-    wrong = [wire for wire in mutants([right], MESSAGES) if done.id.to_bytes(8) not in wire]
-    for wire in wrong:
-        if wire[2:3] and wire[2] & 0x80:
-            assert zone.send(wire) == []
-    assert zone.server.counters["llq.acknowledged"] == 0
-    zone.send(right)
-    assert zone.server.counters["llq.acknowledged"] == 1
+def test_no_event_breaks_the_client_and_no_unsigned_one_is_believed() -> None:
+    script = established(ClientSettings(reliable=False, secure=False))
+    told: list[bytes] = []
+    script.do = lambda commands: None  # type: ignore[method-assign]
+    script.hear = told.append  # type: ignore[method-assign]
+    script.event(77, QUESTION, ID, (aaaa(2), False), (aaaa(1), True), signed=False)
+    script = established(ClientSettings(reliable=False, secure=False))
+    chance = random.Random(SEED)
+    for wire in mutants(told, INPUTS):
+        signed = len(wire) >= 12 and chance.random() < 0.3
+        before = script.client._subscriptions.standing.data(QUESTION_OF)
+        script.hear(tsig.sign(wire, KEY, script.unix)[0] if signed else wire)
+        if not signed:
+            assert script.client._subscriptions.standing.data(QUESTION_OF) == before
+        script.told.clear()
+        script.sent.clear()
+    assert script.client.step == "llq"
+
+
+def test_no_call_and_no_file_of_a_stranger_gets_through() -> None:
+    key = bytes(range(32))
+    strings = seal(Call(HOST, 1_800_000_000), key, os.urandom)
+    sealed = "".join(strings.values()).encode()
+    for octets in mutants([sealed], INPUTS):
+        text = octets.decode("latin-1")
+        heard = unseal({"s0": text[:240], "s1": text[240:]}, key, "alice.example", 1_800_000_000)
+        assert heard is None or heard.records.label == "desk"
+    good = to_json("alice.example", [HOST, dataclasses.replace(HOST, label="laptop")])
+    refused = 0
+    for octets in mutants([good], INPUTS // 5):
+        try:
+            from_json(octets, "alice.example", 1024)
+        except RememberedError:
+            refused += 1
+    assert refused > INPUTS // 20
+
+
+def test_every_answer_to_a_long_lived_query_leaves_the_client_asking() -> None:
+    chance = random.Random(SEED)
+    for _ in range(300):
+        script = Script(ClientSettings(secure=False))
+        script.subscribe()
+        script.up()
+        for _ in range(4):
+            for wire in script.taken():
+                error = chance.choice((0, 0, 0, *range(1, 8)))
+                option = LlqOption(
+                    chance.choice((llq.SETUP, llq.SETUP, llq.REFRESH, llq.EVENT, 9)),
+                    error,
+                    chance.choice((0, ID, chance.getrandbits(64))),
+                    chance.choice((0, 1, 900, 7200, 0xFFFFFFFF)),
+                )
+                script.reply(wire, chance.choice((option, None)), (aaaa(1),))
+        assert script.client.next_timer() is not None
