@@ -21,6 +21,7 @@ from keys.ca import Authority, AuthorityError
 from keys.ike import groups, signature
 from keys.ike.certificates import CertificateError, Trust, check, names_in
 from keys.ike.cipher import IntegrityError, MessageCipher, Opened, Place, place_of
+from keys.ike.cookie import demand, glance
 from keys.ike.errors import IkeError
 from keys.ike.fragments import Assembly, room, seal
 from keys.ike.header import Exchange, Header, HeaderError, decode_header
@@ -50,9 +51,12 @@ from keys.ike.proposals import (
 from keys.ike.sa_init import wanted
 from keys.ike.selectors import (
     claimed_host,
+    covers,
     decode_selectors,
+    describe_traffic,
     encode_selectors,
     host,
+    widest,
 )
 from keys.ike.selectors import describe as describe_selectors
 from keys.ike.settings import IkeSettings
@@ -60,7 +64,7 @@ from keys.ike.signature import SignatureError
 from keys.ike.window import Echoes, Window
 from keys.invitation import Invitation, InvitationError, decode, encode
 from keys.invitation import _read as read_invitation_body
-from keys.issuer import Entry, Issuer, Ledger
+from keys.issuer import Entry, Issuer, Ledger, entry_of
 from keys.signing import SigningError
 
 UNIX = 1_800_000_000
@@ -114,7 +118,13 @@ def selectors(data: bytes) -> None:
         return
     assert len(read) <= 64 and all(one.first <= one.last for one in read)
     assert len(describe_selectors(read)) < 400
-    assert claimed_host(read) in {one.first for one in read} | {IPv6Address(0)}
+    claimed = claimed_host(read)
+    assert claimed in {one.first for one in read} | {IPv6Address(0)}
+    here = IPv6Address("fd00::1")
+    traffic = widest(read, (*read, *host(here)), claimed, here)
+    if traffic is not None:
+        assert covers(read, (*read, *host(here)), claimed, here, traffic)
+        describe_traffic(traffic)
     if read:
         assert decode_selectors(encode_selectors(read)) == read
 
@@ -202,6 +212,34 @@ def payloads(data: bytes) -> None:
     read.tsi, read.tsr = read.tsi or None, read.tsr or None  # all of them narrowed away
     again = decode_contents(decode_chain(*encode_chain(read.encode())))
     assert again == read
+
+
+def glance_seeds() -> Sequence[bytes]:
+    full, cookie = full_contents(), Notify(NotifyType.COOKIE, bytes(17))
+    parts = [
+        Contents(sa=full.sa, ke=full.ke, nonce=full.nonce),
+        Contents(sa=full.sa, ke=full.ke, nonce=full.nonce, notifies=[cookie, *full.notifies]),
+    ]
+    chains = [encode_chain(one.encode()) for one in parts]
+    return [bytes((first,)) + chain for first, chain in chains]
+
+
+def glances(data: bytes) -> None:
+    """What a flood is answered by: it must see what the whole parser sees."""
+    if not data:
+        return
+    seen = glance(bytes(16) + data[:1] + bytes(11) + data[1:])
+    try:
+        read = decode_contents(decode_chain(data[0], data[1:]))
+    except IkeError:
+        return  # a glance reads less, and may take what is refused later
+    if not (read.sa and read.ke and read.nonce):
+        assert seen is None
+        return
+    assert seen is not None and seen.nonce == read.nonce
+    cookie = next((n.data for n in read.notifies if n.kind == NotifyType.COOKIE and n.data), b"")
+    assert seen.cookie == cookie
+    assert len(demand(bytes(8), bytes(17))) < 28 + len(data)
 
 
 # --- IKE: what is sealed --------------------------------------------------------------------------
@@ -553,3 +591,16 @@ def ledger(data: bytes) -> None:
         issuer.revocations(UNIX)
     read.forget(UNIX)
     json.loads(read.to_json())
+
+
+def voucher_seeds() -> Sequence[bytes]:
+    return [json.dumps(["1f", NAME, "ab", UNIX, "69"]).encode()]
+
+
+def voucher(data: bytes) -> None:
+    """What one issuer tells another about a certificate."""
+    try:
+        read = entry_of(data)
+    except ValueError:
+        return
+    assert Ledger.from_json(Ledger([read]).to_json()).issued == [read]
