@@ -137,7 +137,7 @@ def paced(server: Endpoint, kinds: Sequence[tuple[Sequence[bytes], int]]) -> flo
         ready = select.poll()
         ready.register(asking, select.POLLIN)
         began, answered, sent = time.perf_counter(), 0, 0
-        last = began + due[-1][0] + 1.0
+        last = began + due[-1][0] + PATIENCE
         while (now := time.perf_counter()) < last and answered < len(due):
             while sent < len(due) and due[sent][0] <= now - began:
                 asking.send(due[sent][1])

@@ -21,6 +21,8 @@ key, :mod:`~discovery.redeem` how an invitation becomes the account secret.
 
 The rendezvous' side: :mod:`~discovery.zone` is the machine, :mod:`~discovery.update` the rules of
 RFC 2136, :mod:`~discovery.answers` who may learn what, :mod:`~discovery.store` what it remembers.
+Who asked to be told of changes is told: :mod:`~discovery.llq_server` (long-lived queries) and
+:mod:`~discovery.push_server` (DNS Push), under :mod:`~discovery.subscriptions`.
 
 For applications there is the stub resolver (:mod:`~discovery.stub`): it answers the account's names
 when the tunnel stands, and forwards the rest.
