@@ -74,7 +74,7 @@ class Subscriptions:
         """By which step changes reach us now: "push", "llq", "poll", or ``None`` for not at all."""
         if not self._up or not self.standing.questions:
             return None
-        if self._push.established:
+        if self._push.live:
             return "push"
         return "poll" if self._llq.lease is None else "llq"
 

@@ -125,6 +125,11 @@ class PushSession:
             self._bar(now, BROKEN, "the connection ends when a session is asked for")
         self.end()
 
+    @property
+    def live(self) -> bool:
+        """Whether the server tells us of anything."""
+        return any(one.live for one in self._subscriptions.values())
+
     def covers(self, question: Question) -> bool:
         """Whether the server tells us of changes there."""
         return any(one.live and one.question == question for one in self._subscriptions.values())
@@ -224,8 +229,9 @@ class PushSession:
         del self._subscriptions[said.id]
         delay = _delay(said)
         if said.rcode not in (dso.NOTIMP, dso.DSOTYPENI, dso.NOTAUTH):
-            self._refused[one.question] = now + delay  # this question only
-            return []
+            self._refused[one.question] = now + delay
+            if self._subscriptions:
+                return []  # this question only
         return self._give_up(f"the rendezvous has no DNS Push (RCODE {said.rcode})", delay, now)
 
     def _kept(self, said: DsoMessage, now: float) -> list[ClientCommand]:

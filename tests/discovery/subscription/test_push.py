@@ -14,6 +14,7 @@ from discovery.types import Changed
 from tests.discovery.subscription.scripted import AAAA, DESK, DOMAIN, Script, aaaa, llq_of, tsig_off
 
 HOUR_MS = 3_600_000
+LAPTOP = dns.name.from_text(f"laptop.{DOMAIN}.")
 
 
 def subscribed(script: Script | None = None) -> tuple[Script, DsoMessage]:
@@ -45,7 +46,9 @@ def test_a_session_begins_with_a_keepalive_and_subscribes_when_it_is_accepted() 
     (second,) = script.dso()
     assert second.id not in (0, first.id) and second.primary is not None
     assert push.Subscribe.parse(second.primary.data) == push.Subscribe(DESK, AAAA)
-    assert script.client.step == "push" and script.client.holds
+    assert script.client.holds and script.client.step != "push"
+    script.accept(second)
+    assert script.client.step == "push"
 
 
 def test_the_signed_introduction_comes_before_the_first_message_of_the_session() -> None:
@@ -146,13 +149,22 @@ def test_a_server_without_sessions_is_asked_by_long_lived_queries(rcode: int) ->
 
 
 def test_a_refused_question_is_asked_again_and_polled_meanwhile() -> None:
-    script, asked = subscribed()
+    script, _ = live()
+    script.subscribe(LAPTOP)
+    (asked,) = script.dso()
     script.accept(asked, RetryDelay(30_000).tlv(), rcode=dso.REFUSED)
     script.wait(5.0)
     assert [dso.is_dso(wire) for wire in script.taken()][:1] == [False]
+    assert script.client.step == "push"
     script.wait(26.0)
     assert any(dso.is_dso(wire) for wire in script.taken())
-    assert script.client.step == "push"
+
+
+def test_a_session_in_which_all_is_refused_is_given_up_for_long_lived_queries() -> None:
+    script, asked = subscribed()
+    script.accept(asked, rcode=dso.REFUSED)
+    (setup,) = script.taken()
+    assert llq_of(setup) is not None and script.client.step == "poll"
 
 
 def test_a_keepalive_is_sent_within_the_interval() -> None:
