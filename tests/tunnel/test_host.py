@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from ipaddress import IPv6Address
@@ -95,10 +96,14 @@ async def rendezvous(tmp_path: Path) -> AsyncIterator[int]:
 
 
 def free_port() -> int:
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-        probe.bind(("::", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody has for UDP or TCP, below those that the system gives to connections."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as probes:
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                probe = probes.enter_context(socket.socket(socket.AF_INET6, kind))
+                probe.bind(("::", port))
+            return port
 
 
 def configure(
