@@ -16,7 +16,7 @@ from discovery import (
     dso,
     invitations,
     lease,
-    llq_server,
+    llq_messages,
     message,
     push,
     transfer,
@@ -195,7 +195,7 @@ class Job:
             self._server.count("transfer.NOERROR", self._source)
             content = asker.zone.content
             return transfer.transfer(content, request, verified.key, verified.mac, self._unix)
-        elif verified and asker and told is not None and llq_server.has_option(request):
+        elif verified and asker and told is not None and llq_messages.has_option(request):
             return [self._long_lived(told, request, asker, verified)]
         else:
             reply = self._query(request, asker)

@@ -23,7 +23,7 @@ import struct
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 import dns.name
 
@@ -31,6 +31,7 @@ from discovery import answers, llq, message, tsig
 from discovery.alarms import Alarms, Rings
 from discovery.content import CNAME, ZoneChange, ZoneContent
 from discovery.llq import LlqOption
+from discovery.llq_messages import News, events_of, opt_of, options_of, singly
 from discovery.message import Question, Request, Writer
 from discovery.store import RecordSet
 from discovery.types import Endpoint, TsigKey
@@ -61,10 +62,6 @@ class LlqLimits:
 
 DEFAULT_LIMITS: Final = LlqLimits()
 
-_News: TypeAlias = tuple[tuple[RecordSet, bool], ...]
-"""Sets of one name, and whether they were removed, as they happened in one commit."""
-
-
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -77,13 +74,19 @@ class _Watch:
         self.question = question
         self.zone = zone
         self.askers: dict[int, _Llq] = {}
-        self.last: tuple[tuple[_News, ...], tuple[bytes, ...]] = ((), ())
+        self.last: tuple[tuple[News, ...], tuple[bytes, ...]] = ((), ())
 
-    def events(self, news: tuple[_News, ...]) -> tuple[bytes, ...]:
+    def present(self) -> list[RecordSet]:
+        """Return what stands at the question now."""
+        node = self.zone.at(self.question.name)
+        wanted = dict.fromkeys((self.question.rdtype, CNAME))
+        return [node[rdtype] for rdtype in wanted if rdtype in node]
+
+    def events(self, news: tuple[News, ...]) -> tuple[bytes, ...]:
         """Return the events that tell ``news``, without their ids; those who are told the same
         share them."""
         if self.last[0] is not news and self.last[0] != news:
-            self.last = (news, tuple(_events(self.question, news)))
+            self.last = (news, tuple(events_of(self.question, news)))
         return self.last[1]
 
 
@@ -112,7 +115,7 @@ class _Llq(Rings):
         self.way = way
         self.key = key
         self.expires = 0.0
-        self.news: tuple[_News, ...] = ()  # what happened and is not being told yet
+        self.news: tuple[News, ...] = ()  # what happened and is not being told yet
         self.telling: tuple[bytes, ...] = ()  # the events of what is being told,
         self.at = 0  # which of them is under way,
         self.sent = 0  # how often it was sent,
@@ -158,7 +161,7 @@ class LlqServer:
     ) -> bytes:
         """Answer a request that carries LLQ options and was signed with ``key``, the account's of
         ``zone``. Returns the message to sign."""
-        options = _options(request)
+        options = options_of(request)
         replies: list[LlqOption] = []
         told: list[_Llq] = []
         for question, option in zip(request.questions, options, strict=True):
@@ -337,7 +340,7 @@ class LlqServer:
     ) -> bytes:
         """Write options and answers. Over UDP, answers that do not fit follow as events, without
         delay (RFC 8764 §5.2.4)."""
-        opt = _opt(replies)
+        opt = opt_of(replies)
         limit = message.UDP_PAYLOAD if way.transport == "udp" else message.TCP_PAYLOAD
         out = Writer(limit - tsig.overhead(key) - len(opt))
         for question in request.questions:
@@ -346,11 +349,11 @@ class LlqServer:
         left_out = False
         for found in told:
             late: list[tuple[RecordSet, bool]] = []
-            for record_set in _present(found.watch):
+            for record_set in found.watch.present():
                 if not late and out.record_set(1, record_set):
                     written.append(record_set)
                     continue
-                for record in _singly(record_set):
+                for record in singly(record_set):
                     if late or not out.record_set(1, record):
                         late.append((record, False))
             if late:
@@ -384,7 +387,7 @@ class LlqServer:
             return [(record_set.name, rdtype) for rdtype in types]
         return [(record_set.name, record_set.rdtype)] if record_set.rdtype in types else ()
 
-    def _tell(self, asker: _Llq, news: _News) -> None:
+    def _tell(self, asker: _Llq, news: News) -> None:
         if len(asker.news) >= self._limits.lag:
             self._count("llq.lagging")
             self._drop(asker)
@@ -493,73 +496,6 @@ _ERRORS: Final = {
     llq.BAD_VERS: "BAD-VERS",
     llq.UNKNOWN_ERR: "UNKNOWN-ERR",
 }
-
-
-def has_option(request: Request) -> bool:
-    """Say whether a request is about long-lived queries."""
-    return request.edns is not None and any(o[0] == llq.OPTION_CODE for o in request.edns.options)
-
-
-def _options(request: Request) -> list[LlqOption | None]:
-    """Return one option per question, ``None`` for each where they do not match or one has a wrong
-    size."""
-    data = (
-        [d for code, d in request.edns.options if code == llq.OPTION_CODE] if request.edns else []
-    )
-    if len(data) != len(request.questions) or any(len(d) != llq.OPTION_SIZE for d in data):
-        return [None] * len(request.questions)
-    return [LlqOption.parse(one) for one in data]
-
-
-def _opt(options: Iterable[LlqOption]) -> bytes:
-    packed = llq.pack_options(options)
-    return struct.pack("!BHHIH", 0, message.TYPE_OPT, message.UDP_PAYLOAD, 0, len(packed)) + packed
-
-
-def _present(watch: _Watch) -> list[RecordSet]:
-    """Return what stands at a question now."""
-    node = watch.zone.at(watch.question.name)
-    wanted = dict.fromkeys((watch.question.rdtype, CNAME))
-    return [node[rdtype] for rdtype in wanted if rdtype in node]
-
-
-def _singly(content: RecordSet, ttl: int | None = None) -> list[RecordSet]:
-    chosen = content.ttl if ttl is None else ttl
-    return [RecordSet(content.name, content.rdtype, chosen, (item,)) for item in content.items]
-
-
-def _events(question: Question, news: Iterable[_News]) -> list[bytes]:
-    """Return the events that tell what happened to a question, as few as hold it. Of a record that
-    changed several times only the end is told."""
-    last: dict[tuple[int, bytes], RecordSet] = {}
-    for content, removed in (told for commit in news for told in commit):
-        for record in _singly(content, llq.REMOVED_TTL if removed else None):
-            place = (record.rdtype, record.items[0].canonical)
-            last.pop(place, None)
-            last[place] = record
-    opt = _opt([LlqOption(llq.EVENT)])
-    written: list[bytes] = []
-    out, empty = _event(question, opt), True
-    for record in last.values():
-        if not out.record_set(1, record):
-            if not empty:
-                written.append(out.finish(0, message.QR | message.AA, opt))
-            out, empty = _event(question, opt), True
-            if not out.record_set(1, record):  # larger than any datagram should be: alone, then
-                out = _event(question, opt, message.TCP_PAYLOAD)
-                out.record_set(1, record)
-        empty = False
-    written.append(out.finish(0, message.QR | message.AA, opt))
-    return written
-
-
-_SIGNATURE: Final = 340  # octets: the longest TSIG record of the algorithms that we sign with
-
-
-def _event(question: Question, opt: bytes, limit: int = message.UDP_PAYLOAD) -> Writer:
-    out = Writer(limit - len(opt) - _SIGNATURE)
-    out.question(question)
-    return out
 
 
 def _less(counter: Counter[_Key], key: _Key) -> None:
