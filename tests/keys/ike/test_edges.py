@@ -220,8 +220,10 @@ def test_all_payloads_in_the_order_of_the_rfc() -> None:
 
 
 def test_a_responder_names_itself_alone() -> None:
-    answer = Contents(idr=Identity.fqdn("lap.alice.example"), auth=Authentication(2, b"mic"))
-    assert [payload.kind for payload in answer.encode()] == [PayloadType.IDR, PayloadType.AUTH]
+    name = Identity.fqdn("lap.alice.example")
+    answer = Contents(idr=name, certs=[b"der"], auth=Authentication(14, b"proof"))
+    order = [PayloadType.IDR, PayloadType.CERT, PayloadType.AUTH]
+    assert [payload.kind for payload in answer.encode()] == order
     assert decode_contents(answer.encode()) == answer
     assert Contents(certreq=b"").encode() == [Payload(PayloadType.CERTREQ, b"\4")]
 
@@ -264,6 +266,35 @@ def test_proposals_and_transforms_are_counted() -> None:
         decode_sa(encode_sa((*most, most[0])))
     with pytest.raises(InvalidSyntaxError, match="more than 128 transforms"):
         decode_sa(encode_sa((Proposal(1, 3, b"", (*some, some[0])),)))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "transform"),
+    [
+        ("", Transform(1, 20)),
+        ("800e0100", Transform(1, 20, 256)),
+        ("800e0100800e0080", Transform(1, 20, 256, known=False)),  # a second length
+        ("80070001", Transform(1, 20, None, known=False)),
+        ("80070001800e0080", Transform(1, 20, 128, known=False)),
+        ("000700020102", Transform(1, 20, None, known=False)),  # with a length of its own
+        ("000700020102800e0080", Transform(1, 20, 128, known=False)),
+        ("00070000800e0080", Transform(1, 20, 128, known=False)),
+        ("000e00020080", Transform(1, 20, None, known=False)),
+        ("0007000201", None),
+        ("000700030102", None),
+        ("800e01", None),
+    ],
+)
+def test_attributes_of_a_transform(attributes: str, transform: Transform | None) -> None:
+    """The short form holds its value, the long one says how long that is (RFC 7296 §3.3.5)."""
+    extra = bytes.fromhex(attributes)
+    body = bytes((0, 0, 0, 8 + len(extra), 1, 0, 0, 20)) + extra
+    sa = bytes((0, 0, 0, 8 + len(body), 1, 3, 0, 1)) + body
+    if transform is None:
+        with pytest.raises(InvalidSyntaxError, match="transform attribute"):
+            decode_sa(sa)
+    else:
+        assert decode_sa(sa) == (Proposal(1, 3, b"", (transform,)),)
 
 
 @pytest.mark.parametrize(
