@@ -31,16 +31,18 @@ _UDP = (
     (socket.AF_INET6, Offload.UDP_SEGMENT6, Offload.UDP_GRO6),
 )
 
-_LARGE = "every packet of TCP costs a system call of its own: about a quarter of the throughput"
+_LARGE = "every packet of TCP costs a system call of its own: 1.3 to 1.7 times the CPU"
+_OUT = "packets over {} pass the kernel one by one on their way out: 2 to 4 times the CPU"
+_IN = "packets over {} pass the kernel one by one on their way in: up to twice the CPU"
 _COSTS = {
     Offload.TUN_CHECKSUM: "the kernel computes each checksum, before we compute it anew",
     Offload.TUN_TSO4: _LARGE,
     Offload.TUN_TSO6: _LARGE,
     Offload.TUN_USO: "every datagram for an application costs a system call of its own",
-    Offload.UDP_SEGMENT4: "packets over IPv4 pass the kernel one by one on their way out",
-    Offload.UDP_SEGMENT6: "packets over IPv6 pass the kernel one by one on their way out",
-    Offload.UDP_GRO4: "packets over IPv4 pass the kernel one by one on their way in",
-    Offload.UDP_GRO6: "packets over IPv6 pass the kernel one by one on their way in",
+    Offload.UDP_SEGMENT4: _OUT.format("IPv4"),
+    Offload.UDP_SEGMENT6: _OUT.format("IPv6"),
+    Offload.UDP_GRO4: _IN.format("IPv4"),
+    Offload.UDP_GRO6: _IN.format("IPv6"),
 }
 
 
