@@ -30,7 +30,7 @@ class Rendezvous:
         serve = ZoneAccount(
             account.domain, account.tsig_secret, account.secret, account.invitation_key
         )
-        random = world.random.randbytes if tells else None
+        random = world.zone_random.randbytes if tells else None
         self._world = world
         self.server = ZoneServer([serve], store, unix=world.unix, random=random)
         self._connections: dict[int, SimHost] = {}

@@ -57,6 +57,7 @@ class World:
     def __init__(self, seed: int, weather: Weather | None = None, *, tells: bool = True) -> None:
         self.seed = seed
         self.random = random.Random(seed)
+        self.zone_random = random.Random(f"{seed} zone")  # what is said there moves nothing else
         self.weather = weather or Weather()
         self.now = 1000.0
         self.account = Account(DOMAIN, SECRET)
@@ -230,7 +231,7 @@ class SimHost:
             domain=DOMAIN,
             label=self.config.label,
             key=key,
-            random=self.world.random.randbytes,
+            random=self.world.zone_random.randbytes,
             settings=ClientSettings(reliable=tls, secure=tls),
         )
 
