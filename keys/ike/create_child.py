@@ -50,6 +50,7 @@ from keys.ike.selectors import describe_traffic, local_side, peer_side
 from keys.ike.types import EVERYTHING, IkeFailed, Traffic
 
 NONCE_OCTETS = 32
+SHORTEST_PAUSE = 0.1  # seconds between two tries of a rekey
 
 
 class CreateChild(ForChild):
@@ -275,8 +276,13 @@ class CreateChild(ForChild):
             sa.ctx.log("warning", told + self._ours(sa, error))
         if old is not None:
             # Tried again until the child ends; then it is replaced.
-            retry = sa.ctx.settings.rekey_retry
-            old.rekey_at = now + retry * (1 + sa.ctx.uniform())
+            old.rekey_at = now + _pause(sa, old, now) * (1 + sa.ctx.uniform())
+
+
+def _pause(sa: IkeSa, child: Child, now: float) -> float:
+    """Seconds until a rekey that was put off is tried again: the usual ones, or less where little
+    of the child's life is left, so that it is not lost to two rekeys that crossed."""
+    return min(sa.ctx.settings.rekey_retry, max(SHORTEST_PAUSE, (child.expires_at - now) / 4))
 
 
 def complete(sa: IkeSa, now: float) -> None:
@@ -294,7 +300,7 @@ def rekey(sa: IkeSa, child: Child, now: float) -> None:
     have our answer, and would not know what we want to rekey.
     """
     if not sa.sends_on(child):
-        child.rekey_at = now + sa.ctx.settings.rekey_retry
+        child.rekey_at = now + _pause(sa, child, now)
     elif child.state is ChildState.ACTIVE and not child.rekeying:
         child.rekey_at = float("inf")
         sa.enqueue(CreateChild(child), now)
