@@ -32,10 +32,10 @@ PATIENCE = 1200.0  # seconds for 10,000 peers to join in memory
 def run(*, crowds: Sequence[int], rounds: int, seconds: int, as_json: bool, save: bool) -> None:
     """Sizes of the crowd in turns; the first one is what the others are compared with.
 
-    With ``save``, the file holds all that is known after every round, so that a run that is ended
-    early has not been in vain.
+    With ``save``, the file holds all that is known after every round and every size, so that a run
+    that is ended early has not been in vain.
     """
-    memory = [_memory(crowd) for crowd in crowds if crowd > 1]
+    memory: list[dict[str, Any]] = []
     hosts = [Autotunnel(f"{crowd} peers", idle=crowd - 1) for crowd in crowds]
     series: list[turns.Series] = []
 
@@ -58,6 +58,10 @@ def run(*, crowds: Sequence[int], rounds: int, seconds: int, as_json: bool, save
             report.keep("scale", body())
 
     turns.run(hosts, ["offloading"], rounds, seconds, tcp.measure, after_round=keep)
+    for crowd in crowds:
+        if crowd > 1:
+            memory.append(_memory(crowd))
+            keep(series)
     tables = render(body()["throughput"], memory)
     report.finish("scale", body(), tables, as_json=as_json, save=save)
 

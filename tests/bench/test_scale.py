@@ -30,7 +30,7 @@ def crowd(module: str, peers: int, *options: str) -> dict[str, float]:
 def test_a_run_that_is_ended_early_has_kept_its_rounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three rounds of two hosts, one of which fails once, and then the person has had enough."""
+    """Three rounds, in one of which a host fails; in the last size the person has had enough."""
 
     def run(hosts: list[Any], *_: Any, after_round: Any) -> None:
         series = [turns.Series(host.name, "offloading") for host in hosts]
@@ -39,17 +39,21 @@ def test_a_run_that_is_ended_early_has_kept_its_rounds(
                 if (number, place) != (1, 0):
                     one.add(number, dict.fromkeys(scale.DIRECTIONS, 10.0 - number - place))
             after_round(series)
-        raise KeyboardInterrupt
+
+    def memory(crowd: int) -> dict[str, Any]:
+        if crowd == 10_000:
+            raise KeyboardInterrupt
+        return {"peers": crowd}
 
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     monkeypatch.setattr(turns, "run", run)
-    monkeypatch.setattr(scale, "_memory", lambda crowd: {"peers": crowd})
+    monkeypatch.setattr(scale, "_memory", memory)
     with pytest.raises(KeyboardInterrupt):
-        scale.run(crowds=[1, 1000], rounds=9, seconds=1, as_json=False, save=True)
+        scale.run(crowds=[1, 1000, 10_000], rounds=9, seconds=1, as_json=False, save=True)
     [file] = tmp_path.iterdir()
     kept = json.loads(file.read_text())
     assert kept["rounds"] == 3
-    [one, many] = kept["throughput"]
+    one, many, _ = kept["throughput"]
     assert one["loss_percent"] == 0.0
     assert many["ratio_range"]["forward_gbit_s"] == [0.875, 0.9]
     assert kept["memory"] == [{"peers": 1000}]
