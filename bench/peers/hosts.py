@@ -24,6 +24,7 @@ id = "{ours}"
 enabled = false
 [engine]
 name = "{engine}"
+threads = {threads}
 [[peer]]
 name = "{other}.example"
 id = "{theirs}"
@@ -34,14 +35,20 @@ suites = ["{suite}"]
 
 
 class Hosts:
-    """Our hosts with one engine and suite."""
+    """Our hosts with one engine and suite, and ``[engine] threads``."""
 
     def __init__(
-        self, name: str, *, engine: str = "native", suite: Suite = Suite.AES128GCM16
+        self,
+        name: str,
+        *,
+        engine: str = "native",
+        suite: Suite = Suite.AES128GCM16,
+        threads: int = 1,
     ) -> None:
         self.name = name
         self._engine = engine
         self._suite = suite
+        self._threads = threads
 
     def missing(self) -> str | None:
         info = fastpath.engines()[self._engine]
@@ -84,6 +91,7 @@ class Hosts:
                 theirs=inner[1],
                 remote=remote,
                 engine=self._engine,
+                threads=self._threads,
                 suite=self._suite,
             )
         )
@@ -98,5 +106,6 @@ VARIANTS = (
     Hosts("autotunnel"),
     Hosts("autotunnel-aes256", suite=Suite.AES256GCM16),
     Hosts("autotunnel-chacha20", suite=Suite.CHACHA20POLY1305),
+    Hosts("autotunnel-2-threads", threads=2),
     Hosts("autotunnel-reference", engine="reference"),
 )

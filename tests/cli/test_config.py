@@ -36,6 +36,7 @@ def test_a_short_file_gets_the_defaults_of_the_design(tmp_path: Path) -> None:
     assert config.rendezvous.transport == "tls"
     assert config.resolver.address == ("127.0.0.1", 4553)
     assert config.engine.name == "auto"
+    assert config.engine.threads == 1
     assert config.state_dir == Path("/var/lib/autotunnel")
     assert config.account_secret_path() == tmp_path / "account.key"
     assert config.control_socket == Path("/var/lib/autotunnel/control.sock")
@@ -122,6 +123,8 @@ def test_relative_files_stand_beside_the_configuration(tmp_path: Path) -> None:
         (HOST + "[ike]\nchild_lifetime = 0\n", "ike.child_lifetime", "> 0", "correct"),
         (HOST + "[ike]\nsuites = []\n", "ike.suites", "it is empty", "at least one"),
         (HOST + '[engine]\nname = "fast"\n', "engine.name", "'fast'", '"reference"'),
+        (HOST + "[engine]\nthreads = 0\n", "engine.threads", ">= 1", ""),
+        (HOST + "[engine]\nthreads = 65\n", "engine.threads", "<= 64", ""),
         (
             HOST + PEER.replace("198.51.100.7", "gw.example:4500"),
             "peer[0].endpoint",

@@ -99,19 +99,22 @@ def test_a_missing_capability_is_found_unless_there_is_a_device(
 
 
 @pytest.mark.parametrize(
-    ("native", "wish", "state", "word"),
+    ("native", "wish", "threads", "state", "word"),
     [
-        (("ipsec-mb 1.3", None, True), "auto", State.OK, "ipsec-mb 1.3"),
-        (("ipsec-mb 1.3", "old sources; run `make build`", True), "auto", State.WARNING, "old"),
-        ((None, "not built; run `make build`", False), "auto", State.WARNING, "not built"),
-        ((None, "not built; run `make build`", False), "native", State.FAILED, "not built"),
-        (("ipsec-mb 1.3", None, True), "reference", State.WARNING, "slow"),
+        (("ipsec-mb 1.3", None, True), "auto", 1, State.OK, "ipsec-mb 1.3"),
+        (("ipsec-mb 1.3", None, True), "auto", 4, State.OK, "4 pairs of threads"),
+        (("ipsec-mb 1.3", "old sources; run `make build`", True), "auto", 1, State.WARNING, "old"),
+        ((None, "not built; run `make build`", False), "auto", 1, State.WARNING, "not built"),
+        ((None, "not built; run `make build`", False), "native", 1, State.FAILED, "not built"),
+        (("ipsec-mb 1.3", None, True), "reference", 1, State.WARNING, "slow"),
+        (("ipsec-mb 1.3", None, True), "reference", 4, State.WARNING, "serves all 4 queues"),
     ],
 )
 def test_the_engine_is_never_a_surprise(
     monkeypatch: pytest.MonkeyPatch,
     native: tuple[str | None, str | None, bool],
     wish: str,
+    threads: int,
     state: State,
     word: str,
 ) -> None:
@@ -121,7 +124,7 @@ def test_the_engine_is_never_a_surprise(
         "reference": fastpath.EngineInfo("reference", True, "cryptography 50", None),
     }
     monkeypatch.setattr(fastpath, "engines", lambda: known)
-    found = checks.engine(wish)
+    found = checks.engine(wish, threads)
     assert found.state is state
     assert word in found.found
     assert found.fix or state is State.OK

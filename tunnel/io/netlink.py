@@ -52,9 +52,9 @@ class Link:
     name: str
     mtu: int
     up: bool
-    attached: bool  # of a TUN device that is up: somebody has it open
     kind: str
     addresses: frozenset[IPv6Address]
+    attached: bool = False  # of a TUN device that is up: somebody has it open
 
 
 def link(name: str) -> Link | None:
