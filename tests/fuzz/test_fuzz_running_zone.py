@@ -1,4 +1,4 @@
-"""The running rendezvous under hostile messages; ``python -m tests.fuzz.running_zone`` sends more."""
+"""The running rendezvous under hostile messages (:mod:`tests.fuzz.running_zone` sends more)."""
 
 from __future__ import annotations
 
