@@ -17,10 +17,12 @@ from fastpath.types import Queue, SaParams, Suite
 from tests.fastpath.support import native_module
 from tunnel.io.device import open_device
 from tunnel.io.offloads import states_of
+from tunnel.io.sockets import BUFFER_OCTETS
 
 IDS = {"left": IPv6Address("fd00::1"), "right": IPv6Address("fd00::2")}
 SPIS = {"left": 0x1001, "right": 0x1002}  # inbound
 PORT = 4500
+SO_RCVBUFFORCE = 33
 MTU = 1400
 
 
@@ -37,6 +39,7 @@ def main(side: str, offload: str, outer: str, peer_outer: str, queues: str = "1"
         for _ in device.fds:
             udp = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, count > 1)
+            udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_OCTETS)
             udp.setblocking(False)
             udp.bind((outer, PORT))
             pairs.append((None, udp.fileno()) if ":" in outer else (udp.fileno(), None))
