@@ -178,6 +178,7 @@ class IkeSa:
         self.mobike = False
         self.leads = initiator  # began the first of these IKE SAs (RFC 4555 §1.3)
         self.put_off: tuple[float, float] | None = None  # by TEMPORARY_FAILURE: first, last
+        self.echoes = True  # our last answer may be had again when this SA is gone: not "it stands"
         self.moves = 0
         self.moved_early = False  # our own endpoint changed before it stood
         self.peer_addresses: tuple[Endpoint, ...] = ()
@@ -334,6 +335,7 @@ class IkeSa:
         """Answers the request that the window accepted last."""
         data = self.encode(exchange, self.window.expected - 1, contents, response=True)
         self.window.responded(data)
+        self.echoes = exchange is not Exchange.IKE_AUTH or contents.auth is None
         self.ctx.send(data, remote or self.remote)
 
     def schedule(self, now: float) -> None:
@@ -461,7 +463,8 @@ class IkeSa:
         self._hand_over()
         for child in list(self.children.values()):
             self.remove_child(child)
-        self.ctx.echoes.keep(self.window.last, now)
+        if self.echoes:
+            self.ctx.echoes.keep(self.window.last, now)
         self.ctx.remove(self)
         self._forget()
         if self.name is None or self.ctx.standing(self.name):

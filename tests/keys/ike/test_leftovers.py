@@ -170,3 +170,21 @@ def test_a_peer_that_puts_us_off_now_and_then_is_kept() -> None:
     assert sa.is_stuck(wait, 1300.0)
     assert not sa.is_stuck(NotifyType.NO_PROPOSAL_CHOSEN, 1310.0)
     assert not sa.is_stuck(wait, 1320.0)
+
+
+def test_nobody_is_told_that_an_sa_stands_which_is_gone() -> None:
+    """The answer to IKE_AUTH is lost, and the responder closes the SA before it is asked again."""
+    net, desk, lap = pair()
+    net.fate = losing("35r", 1000)
+    net.connect(desk, lap)
+    net.play(6 * DELAY)
+    assert lap.ike.views() and not desk.ike.views()
+    net.run(lap, lap.ike.close(desk.name, net.now))
+    net.play(8)
+    assert not lap.ike._ctx
+    net.fate = deliver
+    net.play(30)
+    assert not desk.ike._ctx and not desk.inbound
+    net.connect(desk, lap)
+    net.play(2)
+    assert net.pair_is_up()
