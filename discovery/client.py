@@ -23,7 +23,7 @@ from discovery import exchange
 from discovery.browse import Ask, Browse
 from discovery.exchange import Rejection, Request, Response
 from discovery.feed import Feed
-from discovery.lookup import HostList, Lookup, Question
+from discovery.lookup import Lookup, Question
 from discovery.registration import Registration, RegistrationSettings
 from discovery.subscription import Subscriptions, Ways
 from discovery.subscription_poll import Poll, Polled
@@ -63,7 +63,7 @@ class ClientSettings:
     registration: RegistrationSettings = field(default_factory=RegistrationSettings)
 
 
-_Search: TypeAlias = Lookup | HostList | ReadTexts | Ask | Browse | Poll
+_Search: TypeAlias = Lookup | ReadTexts | Ask | Browse | Poll
 _Job: TypeAlias = _Search | ChangeTexts | Registration
 
 
@@ -138,13 +138,6 @@ class ZoneClient:
         except ValueError as error:
             return [HostNotFound(lowered, str(error), definite=True)]
         return self._start(f"host {lowered}", job, now, unix)
-
-    def list_hosts(self, now: float, unix: int) -> list[ClientCommand]:
-        """Ask for the labels of all hosts. :class:`HostsListed` follows, or a
-        :class:`HostNotFound` with an empty label that says why not."""
-        if "list" in self._jobs:
-            return []
-        return self._start("list", HostList(self._domain), now, unix)
 
     def read_texts(self, prefix: str, now: float, unix: int) -> list[ClientCommand]:
         """Read the messages at ``<prefix>.<domain>``. :class:`TextsFound` follows."""

@@ -18,7 +18,7 @@ import dns.rdata
 
 from discovery import records
 from discovery.exchange import NOERROR, NXDOMAIN, Response
-from discovery.types import Endpoint, HostFound, HostNotFound, HostRecords, HostsListed
+from discovery.types import Endpoint, HostFound, HostNotFound, HostRecords
 
 MAX_TARGETS = 4
 """SRV records of one host that are followed; a host publishes at most two."""
@@ -31,7 +31,7 @@ class Question(NamedTuple):
     rdtype: int
 
 
-Outcome: TypeAlias = HostFound | HostNotFound | HostsListed
+Outcome: TypeAlias = HostFound | HostNotFound
 
 
 class Lookup:
@@ -125,25 +125,3 @@ class Lookup:
 
 def _address_type(priority: int) -> int:
     return records.A if priority == records.PRIORITY4 else records.AAAA
-
-
-class HostList:
-    """One question for the labels of all hosts."""
-
-    def __init__(self, domain: str) -> None:
-        self._domain = domain
-        self._question = Question(records.hosts_name(domain), records.PTR)
-
-    def first(self) -> list[Question]:
-        """Return the only question."""
-        return [self._question]
-
-    def take(self, question: Question, response: Response) -> list[Question] | Outcome:
-        """Take its answer; a zone without hosts has an empty list."""
-        if response.truncated or response.rcode not in (NOERROR, NXDOMAIN):
-            return self.failed(f"the rendezvous answers {response.says}")
-        return HostsListed(records.labels_in(response.at(*question), self._domain))
-
-    def failed(self, reason: str) -> HostNotFound:
-        """Return the outcome of a list that could not be had: no label, and the reason."""
-        return HostNotFound("", reason, definite=False)

@@ -382,18 +382,18 @@ def test_what_is_no_label_is_not_asked_for(label: str) -> None:
     assert world.sent == []
 
 
-def test_all_hosts_are_listed_sorted() -> None:
+def test_all_hosts_are_listed_sorted_and_again_with_each_change() -> None:
     world = World()
     world.up()
-    assert world.run(world.client.list_hosts(world.now, world.unix)) == [HostsListed(())]
+    listed = world.run(world.client.watch_hosts(world.now, world.unix)) + world.advance(5)
+    assert of(HostsListed, listed) == [HostsListed(())]
     world.publish()
     lap = World(world.zone, label="lap")
     lap.up()
     lap.publish(
         HostRecords("lap", IPv6Address("fd02::2"), "AutoTunnel-" + "-".join(["02"] * 8), ())
     )
-    listed = world.run(world.client.list_hosts(world.now, world.unix))
-    assert listed == [HostsListed(("desk", "lap"))]
+    assert of(HostsListed, world.advance(60)) == [HostsListed(("desk", "lap"))]
 
 
 def test_a_lookup_waits_for_the_transport_and_fails_in_its_time() -> None:

@@ -9,7 +9,7 @@ import dns.name
 import dns.rdata
 import dns.update
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discovery import exchange, records
@@ -124,6 +124,7 @@ def chain(label: str, wire: bytes) -> object:
     raise AssertionError("the lookup asks nothing more and has no outcome")
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(RECORDS)
 def test_what_is_published_is_what_is_found(wanted: HostRecords) -> None:
     assert chain(wanted.label, records.update_message(wanted, DOMAIN, 1)) == HostFound(wanted)
