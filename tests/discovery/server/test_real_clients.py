@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from discovery.io_listen import bind_pair, port_of
 from discovery.io_serve import RendezvousServer
 from tests.discovery.server.helpers import ALICE, BOB, account, secret_of
 
@@ -186,3 +188,58 @@ async def test_dig_transfers_the_zone_of_its_own_account_only(
     foreign = key_file(tmp_path, BOB)
     assert "Transfer failed" in await run("dig", *at(server, "tcp"), "-k", foreign, ALICE, "AXFR")
     assert "Transfer failed" in await run("dig", *at(server, "tcp"), ALICE, "AXFR")
+
+
+SECONDARY = """\
+options {{
+    directory "{folder}"; pid-file none; session-keyfile none;
+    listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
+    recursion no; notify no; dnssec-validation no;
+}};
+controls {{ }};
+key "{key}." {{ algorithm hmac-sha256; secret "{secret}"; }};
+zone "{key}" {{
+    type secondary; file "copy";
+    masterfile-format text; primaries {{ 127.0.0.1 port {primary} key "{key}."; }};
+    allow-query {{ any; }};
+}};
+"""
+
+
+async def test_named_as_a_secondary_takes_the_zone_with_the_accounts_key(
+    server: RendezvousServer, tmp_path: Path
+) -> None:
+    """RFC 5936 with RFC 8945 §5.3.1: BIND verifies every message of the transfer."""
+    lines = [f"update add h{n}.{ALICE} 60 TXT {n:04}{'x' * 90}" for n in range(300)]
+    await run("nsupdate", "-v", "-k", key_file(tmp_path), given=nsupdate_script(server, *lines))
+    stream, datagram = bind_pair(("127.0.0.1", 0))
+    port = port_of(stream)
+    stream.close()
+    datagram.close()
+    config = tmp_path / "named.conf"
+    config.write_text(
+        SECONDARY.format(
+            folder=tmp_path,
+            port=port,
+            key=ALICE,
+            secret=base64.b64encode(secret_of(ALICE)).decode(),
+            primary=server.listening["tcp"][0][1],
+        )
+    )
+    program = shutil.which("named", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program, "named is missing: apt-get install bind9"
+    named = await asyncio.create_subprocess_exec(
+        *(program, "-g", "-c", str(config)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        asked = ("@127.0.0.1", "-p", str(port), "+tries=1", "+time=1", "+short")
+        async with asyncio.timeout(3 * DEADLINE):
+            while "0299" not in await run("dig", *asked, f"h299.{ALICE}", "TXT"):
+                assert named.returncode is None
+    finally:
+        named.terminate()
+        await named.wait()
+    assert server.counters["transfer.NOERROR"] == 1
+    assert (tmp_path / "copy").read_text().count("TXT") == 300
