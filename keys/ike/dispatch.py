@@ -93,6 +93,8 @@ def _take_request(sa: IkeSa, header: Header, data: bytes, remote: Endpoint, now:
         sa.ctx.counters["repeated_request"] += 1
         if sa.window.answer is not None:
             sa.ctx.send(sa.window.answer, remote)
+        if sa.state is SaState.CLOSING:
+            sa.window.hasten(now)  # it may believe from this answer that the SA stands
         return
     if not _may_ask(sa, header):
         sa.ctx.counters["unexpected_request"] += 1

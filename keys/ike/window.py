@@ -93,6 +93,12 @@ class Window:
         out.due = now + self._jittered(out.interval)
         return out.data
 
+    def hasten(self, now: float) -> None:
+        """The outstanding request is due at once: the peer shows that it hears us now."""
+        if self.outstanding is not None:
+            self.outstanding.due = now
+            self.outstanding.tries_left = max(1, self.outstanding.tries_left)
+
     def gave_up(self, now: float) -> bool:
         """Whether the last try, too, has waited its time."""
         out = self.outstanding

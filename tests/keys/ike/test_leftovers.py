@@ -7,7 +7,7 @@ import pytest
 from keys.ike.create_child import CreateChild
 from keys.ike.informational import delete_child
 from keys.ike.notify import NotifyType
-from keys.ike.types import PeerDown
+from keys.ike.types import PeerDown, PeerUp
 from tests.keys.ike.net import DELAY, Datagram, Fate, Net, Side, deliver, pair
 
 
@@ -180,7 +180,7 @@ def test_nobody_is_told_that_an_sa_stands_which_is_gone() -> None:
     net.play(6 * DELAY)
     assert lap.ike.views() and not desk.ike.views()
     net.run(lap, lap.ike.close(desk.name, net.now))
-    net.play(8)
+    net.play(11)
     assert not lap.ike._ctx
     net.fate = deliver
     net.play(30)
@@ -188,3 +188,21 @@ def test_nobody_is_told_that_an_sa_stands_which_is_gone() -> None:
     net.connect(desk, lap)
     net.play(2)
     assert net.pair_is_up()
+
+
+def test_who_hears_late_that_an_sa_stands_hears_at_once_that_it_is_closed() -> None:
+    """The first answer that gets through comes after the last planned Delete."""
+    net, desk, lap = pair()
+    net.fate = losing("35r", 1000)
+    net.connect(desk, lap)
+    net.play(6 * DELAY)
+    net.run(lap, lap.ike.close(desk.name, net.now))
+    (sa,) = lap.ike._ctx
+    outstanding = sa.window.outstanding
+    assert outstanding is not None
+    while outstanding.tries_left:
+        assert net.step(net.now + 60)
+    net.fate = deliver
+    net.play(30)
+    assert desk.all(PeerUp) and desk.all(PeerDown), "it stood, and was closed"
+    assert not desk.ike._ctx and not lap.ike._ctx and not desk.inbound

@@ -42,6 +42,20 @@ def test_one_try_is_one_message() -> None:
     assert not one.gave_up(0.999) and one.gave_up(1.0)
 
 
+def test_a_peer_that_shows_up_gets_the_request_at_once() -> None:
+    one = window()
+    one.hasten(5.0)
+    assert one.outstanding is None
+    one.sent((b"asks",), 0.0, 1)
+    one.hasten(5.0)
+    assert not one.gave_up(5.0)
+    assert one.due(5.0) == (b"asks",) and one.due(5.0) is None
+    one.answered(0)
+    one.sent((b"asks",), 0.0, 4)
+    one.hasten(0.5)
+    assert one.outstanding is not None and one.outstanding.tries_left == 3
+
+
 def test_a_fresh_request_is_no_repeat() -> None:
     one = window()
     one.sent((b"asks",), 0.0, 3)
