@@ -17,7 +17,10 @@ signed with the account's TSIG key (:mod:`discovery.tsig`); unsigned ones learn 
 
 The host's side: :mod:`~discovery.client` is the machine, :mod:`~discovery.exchange` one signed
 question and the judgement of its answer, :mod:`~discovery.pinning` the proof of the rendezvous' TLS
-key, :mod:`~discovery.redeem` how an invitation becomes the account secret.
+key, :mod:`~discovery.redeem` how an invitation becomes the account secret. It hears of changes by
+:mod:`~discovery.subscription`, in three steps (push, long-lived queries, polls) that all learn into
+:mod:`~discovery.standing`; :mod:`~discovery.feed` makes of that the hosts that it watches. Where
+there is no rendezvous, :mod:`~discovery.nearby` asks the local network.
 
 The rendezvous' side: :mod:`~discovery.zone` is the machine, :mod:`~discovery.update` the rules of
 RFC 2136, :mod:`~discovery.answers` who may learn what, :mod:`~discovery.store` what it remembers.

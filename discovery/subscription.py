@@ -64,6 +64,7 @@ class Subscriptions:
         )
         self._pace = Pace(random, watch=not ways.reliable)
         self._polling = False
+        self._waiting = False  # with the first poll, for a better step
         self._serial: int | None = None
         self._up = False
 
@@ -221,6 +222,10 @@ class Subscriptions:
             wanted = not all(self._covers(one) for one in self.standing.questions)
         if not wanted:
             self._pace.stop()
-        elif self._pace.due is None and not self._polling:
+        elif not self._polling:
             hopeful = self._push.running or self._llq.running
-            self._pace.start(now, PATIENCE if hopeful else 0.0)
+            if self._pace.due is None:
+                self._pace.start(now, PATIENCE if hopeful else 0.0)
+            elif self._waiting and not hopeful:
+                self._pace.start(now)  # what it waited for will not be
+            self._waiting = hopeful and self._pace.fresh

@@ -99,11 +99,13 @@ class Pace:
         self._random = random
         self.watch = watch
         self._pause = FIRST
+        self.fresh = True
+        """Whether no poll has been made since :meth:`start`."""
         self.due: float | None = None
 
     def start(self, now: float, after: float = 0.0) -> None:
         """Begin soon, ``after`` seconds from now, with short pauses."""
-        self._pause, self.due = FIRST, now + after
+        self._pause, self.due, self.fresh = FIRST, now + after, True
 
     def stop(self) -> None:
         """No more polls."""
@@ -111,7 +113,7 @@ class Pace:
 
     def under_way(self) -> None:
         """A poll has begun: the next one waits for its end."""
-        self.due = None
+        self.due, self.fresh = None, False
 
     def next(self, now: float, *, news: bool, failed: bool) -> None:
         """A poll has ended; it brought news, or failed."""

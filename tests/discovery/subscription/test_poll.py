@@ -64,6 +64,17 @@ def polled() -> tuple[Script, Zone]:
     return script, zone
 
 
+def test_the_first_poll_comes_as_soon_as_there_is_no_better_way() -> None:
+    script = Script(TCP)
+    script.subscribe()
+    script.up()
+    zone = Zone(script)
+    begun = script.now
+    while not zone.asked:
+        zone.serve(0.1)
+    assert zone.asked[0][0] - begun < 0.5
+
+
 def test_only_the_serial_is_asked_for_while_it_rests_and_ever_more_seldom() -> None:
     _script, zone = polled()
     zone.asked.clear()
