@@ -319,6 +319,44 @@ async def test_an_idle_connection_that_the_server_tidied_away_is_opened_by_the_n
     assert host.told == ["up"]
 
 
+async def test_a_connection_that_carries_a_session_is_made_anew_when_it_ends() -> None:
+    connections: list[asyncio.StreamWriter] = []
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await reader.read()
+
+    settings = TransportSettings(idle=0.0, first_pause=0.01, stable=0.0)
+    async with (
+        streams(keep) as address,
+        Host(address, "tcp", settings=settings, holds=lambda: True) as host,
+    ):
+        await until(lambda: len(connections) == 1)
+        connections[0].close()
+        await until(lambda: len(connections) == 2 and len(host.told) == 2)
+        assert host.told == ["up", "up"]
+
+
+async def test_a_server_that_sent_us_away_is_left_alone_for_that_time() -> None:
+    connections: list[float] = []
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(time.monotonic())
+        await reader.read()
+
+    async with streams(keep) as address, Host(address, "tcp") as host:
+        await until(lambda: len(connections) == 1 and host.told)
+        left = time.monotonic()
+        host.transport.reset(0.5)
+        await until(lambda: len(connections) == 2)
+        assert connections[1] - left >= 0.5
+        assert host.told[1] == "the rendezvous asked not to be used for 0 s"
+        host.transport.reset(3600.0)
+        await until(lambda: len(host.told) == 4)
+        host.transport.reset()  # the network changed: that is another matter
+        await until(lambda: len(connections) == 3)
+
+
 async def test_a_sleeping_connection_that_cannot_be_opened_again_is_told(tmp_path: Path) -> None:
     connections: list[asyncio.StreamWriter] = []
 
