@@ -180,6 +180,12 @@ class Directory:
             if label not in core.zone.watched:
                 core.zone_said(core.zone.watch(label, core.now, core.unix))
 
+    def in_use(self, peer: Peer) -> None:
+        """There is a tunnel to ``peer`` now: it gets a place among those that we hear of."""
+        zone = self._core.zone
+        if zone is not None and peer.label in self._labels and peer.label not in zone.watched:
+            self._watch()
+
     def _in_use(self, label: str) -> bool:
         peer = self._core.peers.labelled(label)
         return peer is not None and bool(peer.children or peer.attempt or peer.waiters)
@@ -221,8 +227,6 @@ class Directory:
         self._tell_inquirers(records.label, records)
         if peer is None or core.ending:
             return
-        if len(self._labels) > core.settings.watched:
-            self._watch()  # it may have been looked up because it is wanted now
         self._remembered.found(records)
         changed = peer.endpoints != records.endpoints
         peer.endpoints, peer.target, peer.info = records.endpoints, records.target, records.info

@@ -472,6 +472,7 @@ class Node:
             case ike_types.InstallOutbound(child, remote):
                 if (peer := self._flows.install_outbound(child, remote)) is not None:
                     self._attempts.succeeded(peer)
+                    self._directory.in_use(peer)
             case ike_types.RemoveChild(name, spi_in, spi_out):
                 self._flows.remove(name, spi_in, spi_out)
             case _:

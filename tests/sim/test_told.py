@@ -11,6 +11,7 @@ from fastpath.types import Endpoint
 from tests.sim.conftest import Make
 from tests.sim.scenes import DESK, LAPTOP, connected, delivers, two
 from tests.sim.world import Config, SimHost, Weather, World
+from tunnel.settings import NodeSettings
 
 
 def believes(host: SimHost, label: str) -> tuple[Endpoint, ...]:
@@ -106,6 +107,22 @@ def test_long_lived_queries_stand_on_udp_through_loss(world_of: Make) -> None:
     moved = ("198.51.100.66", 4500)
     desk.move(moved)
     assert world.run(20, lambda: believes(laptop, "desk") == (moved,))
+
+
+def test_where_there_is_no_room_for_all_those_in_use_are_heard_of(world_of: Make) -> None:
+    world = world_of(625)
+    desk = SimHost(world, Config("desk", DESK)).start()
+    SimHost(world, Config("attic", ("192.0.2.99", 4500))).start()
+    few = NodeSettings(watched=1)
+    laptop = SimHost(world, Config("laptop", LAPTOP, settings=few)).start()
+    assert laptop.zone is not None
+    watched = laptop.zone
+    assert world.run(10, lambda: watched.watched == {"attic"} and desk.host_id in laptop.routes)
+    ticket = laptop.reach("desk")
+    assert world.run(10, lambda: ticket in laptop.answers)
+    assert watched.watched == {"desk"}
+    desk.move(("198.51.100.66", 4500))
+    assert world.run(5, lambda: believes(laptop, "desk") == (("198.51.100.66", 4500),))
 
 
 def test_a_rendezvous_that_comes_back_is_used_by_push_again(world_of: Make) -> None:
