@@ -67,9 +67,7 @@ def _examine_host(config: HostConfig) -> Iterator[Finding]:
     if config.host.ike_port is not None:
         yield checks.port(config.host.ike_port, running, "host.ike_port")
     yield from checks.rendezvous(config)
-    found = nat_checks.nat(facts["nat"] if facts else None)
-    if found is not None:
-        yield found
+    yield from nat_checks.nat(facts["nat"] if facts else None)
     yield checks.resolver(config, facts.get("resolver") if facts else None)
     found = "a host runs with this configuration" if running else "no host runs here"
     yield Finding("host", State.OK, found, "" if running else "start it with `autotunnel up`")
