@@ -397,14 +397,19 @@ class Session:
         self.net.play(_PATIENCE)
         for side in (self.desk, self.lap):
             check_rest(side)
-        if not self.net.pair_is_up():
-            # One side may hold a tunnel that the other has lost: it asks, as its owner would.
-            self.net.run(self.lap, self.lap.ike.probe(self.desk.name, self.net.now))
-            self.net.play(60)
-            self.net.connect(self.desk, self.lap)
-            self.net.connect(self.lap, self.desk)
-            self.net.play(60)
+        self._use()
         assert self.net.pair_is_up()
+
+    def _use(self) -> None:
+        """Applications send: ESP with an SPI that the other host does not hold makes its engine
+        say so, and silence makes the sender look (RFC 7296 §1.5, §2.4)."""
+        for side, peer in ((self.desk, self.lap), (self.lap, self.desk)):
+            if side.outbound is not None and not self.net.understood(side, peer):
+                spi = side.outbound.spi_out
+                self.net.run(peer, peer.ike.orphan(spi, side.address, self.net.now))
+                self.net.play(60)
+            self.net.connect(side, peer)
+            self.net.play(60)
 
 
 def decode_exchange(data: bytes) -> int:
