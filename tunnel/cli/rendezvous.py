@@ -10,7 +10,10 @@ from discovery.held import ZoneAccount
 from discovery.io_listen import ListenError
 from discovery.io_serve import ConnectionLimits, RendezvousServer, ServeError
 from discovery.io_stun import StunServer
+from discovery.llq_server import LlqLimits
+from discovery.push_server import PushLimits
 from discovery.rates import RateLimits
+from discovery.subscriptions import SubscriptionLimits
 from discovery.types import Endpoint
 from discovery.update import ZoneLimits
 from keys import store
@@ -39,6 +42,7 @@ class Rendezvous:
                 idle=settings.idle_s,
             ),
             unsigned_per_s=settings.unsigned_per_s,
+            subscription_limits=_subscriptions(settings.subscriptions_per_account),
         )
         where = settings.stun_listen
         self._stun = StunServer(_usual(settings.listen) if where is None else where)
@@ -76,6 +80,10 @@ class Rendezvous:
     async def stop(self) -> None:
         """Ends :meth:`run`."""
         self._end.set()
+
+
+def _subscriptions(most: int) -> SubscriptionLimits:
+    return SubscriptionLimits(LlqLimits(per_account=most), PushLimits(per_account=most))
 
 
 def _usual(listen: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:

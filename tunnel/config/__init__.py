@@ -92,4 +92,5 @@ def serve_from_tables(path: Path, tables: dict[str, Any]) -> ServeConfig:
         connections_per_source=serve.connections_per_source,
         idle_s=serve.idle_s,
         unsigned_per_s=serve.unsigned_per_s,
+        subscriptions_per_account=serve.subscriptions_per_account,
     )

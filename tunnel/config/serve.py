@@ -49,6 +49,7 @@ class _ServeSection(Section, frozen=True, kw_only=True):
     connections_per_source: Count = 64
     idle_s: Seconds = 300.0
     unsigned_per_s: Count = 20
+    subscriptions_per_account: Count = 20_000
 
     def __post_init__(self) -> None:
         stun = () if self.stun_listen == "auto" else self.stun_listen
@@ -86,7 +87,8 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration of ``serve``. ``address``: this server's public addresses, for the zone's
     ns records; empty: those it listens on, unless that is "any". ``connections`` (TCP and TLS, in
     all), ``connections_per_source`` and ``idle_s`` (seconds until a silent one is closed) bound
-    connections; ``unsigned_per_s`` what one network gets unsigned over UDP. ``stun_listen`` are two
+    connections; ``unsigned_per_s`` what one network gets unsigned over UDP;
+    ``subscriptions_per_account`` long-lived queries, and as many by push. ``stun_listen`` are two
     ports at which hosts behind NATs ask where the outside sees them; ``None``: the usual ones at
     the addresses of ``listen``, where they are free."""
 
@@ -101,6 +103,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
     connections_per_source: int
     idle_s: float
     unsigned_per_s: int
+    subscriptions_per_account: int
 
     def account_secret_path(self, account: ServeAccount) -> Path:
         """The file of an account's secret."""
