@@ -25,6 +25,7 @@ from fastpath.types import Endpoint
 from keys import hostid
 from keys.account import Account
 from keys.issuer import Issuer
+from tests.sim.nat import STUN, Nat, answer_stun
 from tests.sim.rendezvous import Rendezvous
 from tunnel import commands as do
 from tunnel.credentials import Credentials
@@ -66,6 +67,8 @@ class World:
         self.zone = self.rendezvous.server
         self.zone_up = True
         self.hosts: dict[Endpoint, SimHost] = {}
+        self.nats: dict[str, Nat] = {}  # by the address inside
+        self._outsides: dict[str, Nat] = {}
         self.wire: list[tuple[float, bytes]] = []
         self.secrets: set[bytes] = {PLAINTEXT}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -103,6 +106,8 @@ class World:
         weather = self.weather
         if len(data) > weather.mtu and (whole or not weather.fragments):
             return  # a black hole: nobody says so
+        if source[0] in self.nats:
+            source = self.nats[source[0]].out(source, target)
         copies = 2 if self.random.random() < weather.duplication else 1
         for _ in range(copies):
             if self.random.random() >= weather.loss:
@@ -110,9 +115,21 @@ class World:
                 self.at(self.now + delay, lambda: self._arrive(data, source, target))
 
     def _arrive(self, data: bytes, source: Endpoint, target: Endpoint) -> None:
-        host = self.hosts.get(target)
+        if target in STUN:
+            reply = answer_stun(data, source)
+            if reply is not None:
+                self.send(reply, target, source)
+            return
+        inside: Endpoint | None = target
+        if target[0] in self._outsides:
+            inside = self._outsides[target[0]].into(source, target)
+        host = None if inside is None else self.hosts.get(inside)
         if host is not None:
             host.from_network(data, source)
+
+    def behind(self, inside: str, nat: Nat) -> None:
+        """Put the host with this address behind a NAT."""
+        self.nats[inside] = self._outsides[nat.address] = nat
 
     # --- The rendezvous ---------------------------------------------------------------------
 
@@ -215,6 +232,7 @@ class SimHost:
         self.answers: dict[int, do.Command] = {}
         self.logs: list[tuple[float, str, str]] = []
         self.keepalives = 0
+        self.seen: list[Endpoint] = []  # by the outside
         self.stirred = 0  # how often the node said that services have changed
         self.connection = 0  # to the rendezvous; 0 is none
         self.from_rendezvous: deque[bytes] = deque(maxlen=10_000)
@@ -394,7 +412,11 @@ class SimHost:
         self.world.at(self.world.now + 1.0, self._activity)
 
     def _carry_out(self, command: do.Command) -> None:
-        if not self._change_table(command) and not self._say_to_zone(command):
+        if isinstance(command, do.OutsideSeen):
+            if command.endpoint is not None:
+                self.seen.append(command.endpoint)
+                self.tell(self.node.set_endpoints, (command.endpoint,))
+        elif not self._change_table(command) and not self._say_to_zone(command):
             self._act(command)
 
     def _say_to_zone(self, command: do.Command) -> bool:

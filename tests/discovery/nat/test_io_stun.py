@@ -1,0 +1,52 @@
+"""The rendezvous' STUN over real sockets on loopback: plain, behind the marker, and limited."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from discovery.io_stun import PER_SECOND, SOURCES, StunServer
+from discovery.nat import stun
+
+ASK = stun.Message(stun.REQUEST, bytes(range(12))).pack(fingerprint=True)
+
+
+async def test_it_tells_a_real_socket_where_it_is() -> None:
+    server = StunServer((("127.0.0.1", 0),))
+    await server.start()
+    loop = asyncio.get_running_loop()
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        client.bind(("127.0.0.1", 0))
+        for marker in (b"", bytes(4)):
+            await loop.sock_sendto(client, marker + ASK, server.listening[0])
+            async with asyncio.timeout(20):
+                reply, source = await loop.sock_recvfrom(client, 2000)
+            assert source == server.listening[0]
+            assert reply.startswith(marker)
+            message = stun.read(reply[len(marker) :])
+            assert message is not None
+            assert stun.mapped_address(message) == client.getsockname()
+    server.stop()
+
+
+def test_what_is_no_question_is_not_answered() -> None:
+    server = StunServer(())
+    for data in (b"", b"\xff", bytes(4), bytes(40), ASK[:-1], bytes(4) + b"\x21" * 30):
+        assert server.answer(data, ("192.0.2.7", 9)) is None
+    assert server.counters["dropped"] == 6
+
+
+def test_it_amplifies_little_and_seldom() -> None:
+    server = StunServer(())
+    replies = [server.answer(ASK, ("192.0.2.7", port)) for port in range(1, 4 * PER_SECOND)]
+    sent = [one for one in replies if one is not None]
+    assert PER_SECOND <= len(sent) <= 2 * PER_SECOND  # a second may have ended meanwhile
+    assert all(len(one) < 2 * len(ASK) for one in sent)
+
+
+def test_a_flood_of_sources_is_bounded() -> None:
+    server = StunServer(())
+    for number in range(2 * SOURCES):
+        server.answer(ASK, (f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 9))
+    assert len(server._asked) <= SOURCES
