@@ -30,6 +30,7 @@ TC: Final = 0x0200
 RD: Final = 0x0100
 
 OPCODE_QUERY: Final = 0
+OPCODE_NOTIFY: Final = 4
 OPCODE_UPDATE: Final = 5
 
 NOERROR: Final = 0
@@ -55,6 +56,8 @@ TYPE_TSIG: Final = 250
 TYPE_IXFR: Final = 251
 TYPE_AXFR: Final = 252
 TYPE_ANY: Final = 255
+
+_KNOWN_TYPES: Final = frozenset(int(rdtype) for rdtype in dns.rdatatype.RdataType)
 
 EDE_OPTION: Final = 15
 EDE_OTHER: Final = 0
@@ -189,9 +192,10 @@ def _rdata(
     if rdclass not in (IN, CLASS_NONE) or (rdclass == CLASS_NONE and not length):
         parser.get_bytes(length)
         return None
-    return dns.rdata.from_wire_parser(
-        dns.rdataclass.IN, dns.rdatatype.RdataType.make(rdtype), parser
-    )
+    kind = dns.rdatatype.RdataType.make(rdtype)
+    if rdtype not in _KNOWN_TYPES:  # dnspython would remember each one for ever: 29 MB for all
+        return dns.rdata.GenericRdata(dns.rdataclass.IN, kind, parser.get_remaining())
+    return dns.rdata.from_wire_parser(dns.rdataclass.IN, kind, parser)
 
 
 def _additional(parser: dns.wire.Parser, count: int) -> Edns | None:

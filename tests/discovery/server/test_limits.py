@@ -142,3 +142,17 @@ def test_a_bucket_never_holds_more_than_its_burst_and_clocks_may_go_back() -> No
     assert sum(bucket.take(10_000.0) for _ in range(100)) == 2 * BURST
     assert not bucket.take(50.0)
     assert bucket.take(51.0)
+
+
+def test_types_that_nobody_knows_are_not_remembered() -> None:
+    """dnspython keeps a class for each type that it ever read; strangers could fill that."""
+    import dns.rdata
+
+    zone = Rendezvous()
+    before = len(dns.rdata._rdata_classes)
+    for rdtype in range(40_000, 40_200):
+        record = add(DESK, "A", "192.0.2.1").replace(
+            b"\x00\x01\x00\x01", rdtype.to_bytes(2) + b"\x00\x01"
+        )
+        zone.server.handle(update_wire(updates=(record,)), ("192.0.2.7", 1), "udp", UNIX)
+    assert len(dns.rdata._rdata_classes) < before + 20
