@@ -51,7 +51,7 @@ def test_all_queues_seal_with_one_sa_and_a_small_window_takes_it_all(rig: Rig) -
     opener, seen = InboundSa(inbound), defaultdict[int, list[int]](list)
     under_way = threading.Semaphore(UNDER_WAY)
     senders = [
-        threading.Thread(target=_send, args=(end, flow, under_way))
+        threading.Thread(target=_send, args=(end, flow, under_way), daemon=True)
         for flow, end in enumerate(rig.tun.ends.values())
     ]
     for sender in senders:
