@@ -7,8 +7,15 @@ import sys
 
 import pytest
 
+# What comes along with others and weighs; tests/namespaces/test_certificates.py asks a host that
+# has run for a while.
 HEAVY = {
-    "tunnel.cli.host": {"typer", "pydantic", "pyroute2", "segno", "tomlkit", "dns.asyncresolver"},
+    "tunnel.cli.host": {
+        *("typer", "pydantic", "rich", "pygments", "typing_extensions", "tomlkit", "segno"),
+        *("pyroute2", "zeroconf", "aiohttp", "async_upnp_client", "dns.asyncresolver", "dns.zone"),
+        *("importlib.metadata", "idna", "csv", "zipfile", "lzma", "bz2", "difflib", "sqlite3"),
+        *("discovery.zone", "discovery.store", "discovery.push_server", "discovery.llq_server"),
+    },
     "tunnel.cli.observe": {"pydantic", "pyroute2", "segno", "tomlkit", "cryptography", "dns"},
     "bench.pump_end": {"pydantic", "pyroute2", "typer", "rich", "structlog", "cryptography"},
 }

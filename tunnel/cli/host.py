@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+import tunnel.cli.lean  # noqa: F401 - before all that it keeps away
 from tunnel.cli.staying import stay
 from tunnel.cli.voice import emit, log_to_stderr, say, tell_failure
 from tunnel.config import load_host

@@ -7,7 +7,6 @@ types and ranges by msgspec.
 from __future__ import annotations
 
 import tomllib
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -102,6 +101,8 @@ def _refuse_unknown(path: Path, tables: dict[str, Any], shape: Any, prefix: str)
     for key, value in tables.items():
         place = f"{prefix}{key}"
         if key not in known:
+            from difflib import get_close_matches  # not above: a host that stays needs it never
+
             near = get_close_matches(key, known, n=1, cutoff=0.5)
             what = "table" if isinstance(value, dict) else "key"
             every = ", ".join(sorted(known))
