@@ -1,25 +1,21 @@
-"""``up`` once its command line is read: the process that stays (``run.become_host`` starts it).
-
-Its one argument is JSON: ``path`` of the configuration, ``as_json``, and ``ready_fd``, which gets
-a line when the host is up (or null).
-"""
+"""``up`` once its command line is read: the process that stays (``run.go_on_as`` starts it)."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 
 import tunnel.cli.lean  # noqa: F401 - before all that it keeps away
-from tunnel.cli.staying import stay
-from tunnel.cli.voice import emit, log_to_stderr, say, tell_failure
+from tunnel.cli.staying import go_on, stay
+from tunnel.cli.voice import emit, log_to_stderr, say
 from tunnel.config import load_host
 from tunnel.io.host import Host
 
 
 def run(path: Path, as_json: bool, ready_fd: int | None) -> None:
-    """Runs the host of a configuration until it is ended."""
+    """Runs the host of a configuration until it is ended; ``ready_fd`` gets a line when it is
+    up."""
     settings = load_host(path)
     log_to_stderr()
 
@@ -35,17 +31,5 @@ def run(path: Path, as_json: bool, ready_fd: int | None) -> None:
     stay(lambda: Host(settings), on_ready)
 
 
-def main(argument: str) -> int:
-    """Runs it, and gives the exit code."""
-    what = json.loads(argument)
-    as_json, ready_fd = what["as_json"], what["ready_fd"]
-    try:
-        run(Path(what["path"]), as_json, ready_fd)
-    except (Exception, KeyboardInterrupt) as problem:
-        tell_failure("up", as_json, problem)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1]))
+    raise SystemExit(go_on("up", run, sys.argv[1]))

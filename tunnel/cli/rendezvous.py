@@ -17,7 +17,7 @@ from discovery.subscriptions import SubscriptionLimits
 from discovery.types import Endpoint
 from discovery.update import ZoneLimits
 from keys import store
-from tunnel.cli.talk import say
+from tunnel.cli.voice import say
 from tunnel.config import ServeAccount, ServeConfig
 from tunnel.io import privilege
 from tunnel.io.network import STUN_PORTS

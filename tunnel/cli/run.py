@@ -13,14 +13,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from tunnel.cli.files import config_path, serve_path
-from tunnel.cli.staying import stay
 from tunnel.cli.talk import (
     ConfigOption,
     Failure,
     JsonOption,
     command,
     emit,
-    log_to_stderr,
     say,
 )
 from tunnel.config import HostConfig, load_host, load_serve
@@ -37,14 +35,14 @@ def register(app: typer.Typer) -> None:
     command(app, "up")(up)
 
 
-def become_host(path: Path, as_json: bool, ready_fd: int | None) -> NoReturn:
-    """Goes on as :mod:`tunnel.cli.host` in this very process: the libraries by which a command
-    line is read take ten megabytes, and a host stays for weeks."""
+def go_on_as(module: str, path: Path, as_json: bool, ready_fd: int | None = None) -> NoReturn:
+    """Goes on as ``module`` in this very process: the libraries by which a command line is read
+    take ten megabytes, and what goes on stays for weeks."""
     root = str(Path(__file__).parents[2])
     around = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{around}" if around else root
     what = json.dumps({"path": str(path), "as_json": as_json, "ready_fd": ready_fd})
-    program = [sys.executable, "-P", "-m", "tunnel.cli.host", what]
+    program = [sys.executable, "-P", "-m", module, what]
     os.execv(program[0], program)  # noqa: S606 - our own interpreter, and no text of a shell
 
 
@@ -73,7 +71,7 @@ def up(
             say(f"{settings.fqdn} is up (process {pid}); end it with `autotunnel down`")
         return
 
-    become_host(path, as_json, ready_fd)
+    go_on_as("tunnel.cli.host", path, as_json, ready_fd)
 
 
 def make_state_dir(settings: HostConfig) -> None:
@@ -161,20 +159,4 @@ def serve(
             upkeep.put_in(settings, put_in, domain, as_json)
         return
 
-    from tunnel.cli.rendezvous import Rendezvous  # the whole server: slow to load
-
-    log_to_stderr()
-    rendezvous = Rendezvous(settings)
-
-    def on_ready() -> None:
-        server, domains = rendezvous.server, [account.domain for account in settings.accounts]
-        pin = server.pin.hex() if server.pin else None
-        if as_json:
-            emit("serve", {"pid": os.getpid(), "domains": domains, "pin": pin, **server.listening})
-            return
-        for transport, endpoints in server.listening.items():
-            for host, port in endpoints:
-                say(f"listening on {host} port {port} ({transport})")
-        say(f"the rendezvous serves {', '.join(domains)}" + (f"; its pin is {pin}" if pin else ""))
-
-    stay(lambda: rendezvous, on_ready)
+    go_on_as("tunnel.cli.server", settings.path, as_json)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
+
+from tunnel.cli.voice import tell_failure
 
 TIDY_SECONDS = 60.0  # between two collections
 _TIDY_REST = 1000  # times as long as one took; with 10,000 peers that is the longer of the two
@@ -22,6 +26,20 @@ class Service(Protocol):
 
     async def stop(self) -> None:
         """Asks for the end."""
+
+
+def go_on(name: str, run: Callable[[Path, bool, int | None], None], argument: str) -> int:
+    """Runs the command ``name``, whose line was read by ``run.go_on_as``; its exit code.
+
+    ``argument`` is JSON: ``path`` of the configuration, ``as_json``, and ``ready_fd`` (or null).
+    """
+    what = json.loads(argument)
+    try:
+        run(Path(what["path"]), what["as_json"], what["ready_fd"])
+    except (Exception, KeyboardInterrupt) as problem:
+        tell_failure(name, what["as_json"], problem)
+        return 1
+    return 0
 
 
 def stay(make: Callable[[], Service], on_ready: Callable[[], None]) -> None:

@@ -1,0 +1,37 @@
+"""``serve`` once its command line is read: the process that stays (``run.go_on_as`` starts it)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import tunnel.cli.lean  # noqa: F401 - before all that it keeps away
+from tunnel.cli.rendezvous import Rendezvous
+from tunnel.cli.staying import go_on, stay
+from tunnel.cli.voice import emit, log_to_stderr, say
+from tunnel.config import load_serve
+
+
+def run(path: Path, as_json: bool, _: int | None) -> None:
+    """Serves the zones of a configuration until it is ended."""
+    settings = load_serve(path)
+    log_to_stderr()
+    rendezvous = Rendezvous(settings)
+
+    def on_ready() -> None:
+        server, domains = rendezvous.server, [account.domain for account in settings.accounts]
+        pin = server.pin.hex() if server.pin else None
+        if as_json:
+            emit("serve", {"pid": os.getpid(), "domains": domains, "pin": pin, **server.listening})
+            return
+        for transport, endpoints in server.listening.items():
+            for host, port in endpoints:
+                say(f"listening on {host} port {port} ({transport})")
+        say(f"the rendezvous serves {', '.join(domains)}" + (f"; its pin is {pin}" if pin else ""))
+
+    stay(lambda: rendezvous, on_ready)
+
+
+if __name__ == "__main__":
+    raise SystemExit(go_on("serve", run, sys.argv[1]))
