@@ -15,12 +15,11 @@ from typing import Final
 
 import dns.name
 
-from discovery import duplicates, lease, message, update
+from discovery import duplicates, message
 from discovery.held import HeldZone, Stage, Writing
 from discovery.lease import Lease
 from discovery.message import Reply, Request
 from discovery.store import Changes, StoreError
-from discovery.update import UpdateError
 
 MAX_WAITING: Final = 4096
 """UPDATEs that may wait; a further one is answered SERVFAIL, and its requestor tries again."""
@@ -80,6 +79,9 @@ class UpdateQueue:
     def begin(self, zones: Iterable[HeldZone], unix: int) -> Batch | None:
         """Return what is to be written now, with the ends of leases in ``zones`` that wait for it;
         ``None`` if nothing waits. :meth:`end` must follow before the next."""
+        zones = list(zones)
+        for zone in zones:
+            zone.prepare(unix)
         ended = [zone for zone in zones if zone.has_due_end(unix)]
         if not self._waiting and not ended:
             return None
@@ -87,6 +89,7 @@ class UpdateQueue:
         stages: dict[dns.name.Name, tuple[HeldZone, Stage]] = {}
         for zone in ended:
             stages[zone.origin] = zone, zone.stage()
+            batch.replies += zone.replies()
         seen: set[bytes] = set()
         for _ in range(min(len(self._waiting), MAX_TOGETHER)):
             one = self._waiting.popleft()
@@ -94,10 +97,12 @@ class UpdateQueue:
             if key in seen or one.zone.answered.find(one.wire, unix) is not None:
                 batch.repeated.append((one, one.wire))
                 continue
-            seen.add(key)
             if one.zone.origin not in stages:
                 stages[one.zone.origin] = one.zone, one.zone.stage()
-            batch.replies.append((one, _carry_out(one, stages[one.zone.origin][1], unix)))
+            reply = one.zone.carry_out(stages[one.zone.origin][1], one, unix)
+            if reply is not None:
+                seen.add(key)
+                batch.replies.append((one, reply))
         batch.writings = [(zone, zone.write(stage)) for zone, stage in stages.values()]
         return batch
 
@@ -121,14 +126,3 @@ class UpdateQueue:
             if again is not None:  # else the first of them failed, and its answer went the same way
                 answers.append((one, again))
         return answers
-
-
-def _carry_out(one: Waiting, stage: Stage, unix: int) -> Reply:
-    request = one.request
-    ends = lease.ends_of(one.granted, unix)
-    try:
-        changes = update.work_out(stage, request.answer, request.authority, one.zone.policy, ends)
-    except UpdateError as error:
-        return Reply(rcode=error.rcode, reason=error.reason)
-    stage.merge(changes)
-    return Reply(options=[(lease.OPTION, one.granted.octets())] if one.granted else [])

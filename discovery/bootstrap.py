@@ -21,6 +21,8 @@ from discovery.content import NS, SOA
 from discovery.store import Item, RecordSet, SetKey
 
 SERVER_LABEL: Final = "ns"
+FRONT_LABEL: Final = "rendezvous"
+"""Our own name in a zone whose name servers are others (:mod:`discovery.backing`)."""
 PIN_PREFIX: Final = f"_853._tcp.{SERVER_LABEL}"  # the name is fixed, whatever port TLS is served on
 INVITE_LABEL: Final = "_invite"
 
@@ -82,9 +84,11 @@ def apex_records(origin: dns.name.Name, serial: int) -> tuple[RecordSet, RecordS
     )
 
 
-def server_records(origin: dns.name.Name, server: ServerIdentity) -> dict[SetKey, RecordSet]:
-    """Return all sets that stand at the reserved names, by key."""
-    host = below(SERVER_LABEL, origin)
+def server_records(
+    origin: dns.name.Name, server: ServerIdentity, label: str = SERVER_LABEL
+) -> dict[SetKey, RecordSet]:
+    """Return all sets that stand at the reserved names, by key. ``label`` is the server's own."""
+    host = below(label, origin)
     found: list[RecordSet] = []
     for rdtype, marker in (("A", "."), ("AAAA", ":")):
         addresses = [text for text in server.addresses if (":" in text) == (marker == ":")]

@@ -56,7 +56,15 @@ class ZoneChange:
     added: tuple[RecordSet, ...]
 
 
-def difference(origin: dns.name.Name, base: ZoneContent, changes: Changes) -> ZoneChange:
+class Sets(Protocol):
+    """Sets that can be asked for."""
+
+    def get(self, name: dns.name.Name, rdtype: int) -> RecordSet | None:
+        """Return one set, or ``None``."""
+        ...
+
+
+def difference(origin: dns.name.Name, base: Sets, changes: Changes) -> ZoneChange:
     """Return what ``changes`` will do to the answers of ``base``."""
     removed: list[RecordSet] = []
     added: list[RecordSet] = []
@@ -86,7 +94,11 @@ class Contents(Protocol):
     (:class:`discovery.held.Stage`)."""
 
     origin: dns.name.Name
-    records: int
+
+    @property
+    def records(self) -> int:
+        """How many records there are."""
+        ...
 
     @property
     def names(self) -> int:

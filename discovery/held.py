@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import dns.name
 import dns.rdtypes.ANY.SOA
 
-from discovery import bootstrap, rates, tsig, update
+from discovery import bootstrap, lease, rates, tsig, update
 from discovery.bootstrap import ServerIdentity
 from discovery.content import (
     SERIAL_SPACE,
@@ -28,15 +28,28 @@ from discovery.content import (
     same_content,
 )
 from discovery.duplicates import AnsweredUpdates
+from discovery.message import Reply
 from discovery.rates import Bucket, RateLimits
 from discovery.store import Changes, RecordSet, SetKey
-from discovery.types import TsigKey
-from discovery.update import UpdatePolicy, ZoneLimits
+from discovery.types import Endpoint, TsigKey
+from discovery.update import UpdateError, UpdatePolicy, ZoneLimits
+
+if TYPE_CHECKING:
+    from discovery.batch import Waiting
 
 SHA256: Final = "hmac-sha256"
 ALGORITHMS: Final = frozenset(("hmac-sha224", SHA256, "hmac-sha384", "hmac-sha512"))
 """What an account's key may be used with (RFC 8945 §6). hmac-md5 only where the account allows it,
 hmac-sha1 and the cut variants never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """The primary server that holds an account's zone, and the key that it knows us by (``None``:
+    the account's own)."""
+
+    server: Endpoint
+    key: TsigKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,7 @@ class ZoneAccount:
     what an invitation hands out, sealed; ``invitation_key(id, expires)`` derives an invitation's
     key from it. ``legacy_md5`` accepts hmac-md5 too (Apple's clients; RFC 8945 §6 forbids new use).
     ``limits`` bound its zone (``None``: as the server has them for all), ``rates`` what it asks.
+    ``backing``: another server holds the zone (:mod:`discovery.backing`).
     """
 
     domain: str
@@ -56,6 +70,7 @@ class ZoneAccount:
     legacy_md5: bool = False
     limits: ZoneLimits | None = None
     rates: RateLimits = rates.DEFAULT_LIMITS
+    backing: Backing | None = None
 
 
 class Stage:
@@ -158,6 +173,30 @@ class HeldZone:
         self._ended |= ended
 
     # --- Changes ---
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a zone to answer from."""
+        return True
+
+    def prepare(self, unix: int) -> None:
+        """Make ready what is to be done at ``unix`` by itself; here: nothing."""
+
+    def replies(self) -> list[tuple[Waiting, Reply]]:
+        """Take the replies that waited for somebody else; here: none."""
+        return []
+
+    def carry_out(self, stage: Stage, one: Waiting, unix: int) -> Reply | None:
+        """Work an UPDATE out on ``stage``, and return its reply, for when that is durable;
+        ``None``: it comes with :meth:`replies`."""
+        request, granted = one.request, one.granted
+        ends = lease.ends_of(granted, unix)
+        try:
+            changes = update.work_out(stage, request.answer, request.authority, self.policy, ends)
+        except UpdateError as error:
+            return Reply(rcode=error.rcode, reason=error.reason)
+        stage.merge(changes)
+        return Reply(options=[(lease.OPTION, granted.octets())] if granted else [])
 
     def stage(self) -> Stage:
         """Return a stage over the content as it is."""

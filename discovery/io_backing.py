@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Final
 
 from discovery.backing.primary import (
@@ -16,7 +15,7 @@ from discovery.backing.primary import (
     PrimaryCommand,
     SendPrimary,
 )
-from discovery.content import ZoneContent
+from discovery.backing.reader import Mirrorable
 from discovery.message import Record
 from discovery.types import Endpoint, TsigKey
 
@@ -38,7 +37,7 @@ class BackingLink:
     def __init__(
         self,
         server: Endpoint,
-        content: ZoneContent,
+        content: Mirrorable,
         key: TsigKey,
         *,
         mirrored: Callable[[Mirrored], None],
@@ -53,6 +52,11 @@ class BackingLink:
         self._was_up: bool | None = None
         self._why = ""  # we hang up
 
+    @property
+    def away(self) -> str:
+        """Why the primary cannot be asked now, in words for a requestor; empty: it can."""
+        return self.primary.away
+
     def start(self) -> None:
         """Begin to connect."""
         self._task = asyncio.create_task(self._run())
@@ -61,8 +65,7 @@ class BackingLink:
         """Hang up; whoever waits is told so."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
             self._task = None
         self._obey(self.primary.down("the rendezvous is ending"))
 
@@ -107,6 +110,7 @@ class BackingLink:
                 size = int.from_bytes(await reader.readexactly(2))
                 wire = await reader.readexactly(size)
                 self._obey(self.primary.receive(wire, time.monotonic(), _unix()))
+                self._obey(self.primary.advance(time.monotonic(), _unix()))
                 self._tell()
         except asyncio.IncompleteReadError:
             return self._why or f"{_text(self._server)} closed the connection"
@@ -115,11 +119,10 @@ class BackingLink:
         except _HangUpError as error:
             return str(error)
         finally:
-            ticking.cancel()
-            with suppress(asyncio.CancelledError, _HangUpError):
-                await ticking
             self._writer.close()
             self._writer = None
+            ticking.cancel()
+            await asyncio.wait([ticking])  # unlike awaiting it: does not swallow our own end
 
     async def _tick(self) -> None:
         while True:
@@ -128,8 +131,8 @@ class BackingLink:
                 self._obey(self.primary.advance(time.monotonic(), _unix()))
             except _HangUpError as error:
                 self._why = str(error)
-                assert self._writer is not None
-                self._writer.transport.abort()
+                if self._writer is not None:
+                    self._writer.transport.abort()
                 return
 
     def _obey(self, commands: Iterable[PrimaryCommand]) -> None:

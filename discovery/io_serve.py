@@ -21,9 +21,12 @@ from typing import Final, TextIO
 
 import structlog
 
-from discovery import io_certificate, io_state, message, subscriptions
+from discovery import io_certificate, io_state, lease, message, subscriptions
+from discovery.backing.front import BackedZone
+from discovery.backing.primary import Mirrored, Passed
 from discovery.bootstrap import ServerIdentity
-from discovery.held import ZoneAccount
+from discovery.held import SHA256, ZoneAccount
+from discovery.io_backing import BackingLink
 from discovery.io_listen import (
     DatagramServer,
     ListenError,
@@ -36,6 +39,7 @@ from discovery.io_state import STORE_NAME, StateError
 from discovery.io_store import SqliteStore
 from discovery.io_unasked import Courier, now
 from discovery.io_writer import Reply, Writer
+from discovery.lease import LeaseLimits
 from discovery.store import StoreError
 from discovery.subscriptions import SubscriptionLimits, Subscriptions
 from discovery.types import Endpoint
@@ -89,6 +93,7 @@ class RendezvousServer:
         connection_limits: ConnectionLimits = DEFAULT_CONNECTION_LIMITS,
         subscription_limits: SubscriptionLimits = subscriptions.DEFAULT_LIMITS,
         unsigned_per_s: int = UNSIGNED_PER_S,
+        leases: LeaseLimits = lease.DEFAULT_LIMITS,
     ) -> None:
         self._accounts = tuple(accounts)
         self._listen = tuple(listen)
@@ -99,11 +104,13 @@ class RendezvousServer:
         self._limits = connection_limits
         self._subscription_limits = subscription_limits
         self._unsigned_per_s = unsigned_per_s
+        self._leases = leases
         self._log = _RateLimitedLog()
         self._zone: ZoneServer | None = None
         self._store: SqliteStore | None = None
         self._writer: Writer | None = None
         self._courier: Courier | None = None
+        self._links: dict[BackedZone, BackingLink] = {}
         self._lock: TextIO | None = None
         self._identity: io_certificate.TlsIdentity | None = None
         self._datagrams: list[DatagramServer] = []
@@ -155,6 +162,9 @@ class RendezvousServer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._datagrams, self._unstarted, self._servers = [], [], []
+        for link in self._links.values():
+            await link.stop()
+        self._links = {}
         if self._writer is not None:
             await self._writer.stop()
             self._writer = None
@@ -189,6 +199,7 @@ class RendezvousServer:
             report=self._log.happening,
             unsigned_per_s=self._unsigned_per_s,
             on_change=lambda _: self._wake(),
+            leases=self._leases,
             random=secrets.token_bytes,
             subscription_limits=self._subscription_limits,
         )
@@ -196,11 +207,42 @@ class RendezvousServer:
         self._courier = Courier(self._zone.subscriptions, self._log.flaw)
         self._writer = Writer(self._zone, self._store, self._log.flaw)
         self._writer.start()
+        self._zone.on_notify = lambda zone: self._links[zone].notified()
+        for zone in self._zone.backed:
+            self._links[zone] = self._linked(zone, self._writer)
         for stream, datagram in pairs:
             self._start_datagrams(datagram)
             await self._start_streams(stream, "tcp", None)
         for (stream,) in tls:
             await self._start_streams(stream, "tls", self._identity)
+
+    def _linked(self, zone: BackedZone, writer: Writer) -> BackingLink:
+        """The connection to the server that a zone is on."""
+        backing = zone.account.backing
+        assert backing is not None
+
+        def mirrored(word: Mirrored) -> None:
+            zone.mirrored(word)
+            writer.wake()
+
+        def passed(word: Passed) -> None:
+            zone.passed(word)
+            writer.wake()
+
+        def told(reason: str) -> None:
+            if not reason:
+                zone.reached()
+                writer.wake()
+            self._log.backing(zone, reason)
+
+        key = backing.key or zone.key(SHA256)
+        assert key is not None
+        link = BackingLink(
+            backing.server, zone.mirror, key, mirrored=mirrored, passed=passed, told=told
+        )
+        zone.upstream = link
+        link.start()
+        return link
 
     def _bound(self, *sockets: socket.socket) -> tuple[socket.socket, ...]:
         self._unstarted += sockets
@@ -401,6 +443,18 @@ class _RateLimitedLog:
                 **({"zone": happening.zone} if happening.zone else {}),
                 **self._told(),
             )
+
+    def backing(self, zone: BackedZone, reason: str) -> None:
+        """Tell that the server which a zone is on is gone (why), or back; each comes once."""
+        if not reason:
+            self._log.info("the server that the zone is on is there", zone=zone.text)
+            return
+        kept = "what it had last is answered" if zone.is_ready else "nothing of it can be answered"
+        self._log.warning(
+            f"the server that the zone is on is away: {kept}, updates are not taken",
+            zone=zone.text,
+            reason=reason,
+        )
 
     def flaw(self, error: Exception) -> None:
         if self._may_log():

@@ -22,6 +22,7 @@ from discovery import (
     transfer,
     tsig,
 )
+from discovery.backing.front import BackedZone
 from discovery.batch import Waiting
 from discovery.content import SOA
 from discovery.held import HeldZone
@@ -154,7 +155,8 @@ class Job:
         """Answer a message that is unsigned or signed well; ``None``: it waits for the disk."""
         kind = _KINDS.get(self.opcode, "other")
         if kind == "other":
-            return [self.bare(kind, message.NOTIMP, verified)]
+            answer = self._notified(verified) if self.opcode == message.OPCODE_NOTIFY else None
+            return [answer or self.bare(kind, message.NOTIMP, verified)]
         if self._entries > SIGNED_ENTRIES:
             return [self.bare("large", message.REFUSED, verified)]
         asker = self._server.asker(verified.record.key_name) if verified else None
@@ -181,6 +183,8 @@ class Job:
         told = self._told
         if request.edns is not None and request.edns.version:
             reply = Reply(rcode=message.BADVERS)
+        elif (unready := self._unready(request)) is not None:
+            reply = unready
         elif asker is not None and (hasty := self._hasty(kind, asker.zone)) is not None:
             reply = hasty
         elif kind == "update":
@@ -201,6 +205,30 @@ class Job:
             reply = self._query(request, asker)
             self._introduce(request, asker)
         return [self._complete(kind, request, reply, asker, verified)]
+
+    def _unready(self, request: Request) -> Reply | None:
+        """Say that a zone which is on another server was never seen."""
+        zone = self._server.zone_of(request.questions[0].name) if request.questions else None
+        if zone is None or zone.is_ready:
+            return None
+        reason = "the server that this zone is on was not reached yet; try again"
+        return Reply(rcode=message.SERVFAIL, reason=reason)
+
+    def _notified(self, verified: tsig.Verified | None) -> bytes | None:
+        """Answer a NOTIFY (RFC 1996 §3) by the server that a zone is on, else ``None``."""
+        try:
+            request = message.read_request(verified.message if verified else self._wire)
+        except FormatError:
+            return self.bare("notify", message.FORMERR, verified)
+        named = request.questions[0] if len(request.questions) == 1 else None
+        zone = self._server.zone_of(named.name) if named else None
+        if named is None or not isinstance(zone, BackedZone) or zone.origin != named.name:
+            return None
+        if not zone.is_backed_by(self._source[0]):
+            return None
+        self._server.on_notify(zone)
+        reply = Reply(authoritative=True)
+        return self._complete("notify", request, reply, None, verified)
 
     def _hasty(self, kind: str, zone: HeldZone) -> Reply | None:
         """Refuse an account that asks more often than it may."""

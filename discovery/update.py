@@ -105,10 +105,7 @@ def work_out(
     Raises :exc:`UpdateError`.
     """
     limits = policy.limits
-    if len(prerequisites) + len(updates) > limits.update_records:
-        raise UpdateError(
-            message.REFUSED, f"an UPDATE may hold {limits.update_records} records; send several"
-        )
+    check_size(prerequisites, updates, limits)
     _check_prerequisites(content, prerequisites)
     _prescan(content.origin, updates)
     _check_policy(content.origin, updates, policy)
@@ -118,6 +115,16 @@ def work_out(
     _check_limits(draft, limits)
     step_serial(draft)
     return draft.changes()
+
+
+def check_size(
+    prerequisites: Collection[Record], updates: Collection[Record], limits: ZoneLimits
+) -> None:
+    """Raise :exc:`UpdateError` if an UPDATE has too many records."""
+    if len(prerequisites) + len(updates) > limits.update_records:
+        raise UpdateError(
+            message.REFUSED, f"an UPDATE may hold {limits.update_records} records; send several"
+        )
 
 
 def _is_meta(rdtype: int) -> bool:

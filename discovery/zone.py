@@ -8,7 +8,8 @@ A message's way through :meth:`ZoneServer.handle`, in order:
 3. form: FORMERR, or BADVERS for an unknown EDNS version;
 4. who asks: an account's key, an invitation's key (:mod:`discovery.invitations`), or nobody;
 5. what: a query (:mod:`discovery.answers`), a long-lived one, or an UPDATE
-   (:mod:`discovery.update`), in the zone of that account and no other; everything else is NOTIMP;
+   (:mod:`discovery.update`), in the zone of that account and no other, or a NOTIFY by the server
+   that a zone is on (:mod:`discovery.backing`); everything else is NOTIMP;
 6. an UPDATE's changes are made durable, then true, and only then answered (RFC 2136 §3.5), many
    of them together where they come together (:mod:`discovery.batch`);
 7. the answer is cut to what the transport carries and signed if the question was.
@@ -41,6 +42,7 @@ from discovery import (
     tsig,
     update,
 )
+from discovery.backing.front import BackedZone
 from discovery.batch import Batch, UpdateQueue, Waiting
 from discovery.bootstrap import ServerIdentity
 from discovery.content import ZoneChange, ZoneContent
@@ -49,7 +51,7 @@ from discovery.invitations import Invitation
 from discovery.job import UNSIGNED_ENTRIES, Asker, Job, entries
 from discovery.lease import LeaseLimits
 from discovery.rates import Strangers
-from discovery.store import StoreError, ZoneStore
+from discovery.store import RecordSet, StoreError, ZoneStore
 from discovery.subscriptions import SubscriptionLimits, Subscriptions
 from discovery.types import Endpoint, TsigKey
 from discovery.update import ZoneLimits
@@ -112,6 +114,8 @@ class ZoneServer:
             self.subscriptions = Subscriptions(
                 random, self._tally, self._content_of, subscription_limits
             )
+        self.on_notify: Callable[[BackedZone], None] = lambda _: None
+        """Told when the server that a zone is on says that it changed."""
         self._zones: dict[dns.name.Name, HeldZone] = {}
         self._by_key: dict[str, HeldZone] = {}
         self._queue = UpdateQueue()
@@ -120,9 +124,27 @@ class ZoneServer:
             origin = dns.name.from_text(account.domain).canonicalize()
             if origin in self._zones:
                 raise ValueError(f"the domain {account.domain} stands in two accounts")
-            zone = HeldZone(account, store.load(origin), limits)
+            zone = self._held(account, store.load(origin), limits)
             self._zones[origin] = self._by_key[zone.text] = zone
         self._take_place(server, unix)
+
+    def _held(
+        self, account: ZoneAccount, sets: Iterable[RecordSet], limits: ZoneLimits
+    ) -> HeldZone:
+        if account.backing is None:
+            return HeldZone(account, sets, limits)
+        where = account.backing.server
+        return BackedZone(
+            account,
+            sets,
+            limits,
+            lambda reason: self.count("backing.refused", where, account.domain, reason),
+        )
+
+    @property
+    def backed(self) -> list[BackedZone]:
+        """The zones that are on other servers."""
+        return [zone for zone in self._zones.values() if isinstance(zone, BackedZone)]
 
     def _take_place(self, server: ServerIdentity, unix: int) -> None:
         writings = []
@@ -144,7 +166,7 @@ class ZoneServer:
 
     def _content_of(self, name: dns.name.Name) -> ZoneContent | None:
         zone = self.zone_of(name)
-        return zone.content if zone else None
+        return zone.content if zone and zone.is_ready else None
 
     def _tally(self, what: str) -> None:
         self.counters[what] += 1

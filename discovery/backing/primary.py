@@ -18,8 +18,8 @@ from typing import Final, TypeAlias
 import dns.name
 
 from discovery import message, tsig
-from discovery.backing.reader import TransferError, TransferReader
-from discovery.content import SOA, ZoneContent
+from discovery.backing.reader import Mirrorable, TransferError, TransferReader
+from discovery.content import SOA
 from discovery.exchange import rcode_name
 from discovery.message import IN, Record
 from discovery.store import Changes
@@ -88,13 +88,14 @@ class Primary:
     """The primary of the zone ``content.origin``; ``content`` is our mirror, which the owner of
     this machine keeps, and ``key`` what the primary knows us by."""
 
-    def __init__(self, content: ZoneContent, key: TsigKey, random: Callable[[int], bytes]) -> None:
+    def __init__(self, content: Mirrorable, key: TsigKey, random: Callable[[int], bytes]) -> None:
         self._content, self._key, self._random = content, key, random
         self._waiting: deque[_Passing] = deque()
         self._round: _Round | None = None
         self._done: list[_Passing] = []  # answered, and not yet mirrored
         self._due: float | None = None  # the next transfer
         self._whole = True
+        self._again = False  # a NOTIFY came while a transfer was on its way
         self.is_up = False
         self.is_mirrored = False
         """Whether the zone came since this process began; before, the last known one is served."""
@@ -125,6 +126,7 @@ class Primary:
         """A NOTIFY says that the zone changed."""
         if self._due is None:
             return []
+        self._again = self._round is not None
         self._due = now
         return self._next(now, unix)
 
@@ -181,6 +183,11 @@ class Primary:
     # --- Inside -----------------------------------------------------------------------------
 
     @property
+    def away(self) -> str:
+        """Why it cannot be asked, in words for a requestor; empty: it can."""
+        return "" if self.is_up else self._gone
+
+    @property
     def _gone(self) -> str:
         return f"the primary server cannot be reached ({self.reason}); try again"
 
@@ -214,6 +221,7 @@ class Primary:
                 return identity
 
     def _ask_transfer(self, now: float, unix: int) -> SendPrimary:
+        self._again = False
         identity = int.from_bytes(self._random(2))
         serial = None if self._whole or not self._content.records else self._content.soa.serial
         wire, mac = tsig.sign(self._question(identity, serial), self._key, unix)
@@ -247,13 +255,15 @@ class Primary:
         except TransferError as error:
             self._whole = True  # the next connection begins with all
             return [HangUp(f"its zone transfer cannot be used: {error}")]
-        self._round, self._due, self._whole = None, now + REFRESH, False
+        self._round, self._due, self._whole = None, now if self._again else now + REFRESH, False
         self.is_up = self.is_mirrored = True
         self.reason = ""
         out: list[PrimaryCommand] = [Mirrored(changes)] if changes else []
         out += [one.result for one in self._done if one.result is not None]
         self._done = []
-        return [*out, *self._next(now, unix)]
+        # A further transfer names the serial of the mirror with these changes, which its owner has
+        # yet to make: advance asks for it.
+        return [*out, *self._next(now, unix)] if self._due > now else out
 
 
 def _distrust(verdict: object, wire: bytes) -> str:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Protocol
 
 import dns.name
 import dns.rdtypes.ANY.SOA
 
 from discovery import message
-from discovery.content import SOA, Draft, ZoneContent, serial_greater
+from discovery.content import SOA, Contents, Draft, serial_greater
 from discovery.exchange import rcode_name
 from discovery.message import IN, FormatError, Record
 from discovery.store import Changes, Item, RecordSet, SetKey
@@ -26,6 +26,14 @@ from discovery.tsig_stream import StreamVerifier
 MOST_RECORDS: Final = 1_000_000
 """Records of one transfer, above which it is given up: the primary is the person's own, but a
 mistake there must not end this process."""
+
+
+class Mirrorable(Contents, Protocol):
+    """What a transfer changes: a zone's content that can be gone through."""
+
+    def sets(self) -> Iterable[RecordSet]:
+        """Return all sets, in no order."""
+        ...
 
 
 class TransferError(Exception):
@@ -86,7 +94,7 @@ class TransferReader:
             raise TransferError(failure.reason)
         return True
 
-    def changes(self, content: ZoneContent) -> Changes:
+    def changes(self, content: Mirrorable) -> Changes:
         """What the transfer changes in ``content``; records that stay keep their leases.
 
         Raises :exc:`TransferError` when its differences do not fit (then: AXFR).
@@ -163,7 +171,7 @@ def _serial(record: Record) -> int:
     return record.rdata.serial
 
 
-def _whole(content: ZoneContent, records: Iterable[Record]) -> Changes:
+def _whole(content: Mirrorable, records: Iterable[Record]) -> Changes:
     """The changes that make ``content`` equal to a zone's records."""
     sets: dict[SetKey, dict[bytes, Item]] = {}
     shown: dict[SetKey, Record] = {}

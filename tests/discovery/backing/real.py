@@ -54,17 +54,18 @@ def free_port() -> int:
 
 @contextmanager
 def bind(
-    folder: Path, *, port: int | None = None, notify: int | None = None
+    folder: Path, *, port: int | None = None, notify: tuple[int, ...] = ()
 ) -> Iterator[RealServer]:
     """BIND 9 with the zone; a second call with the same folder and port begins where it ended.
 
-    ``notify``: the port on 127.0.0.1 that is told of changes.
+    ``notify``: the ports on 127.0.0.1 that are told of changes.
     """
     port = port or free_port()
     zone = folder / "zone.db"
     if not zone.exists():
         zone.write_text(_FILE)
-    also = f"also-notify {{ 127.0.0.1 port {notify}; }};" if notify else ""
+    ports = "".join(f"127.0.0.1 port {each}; " for each in notify)
+    also = f"also-notify {{ {ports}}};" if notify else ""
     config = folder / "named.conf"
     config.write_text(f"""
 key "{KEY.name}" {{ algorithm hmac-sha256; secret "{SECRET}"; }};
@@ -78,6 +79,24 @@ zone "{ZONE}" {{ type primary; file "{zone}"; journal "{folder}/zone.jnl";
 """)
     log = folder / "named.log"
     with _running(["named", "-g", "-c", str(config)], port, log) as server:
+        yield server
+
+
+@contextmanager
+def secondary(folder: Path, primary: int) -> Iterator[RealServer]:
+    """BIND 9 as a secondary of the zone on the port ``primary``."""
+    port = free_port()
+    config = folder / "named.conf"
+    config.write_text(f"""
+key "{KEY.name}" {{ algorithm hmac-sha256; secret "{SECRET}"; }};
+options {{ directory "{folder}"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
+  pid-file none; session-keyfile none; recursion no; dnssec-validation no; notify no; }};
+controls {{ }};
+zone "{ZONE}" {{ type secondary; file "{folder}/zone.db"; allow-notify {{ 127.0.0.1; }};
+  primaries {{ 127.0.0.1 port {primary} key "{KEY.name}"; }}; min-refresh-time 1;
+  max-refresh-time 2; min-retry-time 1; max-retry-time 2; }};
+""")
+    with _running(["named", "-g", "-c", str(config)], port, folder / "named.log") as server:
         yield server
 
 
