@@ -24,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ class EngineWarning(UserWarning):
 class EngineInfo:
     """One engine. ``reason`` says what is wrong with it and the fix, ``None`` when nothing is.
 
-    ``aead`` is what ``status`` shows; ``aeads`` are all names that its ``aead=`` argument takes.
+    ``aead`` is what ``status`` shows; ``aeads`` are all names that its ``aead=`` argument takes
+    (of :func:`engines` only: looking for them loads what a host has no use for).
     ``stale`` is true where the sources here are not those that the native modules were built of.
     """
 
@@ -59,7 +60,11 @@ class EngineInfo:
 
 def engines() -> dict[str, EngineInfo]:
     """Both engines by name, the preferred one first."""
-    return {"native": _native(), "reference": _reference()}
+    native = _native()
+    if native.available:
+        aead: Any = importlib.import_module("fastpath._aead")
+        native = replace(native, aeads=tuple(aead.backends()))
+    return {"native": native, "reference": _reference()}
 
 
 def choose(name: str = "auto") -> EngineInfo:
@@ -68,16 +73,16 @@ def choose(name: str = "auto") -> EngineInfo:
     Raises :class:`EngineUnavailable`, and :class:`ValueError` for another name. Warns with
     :class:`EngineWarning` when "auto" has to take the reference engine or a build is stale.
     """
-    known = engines()
+    known = {"native": _native, "reference": _reference}
     if name not in ("auto", *known):
         raise ValueError(f"no engine {name!r}; there are: auto, {', '.join(known)}")
-    chosen = known["native" if name == "auto" else name]
+    chosen = known["native" if name == "auto" else name]()
     if not chosen.available:
         if name != "auto":
             raise EngineUnavailable(f"the {chosen.name} engine cannot run: {chosen.reason}")
         text = f"running the slow reference engine, since the native one cannot: {chosen.reason}"
         warnings.warn(text, EngineWarning, stacklevel=2)
-        return known["reference"]
+        return _reference()
     if chosen.stale:
         warnings.warn(f"the native engine: {chosen.reason}", EngineWarning, stacklevel=2)
     return chosen
@@ -101,10 +106,7 @@ def _native() -> EngineInfo:
     aead: Any = modules[0]
     stale = _is_stale(aead.BUILD)
     warning = f"it was built from other sources than those here; {_BUILD_COMMAND}"
-    names = tuple(aead.backends())
-    return EngineInfo(
-        "native", True, aead.describe("auto"), warning if stale else None, stale, names
-    )
+    return EngineInfo("native", True, aead.describe("auto"), warning if stale else None, stale)
 
 
 def _reference() -> EngineInfo:
