@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
+from discovery.types import TsigKey
 from keys import invitation, store
 from keys.account import new_secret
 from tests.cli.support import DOMAIN, Person
-from tunnel.cli import checks, probe
-from tunnel.config import load_host
+from tunnel.cli import checks, probe, rendezvous
+from tunnel.config import load_host, load_serve
 from tunnel.io import capability
 
 
@@ -209,3 +210,40 @@ def test_a_clock_beyond_tsig_s_fudge_is_told_by_doctor(
     assert seen.problem is not None
     assert f"s {words} the rendezvous" in seen.problem
     assert "timedatectl set-ntp true" in seen.problem
+
+
+def test_serve_before_a_zone_that_is_elsewhere_says_where_it_looked(landlord: Person) -> None:
+    port = free_port(socket.SOCK_STREAM)
+    running = Served(landlord, "--backing", f"127.0.0.1:{port}")
+    assert running.process.stderr is not None
+    while "away" not in (line := running.process.stderr.readline()):
+        assert line
+    assert f"127.0.0.1:{port}" in line
+    running.end()
+    assert running.process.returncode == 0
+
+
+def test_a_key_for_the_zones_server_is_read_and_a_wrong_one_has_its_sentence(
+    landlord: Person,
+) -> None:
+    serve, key = landlord.home / "serve.toml", landlord.home / "front.key"
+    serve.write_text(serve.read_text() + 'backing = "192.0.2.1"\nbacking_key_file = "front.key"\n')
+    key.touch(0o600)
+    key.write_text('key "front.example" { algorithm hmac-sha512; secret "c2VjcmV0"; };\n')
+    settings = load_serve(serve)
+    backing = rendezvous.zone_account(settings, settings.accounts[0]).backing
+    assert backing is not None
+    assert backing.server == ("192.0.2.1", 53)
+    assert backing.key == TsigKey("front.example.", b"secret", "hmac-sha512")
+    key.write_text("nothing\n")
+    done = landlord.run("serve", "-c", str(serve))
+    assert done.returncode == 1
+    assert "front.key: no key is in it" in done.stderr
+    done = landlord.run("serve", "-c", str(serve), "--import", "-")
+    assert "change it there" in done.stderr
+
+
+def test_a_zone_cannot_be_on_a_server_without_address(landlord: Person) -> None:
+    done = landlord.run("serve", "-c", str(landlord.home / "serve.toml"), "--backing", "a b")
+    assert done.returncode == 2
+    assert "192.0.2.1:53" in done.stderr

@@ -6,7 +6,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from discovery.held import ZoneAccount
+from discovery.backing import keyfile
+from discovery.held import Backing, ZoneAccount
 from discovery.io_listen import ListenError
 from discovery.io_serve import ConnectionLimits, RendezvousServer, ServeError
 from discovery.io_stun import StunServer
@@ -102,7 +103,22 @@ def zone_account(settings: ServeConfig, account: ServeAccount) -> ZoneAccount:
         legacy_md5=account.legacy_md5,
         limits=zone_limits(account),
         rates=RateLimits(account.updates_per_s, account.queries_per_s),
+        backing=_backing(settings, account),
     )
+
+
+def _backing(settings: ServeConfig, account: ServeAccount) -> Backing | None:
+    if account.backing_endpoint is None:
+        return None
+    if account.backing_key_file is None:
+        return Backing(account.backing_endpoint)
+    path = settings.path.parent / account.backing_key_file
+    try:
+        key = keyfile.parse(store.read_secret(path).decode("latin-1"))
+    except keyfile.KeyFileError as problem:
+        fix = "put the TSIG key there that the zone's server knows, as tsig-keygen writes it"
+        raise store.SecretFileError(f"{path}: {problem}; {fix}") from None
+    return Backing(account.backing_endpoint, key)
 
 
 def zone_limits(account: ServeAccount) -> ZoneLimits:

@@ -22,6 +22,7 @@ from tunnel.cli.talk import (
     say,
 )
 from tunnel.config import HostConfig, load_host, load_serve
+from tunnel.config.base import WrongValueError
 
 LOG_FILE = "up.log"
 _READY_PATIENCE = 60.0  # seconds that `up --detach` waits for its child to be ready
@@ -35,13 +36,21 @@ def register(app: typer.Typer) -> None:
     command(app, "up")(up)
 
 
-def go_on_as(module: str, path: Path, as_json: bool, ready_fd: int | None = None) -> NoReturn:
+def go_on_as(
+    module: str,
+    path: Path,
+    as_json: bool,
+    ready_fd: int | None = None,
+    more: dict[str, str] | None = None,
+) -> NoReturn:
     """Goes on as ``module`` in this very process: the libraries by which a command line is read
     take ten megabytes, and what goes on stays for weeks."""
     root = str(Path(__file__).parents[2])
     around = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{around}" if around else root
-    what = json.dumps({"path": str(path), "as_json": as_json, "ready_fd": ready_fd})
+    what = json.dumps(
+        {"path": str(path), "as_json": as_json, "ready_fd": ready_fd, "more": more or {}}
+    )
     program = [sys.executable, "-P", "-m", module, what]
     os.execv(program[0], program)  # noqa: S606 - our own interpreter, and no text of a shell
 
@@ -142,9 +151,20 @@ def serve(
     domain: Annotated[
         str | None, typer.Option(help="The account that --export and --import mean.")
     ] = None,
+    backing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST[:PORT]",
+            help="The zone is on this server (BIND, Knot, …); add leases and events to it.",
+        ),
+    ] = None,
 ) -> None:
     """Run the rendezvous: the server that holds the account's zone."""
     settings = load_serve(serve_path(config))
+    try:
+        settings = settings.backed_by(backing) if backing else settings
+    except WrongValueError as problem:
+        raise typer.BadParameter(f"--backing: {problem}; {problem.fix}") from None
     wanted = [check, export is not None, put_in is not None]
     if sum(wanted) > 1:
         raise typer.BadParameter("use one of --check, --export and --import at a time")
@@ -159,4 +179,5 @@ def serve(
             upkeep.put_in(settings, put_in, domain, as_json)
         return
 
-    go_on_as("tunnel.cli.server", settings.path, as_json)
+    more = {"backing": backing} if backing else {}
+    go_on_as("tunnel.cli.server", settings.path, as_json, more=more)

@@ -13,9 +13,11 @@ from tunnel.cli.voice import emit, log_to_stderr, say
 from tunnel.config import load_serve
 
 
-def run(path: Path, as_json: bool, _: int | None) -> None:
-    """Serves the zones of a configuration until it is ended."""
+def run(path: Path, as_json: bool, _: int | None, backing: str | None = None) -> None:
+    """Serves the zones of a configuration until it is ended; ``backing`` as :option:`--backing`."""
     settings = load_serve(path)
+    if backing is not None:
+        settings = settings.backed_by(backing)
     log_to_stderr()
     rendezvous = Rendezvous(settings)
 

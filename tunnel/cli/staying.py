@@ -28,14 +28,15 @@ class Service(Protocol):
         """Asks for the end."""
 
 
-def go_on(name: str, run: Callable[[Path, bool, int | None], None], argument: str) -> int:
+def go_on(name: str, run: Callable[..., None], argument: str) -> int:
     """Runs the command ``name``, whose line was read by ``run.go_on_as``; its exit code.
 
-    ``argument`` is JSON: ``path`` of the configuration, ``as_json``, and ``ready_fd`` (or null).
+    ``argument`` is JSON: ``path`` of the configuration, ``as_json``, ``ready_fd`` (or null), and
+    ``more``: arguments that this command has besides, by name.
     """
     what = json.loads(argument)
     try:
-        run(Path(what["path"]), what["as_json"], what["ready_fd"])
+        run(Path(what["path"]), what["as_json"], what["ready_fd"], **what["more"])
     except (Exception, KeyboardInterrupt) as problem:
         tell_failure(name, what["as_json"], problem)
         return 1

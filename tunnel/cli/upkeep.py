@@ -75,6 +75,9 @@ def put_in(settings: ServeConfig, source: str, domain: str | None, as_json: bool
     Raises :class:`Failure`.
     """
     account = _account(settings, domain)
+    if account.backing is not None:
+        cause = f"the zone of {account.domain} is on {account.backing}"
+        raise Failure(f"{cause}; change it there")
     try:
         text = sys.stdin.read() if source == _STDOUT else Path(source).read_text()
     except (OSError, UnicodeDecodeError) as problem:

@@ -9,13 +9,14 @@ from typing import Annotated, Literal
 import msgspec
 
 from tunnel.config.base import (
+    DEFAULT_DNS_PORT,
     Seconds,
     Section,
     WrongValueError,
     domain_or_refuse,
     endpoint_or_refuse,
 )
-from tunnel.spelling import Endpoint
+from tunnel.spelling import Endpoint, parse_address_endpoint
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -24,7 +25,8 @@ class ServeAccount(Section, frozen=True, kw_only=True):
     """``[[serve.account]]``: one account whose zone this rendezvous holds.
 
     ``names`` and ``records`` bound its zone, ``updates_per_s`` and ``queries_per_s`` what it may
-    ask (each with ten seconds' worth at once)."""
+    ask (each with ten seconds' worth at once). ``backing``: another server holds the zone, at this
+    address, and knows us by the key in ``backing_key_file``; left out, by the account's own."""
 
     domain: str
     secret_file: str
@@ -33,9 +35,20 @@ class ServeAccount(Section, frozen=True, kw_only=True):
     records: Count = 10_000
     updates_per_s: Count = 500
     queries_per_s: Count = 2000
+    backing: str | None = None
+    backing_key_file: str | None = None
 
     def __post_init__(self) -> None:
         domain_or_refuse(self.domain)
+        if self.backing is not None:
+            endpoint_or_refuse("backing", self.backing, "192.0.2.1:53", DEFAULT_DNS_PORT)
+
+    @property
+    def backing_endpoint(self) -> Endpoint | None:
+        """Where the server is that holds the zone, if it is not this one."""
+        if self.backing is None:
+            return None
+        return parse_address_endpoint(self.backing, DEFAULT_DNS_PORT)
 
 
 class _ServeSection(Section, frozen=True, kw_only=True):
@@ -108,3 +121,13 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
     def account_secret_path(self, account: ServeAccount) -> Path:
         """The file of an account's secret."""
         return self.path.parent / account.secret_file
+
+    def backed_by(self, server: str) -> ServeConfig:
+        """This configuration, with the zones on ``server`` ("address[:port]") of all accounts that
+        name no other. Raises :class:`WrongValueError`."""
+        endpoint_or_refuse("--backing", server, "192.0.2.1:53", DEFAULT_DNS_PORT)
+        accounts = tuple(
+            one if one.backing else msgspec.structs.replace(one, backing=server)
+            for one in self.accounts
+        )
+        return msgspec.structs.replace(self, accounts=accounts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import time
 from collections.abc import AsyncIterator
@@ -265,6 +266,18 @@ async def test_leases_end_over_restarts_of_ours_and_without_the_primary(tmp_path
         async with front(state, port) as server:
             await comes(lambda: there(primary), {"fd00::3"})
             assert await addresses(server) == {"fd00::3"}
+
+
+async def test_what_was_acknowledged_ends_though_we_were_killed(tmp_path: Path) -> None:
+    with bind(tmp_path) as primary:
+        async with front(tmp_path / "state", primary.port) as server:
+            await ready(server)
+            await ask(server, leased(3, add(DESK, "AAAA", "fd00::2")))
+            shutil.copytree(tmp_path / "state", tmp_path / "killed")  # as a kill would leave it
+        async with front(tmp_path / "killed", primary.port) as server:
+            assert await there(primary) == {"fd00::2"}
+            await comes(lambda: there(primary), set())
+            assert await addresses(server) == set()
 
 
 async def test_a_zone_that_was_never_seen_is_answered_with_a_sentence(tmp_path: Path) -> None:
