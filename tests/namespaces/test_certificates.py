@@ -11,6 +11,31 @@ from tunnel.io.lab import HostMachine, Lab, RendezvousMachine, wait_until
 
 pytestmark = pytest.mark.root
 
+# What a host does without (decision 0022), also once it has a zone, a peer and certificates.
+# Modules deep in a library: the library itself may have been looked for.
+HEAVY = {
+    *("typer.main", "pydantic._internal", "rich.console", "pygments.token", "tomlkit.api"),
+    *("segno.consts", "pyroute2.netlink", "zeroconf._core", "aiohttp.client", "csv", "zipfile"),
+    *("async_upnp_client.client", "dns.asyncresolver", "dns.zone", "idna.core", "sqlite3"),
+    *("discovery.zone", "discovery.io_store", "discovery.push_server", "discovery.llq_server"),
+    *("tunnel.io.portable_pump", "tunnel.io.lab", "multiprocessing", "http.client"),
+}
+
+
+def up_telling_imports(host: HostMachine) -> None:
+    """Starts it; it says on stderr what it imports (python(1), PYTHONPROFILEIMPORTTIME)."""
+    host.env["PYTHONPROFILEIMPORTTIME"] = "1"
+    host.up()
+    del host.env["PYTHONPROFILEIMPORTTIME"]
+
+
+def imported(host: HostMachine) -> set[str]:
+    """What the process that stays has imported, or has tried to: the last that became it."""
+    assert host.process is not None
+    _, _, said = host.process.output().rpartition("| imported package")
+    lines = said.splitlines()
+    return {one.rpartition("|")[2].strip() for one in lines if one.startswith("import time:")}
+
 
 def test_a_host_joins_speaks_by_certificate_and_is_revoked(lab: Lab) -> None:
     """The newcomer's key is made there; `revoke` ends what stands, and nothing comes back."""
@@ -28,7 +53,7 @@ def test_a_host_joins_speaks_by_certificate_and_is_revoked(lab: Lab) -> None:
     for secret in ("ca.key", "issued.json"):
         assert not (laptop.config.parent / secret).exists()
     laptop.settle(STUB)
-    laptop.up()
+    up_telling_imports(laptop)
 
     laptop.cli("ping", DESK, *laptop_file)
     for host, peer in ((laptop, DESK_NAME), (desk, LAPTOP_NAME)):
@@ -36,6 +61,10 @@ def test_a_host_joins_speaks_by_certificate_and_is_revoked(lab: Lab) -> None:
         assert shown is not None and shown["auth"] == "cert"
     assert laptop.status()["certificate"]["issuer"] is False
     assert desk.status()["certificate"]["issuer"] is True
+
+    loaded = imported(laptop)
+    assert {"keys.ike.certificates", "discovery.push", "fastpath._core"} <= loaded
+    assert loaded & HEAVY == set()
 
     desk.cli("revoke", LAPTOP, *desk_file)
 
