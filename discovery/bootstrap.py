@@ -21,7 +21,7 @@ from discovery.content import NS, SOA
 from discovery.store import Item, RecordSet, SetKey
 
 SERVER_LABEL: Final = "ns"
-FRONT_LABEL: Final = "rendezvous"
+FRONT_LABEL: Final = "autotunnel-server"
 """Our own name in a zone whose name servers are others (:mod:`discovery.backing`)."""
 PIN_PREFIX: Final = f"_853._tcp.{SERVER_LABEL}"  # the name is fixed, whatever port TLS is served on
 INVITE_LABEL: Final = "_invite"

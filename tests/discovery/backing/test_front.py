@@ -215,7 +215,7 @@ async def test_the_primary_judges_prerequisites_and_we_judge_what_may_be_changed
             server, update_wire(updates=[add(DESK, "A", "192.0.2.1")], prerequisites=[used])
         )
         assert answer.rcode() == dns.rcode.YXDOMAIN
-        theirs = add(f"rendezvous.{ALICE}", "A", "192.0.2.66")
+        theirs = add(f"autotunnel-server.{ALICE}", "A", "192.0.2.66")
         answer = await ask(server, update_wire(updates=[theirs], additional=(opt(),)))
         assert answer.rcode() == dns.rcode.REFUSED
         assert "keeps this name" in reason_of(answer)
@@ -293,12 +293,12 @@ async def test_the_zone_leads_to_us_and_its_name_server_stays(
     async with front(tmp_path / "state", primary.port) as server:
         await ready(server)
         service = f"_dns-push-tls._tcp.{ALICE}"
-        await comes(lambda: there(primary, service, "SRV"), {f"rendezvous.{ZONE}"})
-        assert await there(primary, f"rendezvous.{ALICE}", "A") == {"127.0.0.1"}
+        await comes(lambda: there(primary, service, "SRV"), {f"autotunnel-server.{ZONE}"})
+        assert await there(primary, f"autotunnel-server.{ALICE}", "A") == {"127.0.0.1"}
         assert await there(primary, f"ns.{ALICE}", "A") == {"127.0.0.1"}
         primary.nsupdate(f"update delete {service} SRV")
         await ask(server, update_wire(updates=[add(DESK, "AAAA", "fd00::2")]))
-        await comes(lambda: there(primary, service, "SRV"), {f"rendezvous.{ZONE}"})
+        await comes(lambda: there(primary, service, "SRV"), {f"autotunnel-server.{ZONE}"})
 
 
 async def test_an_update_that_comes_twice_is_passed_on_once(tmp_path: Path) -> None:
