@@ -3,8 +3,8 @@
 ``talk.py`` with its ``voice.py`` is how they speak: what goes to stdout, what to stderr, how an
 error sounds, which exit code. ``files.py`` knows where files are, ``documents.py`` writes
 configuration, ``mailbox.py`` reads and writes the zone. The rest are commands, a module for each
-of ``FAMILIES``; ``doctor.py`` has its ``checks.py``, ``run.py`` its ``demo/`` and the process that
-stays, ``host.py``.
+of ``FAMILIES``; ``doctor.py`` has its ``checks.py``, ``run.py`` its ``demo/`` and the processes
+that stay, ``host.py`` and ``server.py``, by ``lean.py`` without what they have no use for.
 """
 
 from __future__ import annotations
