@@ -111,7 +111,8 @@ class BackingLink:
                 wire = await reader.readexactly(size)
                 self._obey(self.primary.receive(wire, time.monotonic(), _unix()))
                 self._obey(self.primary.advance(time.monotonic(), _unix()))
-                self._tell()
+                if self.primary.is_up:  # else it is on its way; its end will be told
+                    self._tell()
         except asyncio.IncompleteReadError:
             return self._why or f"{_text(self._server)} closed the connection"
         except OSError as error:

@@ -408,7 +408,8 @@ class BackedZone(HeldZone):
         self._deleting = False
         if word.rcode != message.NOERROR:
             self._delete_at = self._unix + RETRY
-            self._trouble(f"records whose lease ended are not yet deleted there: {word.reason}")
+            if self.upstream is not None and not self.upstream.away:  # that is told already
+                self._trouble(f"records whose lease ended are not yet deleted there: {word.reason}")
             return
         for key, item in found:
             if item.canonical in _data(self._hidden.get(*key)) and key not in self._promised:

@@ -83,9 +83,8 @@ zone "{ZONE}" {{ type primary; file "{zone}"; journal "{folder}/zone.jnl";
 
 
 @contextmanager
-def secondary(folder: Path, primary: int) -> Iterator[RealServer]:
-    """BIND 9 as a secondary of the zone on the port ``primary``."""
-    port = free_port()
+def secondary(folder: Path, primary: int, *, port: int) -> Iterator[RealServer]:
+    """BIND 9 on ``port`` as a secondary of the zone on the port ``primary``."""
     config = folder / "named.conf"
     config.write_text(f"""
 key "{KEY.name}" {{ algorithm hmac-sha256; secret "{SECRET}"; }};
