@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -27,11 +28,18 @@ from tunnel.config import load_host, load_serve
 from tunnel.io import capability
 
 
-def free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe_socket:
-        probe_socket.bind(("127.0.0.1", 0))
-        port: int = probe_socket.getsockname()[1]
-        return port
+def free_port() -> int:
+    """Free for UDP and for TCP: what is free for one may be a closed connection's of the other."""
+    while True:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream,
+        ):
+            datagrams.bind(("127.0.0.1", 0))
+            port: int = datagrams.getsockname()[1]
+            with contextlib.suppress(OSError):
+                stream.bind(("127.0.0.1", port))
+                return port
 
 
 class Served:
@@ -60,10 +68,10 @@ class Served:
 
 def settle(person: Person, *more: str) -> None:
     """Gives the person an account whose rendezvous is on this machine, on free ports."""
-    tls = free_port(socket.SOCK_STREAM)
+    tls = free_port()
     done = person.ours("init", DOMAIN, "--rendezvous", f"127.0.0.1:{tls}", "--name", "desk", *more)
     assert done.returncode == 0, done.stderr
-    dns = free_port(socket.SOCK_DGRAM)
+    dns = free_port()
     serve = person.home / "serve.toml"
     serve.write_text(
         f'[serve]\nlisten = ["127.0.0.1:{dns}"]\ntls_listen = ["127.0.0.1:{tls}"]\n'
@@ -213,7 +221,7 @@ def test_a_clock_beyond_tsig_s_fudge_is_told_by_doctor(
 
 
 def test_serve_before_a_zone_that_is_elsewhere_says_where_it_looked(landlord: Person) -> None:
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     running = Served(landlord, "--backing", f"127.0.0.1:{port}")
     assert running.process.stderr is not None
     while "away" not in (line := running.process.stderr.readline()):
