@@ -242,8 +242,7 @@ class BackedZone(HeldZone):
         errand = self._errand(
             prerequisites, updates, lambda word: self._carried_out(word, key, updates, ends)
         )
-        if one.granted is not None:
-            self._promise(errand.ticket, updates, ends)
+        self._promise(errand.ticket, updates, ends)
         return None
 
     def replies(self) -> list[tuple[Waiting, Reply]]:
@@ -320,10 +319,9 @@ class BackedZone(HeldZone):
 
     def _promise(self, ticket: int, updates: Iterable[Record], ends: lease.LeaseEnds) -> None:
         for record in updates:
-            end = ends.of(record.rdtype)
-            if record.rdclass == IN and record.rdata is not None and end is not None:
+            if record.rdclass == IN and record.rdata is not None:
                 key = record.name, record.rdtype
-                item = Item(record.rdata, end)
+                item = Item(record.rdata, ends.of(record.rdtype))
                 promise = _Promise(ticket, record.name, record.ttl, item)
                 self._touch(key)
                 self._promised.setdefault(key, {})[item.canonical] = promise
@@ -412,7 +410,7 @@ class BackedZone(HeldZone):
                 self._trouble(f"records whose lease ended are not yet deleted there: {word.reason}")
             return
         for key, item in found:
-            if item.canonical in _data(self._hidden.get(*key)) and key not in self._promised:
+            if item.canonical in _data(self._hidden.get(*key)) - set(self._promised.get(key, {})):
                 # The deletion is done, and there it is: somebody else has added it since.
                 self._grant(key, Item(item.rdata))
 
@@ -458,7 +456,9 @@ class BackedZone(HeldZone):
 
     def _kept(self, key: SetKey) -> RecordSet | None:
         """What the store keeps of a set: what the primary has, and what is promised."""
-        promised = self._promised.get(key)
+        found = self._promised.get(key, {})
+        # That a record will stay is not written ahead: should it not, its lease must still end.
+        promised = {data: one for data, one in found.items() if one.item.expires is not None}
         whole = self.mirror.get(*key)
         if not promised:
             return whole
