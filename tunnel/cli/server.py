@@ -32,7 +32,7 @@ def run(path: Path, as_json: bool, _: int | None, backing: str | None = None) ->
                 say(f"listening on {host} port {port} ({transport})")
         say(f"the rendezvous serves {', '.join(domains)}" + (f"; its pin is {pin}" if pin else ""))
 
-    stay(lambda: rendezvous, on_ready)
+    stay(lambda: rendezvous, on_ready, trim=True)
 
 
 if __name__ == "__main__":
