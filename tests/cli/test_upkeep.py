@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import sqlite3
 import subprocess
 import time
@@ -42,7 +41,7 @@ odd IN TYPE65400 \\# 3 010203
 @pytest.fixture
 def landlord(tmp_path: Path) -> Person:
     """Somebody who serves an account; the store is in their ``zone`` folder."""
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     store.save_account_secret(tmp_path / "account.key", bytes(32))
     (tmp_path / "serve.toml").write_text(
         f'[serve]\nlisten = ["127.0.0.1:{port}"]\ntls_listen = []\nstate_dir = "zone"\n'

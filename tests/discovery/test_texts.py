@@ -98,7 +98,7 @@ def test_a_name_of_the_server_s_own_is_refused_in_words() -> None:
 def test_records_that_are_no_messages_are_passed_over() -> None:
     import dns.rdata
 
-    from discovery.texts import _decode
+    from discovery.texts import read_message
 
-    assert _decode(dns.rdata.from_text("IN", "TXT", '"no base64!"')) is None
-    assert _decode(dns.rdata.from_text("IN", "A", "192.0.2.1")) is None
+    assert read_message(dns.rdata.from_text("IN", "TXT", '"no base64!"')) is None
+    assert read_message(dns.rdata.from_text("IN", "A", "192.0.2.1")) is None
