@@ -190,6 +190,21 @@ async def test_dig_transfers_the_zone_of_its_own_account_only(
     assert "Transfer failed" in await run("dig", *at(server, "tcp"), ALICE, "AXFR")
 
 
+async def test_digs_wrong_time_and_cut_macs_are_judged(server: RendezvousServer) -> None:
+    """RFC 8945 §5.2.3 (BADTIME) and §5.2.2.1 (half of a MAC is enough, less is a FORMERR)."""
+    secret = base64.b64encode(secret_of(ALICE)).decode()
+    asked = (*at(server, "udp"), ALICE, "SOA")
+    late = await run("dig", "-y", f"hmac-sha256:{ALICE}.:{secret}", "+fuzztime=646972358", *asked)
+    assert "status: NOTAUTH" in late
+    assert "BADTIME" in late
+    half = await run("dig", "-y", f"hmac-sha256-128:{ALICE}.:{secret}", *asked)
+    assert "status: NOERROR" in half
+    short = await run("dig", "-y", f"hmac-sha256-80:{ALICE}.:{secret}", *asked)
+    assert "status: FORMERR" in short
+    assert server.counters["tsig.BADTIME"] == 1
+    assert server.counters["tsig.FORMERR"] == 1
+
+
 SECONDARY = """\
 options {{
     directory "{folder}"; pid-file none; session-keyfile none;
@@ -243,3 +258,64 @@ async def test_named_as_a_secondary_takes_the_zone_with_the_accounts_key(
         await named.wait()
     assert server.counters["transfer.NOERROR"] == 1
     assert (tmp_path / "copy").read_text().count("TXT") == 300
+
+
+KNOT_SECONDARY = """\
+server:
+  rundir: "{folder}"
+  listen: "127.0.0.1@{port}"
+database:
+  storage: "{folder}"
+key:
+  - id: "{key}."
+    algorithm: hmac-sha256
+    secret: "{secret}"
+remote:
+  - id: rendezvous
+    address: "127.0.0.1@{primary}"
+    key: "{key}."
+zone:
+  - domain: "{key}"
+    storage: "{folder}"
+    file: "copy"
+    zonefile-sync: 0
+    master: rendezvous
+"""
+
+
+async def test_knotd_as_a_secondary_takes_the_zone_too(
+    server: RendezvousServer, tmp_path: Path
+) -> None:
+    """The same by Knot DNS, which asks by IXFR once it has a copy, and by AXFR before."""
+    lines = [f"update add h{n}.{ALICE} 60 TXT {n:04}{'x' * 90}" for n in range(300)]
+    await run("nsupdate", "-v", "-k", key_file(tmp_path), given=nsupdate_script(server, *lines))
+    stream, datagram = bind_pair(("127.0.0.1", 0))
+    port = port_of(stream)
+    stream.close()
+    datagram.close()
+    config = tmp_path / "knot.conf"
+    config.write_text(
+        KNOT_SECONDARY.format(
+            folder=tmp_path,
+            port=port,
+            key=ALICE,
+            secret=base64.b64encode(secret_of(ALICE)).decode(),
+            primary=server.listening["tcp"][0][1],
+        )
+    )
+    program = shutil.which("knotd", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program, "knotd is missing: apt-get install knot"
+    knotd = await asyncio.create_subprocess_exec(
+        *(program, "-c", str(config)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        asked = ("@127.0.0.1", "-p", str(port), "+tries=1", "+time=1", "+short")
+        async with asyncio.timeout(3 * DEADLINE):
+            while "0299" not in await run("dig", *asked, f"h299.{ALICE}", "TXT"):
+                assert knotd.returncode is None
+    finally:
+        knotd.terminate()
+        await knotd.wait()
+    assert server.counters["transfer.NOERROR"] >= 1
