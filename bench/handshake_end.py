@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv6Address
 
 from keys import ca
@@ -39,11 +40,11 @@ PSK = bytes(32)  # never leaves a measurement
 PORT = 4500
 MARKER = bytes(4)  # RFC 3948 §2.2
 CERTIFICATES = "x25519 and ML-KEM-768, certificates"  # as our hosts have it by default
-_CLASSIC = {"encryption": (SUITE,), "prf": ("prfsha256",), "groups": ("x25519",)}
+_classic = partial(IkeSettings, encryption=(SUITE,), prf=("prfsha256",), groups=("x25519",))
 RECIPES = {
-    "x25519": IkeSettings(**_CLASSIC, additional=()),  # type: ignore[arg-type] # by name
-    "x25519 and ML-KEM-768": IkeSettings(**_CLASSIC),  # type: ignore[arg-type] # by name
-    CERTIFICATES: IkeSettings(**_CLASSIC),  # type: ignore[arg-type] # by name
+    "x25519": _classic(additional=()),
+    "x25519 and ML-KEM-768": _classic(),
+    CERTIFICATES: _classic(),
 }
 
 

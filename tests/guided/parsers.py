@@ -7,7 +7,6 @@ read, and wherever we can write as well, that writing and reading again gives th
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 from collections.abc import Sequence
 from ipaddress import IPv6Address
@@ -16,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from keys import ca, signing
-from keys.account import AccountSecretError, decode_secret, encode_secret
 from keys.ca import Authority, AuthorityError
 from keys.ike import groups, signature
 from keys.ike.certificates import CertificateError, Trust, check, names_in
@@ -62,9 +60,7 @@ from keys.ike.selectors import describe as describe_selectors
 from keys.ike.settings import IkeSettings
 from keys.ike.signature import SignatureError
 from keys.ike.window import Echoes, Window
-from keys.invitation import Invitation, InvitationError, decode, encode
-from keys.invitation import _read as read_invitation_body
-from keys.issuer import Entry, Issuer, Ledger, entry_of
+from keys.issuer import Issuer, Ledger
 from keys.signing import SigningError
 
 UNIX = 1_800_000_000
@@ -411,14 +407,14 @@ def exchanges(data: bytes) -> None:
 
 # --- Signatures and certificates ------------------------------------------------------------------
 
-_AUTHORITY = Authority.new("alice.example", UNIX, _RANDOM)
+AUTHORITY = Authority.new("alice.example", UNIX, _RANDOM)
 _KEY = ca.new_key(_RANDOM)
 _KEYS = (_KEY, ec.derive_private_key(6281, ec.SECP256R1()), rsa.generate_private_key(65537, 2048))
 _EVERY_HASH = frozenset(signature.HashId)
 _REQUEST = ca.request(_KEY, NAME)
-_CERTIFICATE = _AUTHORITY.issue(ca.read_request(_REQUEST), UNIX, _RANDOM)
-_TRUST = Trust((_AUTHORITY.certificate,))
-_JOIN_KEY = _AUTHORITY.join_key(b"id", UNIX)
+_CERTIFICATE = AUTHORITY.issue(ca.read_request(_REQUEST), UNIX, _RANDOM)
+_TRUST = Trust((AUTHORITY.certificate,))
+_JOIN_KEY = AUTHORITY.join_key(b"id", UNIX)
 
 
 def signature_seeds() -> Sequence[bytes]:
@@ -446,7 +442,7 @@ def signatures(data: bytes) -> None:
 
 def certificate_seeds() -> Sequence[bytes]:
     own = _CERTIFICATE.public_bytes(Encoding.DER)
-    anchor = _AUTHORITY.certificate.public_bytes(Encoding.DER)
+    anchor = AUTHORITY.certificate.public_bytes(Encoding.DER)
     return [b"\0" + own, b"\0" + anchor, b"\1" + own + anchor]
 
 
@@ -477,7 +473,7 @@ def signing_seeds() -> Sequence[bytes]:
 
 def signing_messages(data: bytes) -> None:
     """Requests at an issuer, and answers at a host."""
-    issuer = Issuer(_AUTHORITY, Ledger(), _RANDOM)
+    issuer = Issuer(AUTHORITY, Ledger(), _RANDOM)
     try:
         answer = issuer.answer(data, UNIX)
     except SigningError:
@@ -507,100 +503,12 @@ def requests(data: bytes) -> None:
 
 
 def revocation_seeds() -> Sequence[bytes]:
-    return [_AUTHORITY.revocations({5: UNIX, 2**120: UNIX}, 1, UNIX)]
+    return [AUTHORITY.revocations({5: UNIX, 2**120: UNIX}, 1, UNIX)]
 
 
 def revocations(data: bytes) -> None:
     try:
-        read = ca.read_revocations(data, _AUTHORITY.certificate)
+        read = ca.read_revocations(data, AUTHORITY.certificate)
     except AuthorityError:
         return
     assert read == ca.Revocations(1, frozenset({5, 2**120}))
-
-
-# --- Text and files -------------------------------------------------------------------------------
-
-_INVITATION = Invitation(
-    domain="alice.example",
-    server="203.0.113.10",
-    dns_port=53,
-    tls_port=853,
-    pin=bytes(32),
-    identity=b"identity",
-    expires=UNIX + 60,
-    key=bytes(32),
-    join_key=bytes(range(32)),
-)
-
-
-def invitation_seeds() -> Sequence[bytes]:
-    from base64 import b32decode
-
-    token = encode(_INVITATION)
-    letters = token[4:].upper()
-    body = b32decode(letters + "=" * (-len(letters) % 8))[2:-4]
-    return [b"T" + token.encode(), b"T" + token.upper().encode(), b"\2" + body, b"\1" + body[:-32]]
-
-
-def invitation(data: bytes) -> None:
-    """A token, or what is inside one whose checksum is right."""
-    if not data:
-        return
-    try:
-        if data[:1] == b"T":
-            read = decode(data[1:].decode("latin-1"), UNIX)
-        else:
-            read = read_invitation_body(data[1:], 1 + data[0] % 2)
-            read.check(UNIX)
-    except InvitationError as error:
-        assert len(str(error)) < 300
-        return
-    assert decode(encode(read), UNIX) == read
-
-
-def secret_seeds() -> Sequence[bytes]:
-    return [encode_secret(bytes(range(32))).encode() + b"\n"]
-
-
-def secret(data: bytes) -> None:
-    try:
-        read = decode_secret(data)
-    except AccountSecretError as error:
-        assert len(data) < 8 or data[:8].decode("latin-1") not in str(error)
-        return
-    assert decode_secret(encode_secret(read).encode()) == read
-
-
-def ledger_seeds() -> Sequence[bytes]:
-    made = Ledger([Entry("1f", NAME, "ab", UNIX, "69")], {"1f": UNIX}, 1)
-    return [made.to_json().encode(), b'{"issued": [], "revoked": {}, "number": 0}']
-
-
-def ledger(data: bytes) -> None:
-    """An issuer's file, damaged: refused, or every use of it works."""
-    try:
-        read = Ledger.from_json(data.decode("utf-8", "replace"))
-    except ValueError:
-        return
-    again = Ledger.from_json(read.to_json())
-    assert again == read
-    read.merge(again)
-    issuer = Issuer(_AUTHORITY, read, _RANDOM)
-    issuer.revoke(NAME, UNIX)
-    with contextlib.suppress(AuthorityError):  # full
-        issuer.revocations(UNIX)
-    read.forget(UNIX)
-    json.loads(read.to_json())
-
-
-def voucher_seeds() -> Sequence[bytes]:
-    return [json.dumps(["1f", NAME, "ab", UNIX, "69"]).encode()]
-
-
-def voucher(data: bytes) -> None:
-    """What one issuer tells another about a certificate."""
-    try:
-        read = entry_of(data)
-    except ValueError:
-        return
-    assert Ledger.from_json(Ledger([read]).to_json()).issued == [read]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tests.guided import parsers, sessions
+from tests.guided import parsers, sessions, texts
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ ALL = {
         Target("signing", parsers.signing_seeds, parsers.signing_messages, 40, 1500),
         Target("requests", parsers.request_seeds, parsers.requests, 20, 1000),
         Target("revocations", parsers.revocation_seeds, parsers.revocations, 20, 1000),
-        Target("invitation", parsers.invitation_seeds, parsers.invitation, 80, 400),
-        Target("secret", parsers.secret_seeds, parsers.secret, 60, 128),
-        Target("ledger", parsers.ledger_seeds, parsers.ledger, 30, 800),
-        Target("voucher", parsers.voucher_seeds, parsers.voucher, 30, 300),
+        Target("invitation", texts.invitation_seeds, texts.invitation, 80, 400),
+        Target("secret", texts.secret_seeds, texts.secret, 60, 128),
+        Target("ledger", texts.ledger_seeds, texts.ledger, 30, 800),
+        Target("voucher", texts.voucher_seeds, texts.voucher, 30, 300),
         Target("strangers", sessions.stranger_seeds, sessions.strangers, 20, 1600),
         Target("standing", sessions.standing_seeds, sessions.standing, 40, 1600),
         Target("session", sessions.session_seeds, sessions.session, 2, 200),
