@@ -18,10 +18,12 @@ from keys.ike.endpoint import IkeEndpoint
 from keys.ike.selectors import narrowness
 from tunnel.commands import ClearFlow, Command, Deliver, Log, SetFlow
 from tunnel.icmpv6 import destination_unreachable
+from tunnel.journal import Journal, What
 from tunnel.peers import Identity, Peer, PeerTable
 from tunnel.pending import Bucket, PacketQueues
 from tunnel.pmtu import PathMtu
 from tunnel.settings import NodeSettings
+from tunnel.status import endpoint_text
 
 if TYPE_CHECKING:
     from discovery.client import ZoneClient
@@ -46,6 +48,7 @@ class Core:
         self.zone = zone
         self.settings = settings
         self.queues = PacketQueues(settings)
+        self.journal = Journal()
         self.now = float("-inf")
         self.unix = 0
         self.ending = False
@@ -65,6 +68,13 @@ class Core:
     def log(self, level: str, text: str, **fields: object) -> None:
         """Adds a line for the log."""
         self.emit(Log(level, text, tuple((key, str(value)) for key, value in fields.items())))
+
+    def explain(self, peer: Peer | None, what: What, why: str, **fields: object) -> None:
+        """Keeps what was learnt or decided, for ``autotunnel explain``; ``None``: about ourselves.
+        ``why`` is a sentence; what differs from time to time belongs into ``fields``, where an
+        endpoint is written as one and what is ``None`` is left out."""
+        texts = {key: _text(value) for key, value in fields.items() if value is not None}
+        self.journal.add(None if peer is None else peer.name, self.now, what, why, texts)
 
     def take(self) -> list[Command]:
         """What was gathered since the last call."""
@@ -124,6 +134,16 @@ def _ways(peer: Peer) -> tuple[tuple[Traffic, int], ...]:
     no room are left out, and their packets go with all others."""
     found = sorted(peer.narrow.values(), key=lambda child: narrowness(child.traffic), reverse=True)
     return tuple((engine_traffic(one.traffic), one.spi_out) for one in found[:NARROW_WAYS])
+
+
+def _text(value: object) -> str:
+    match value:
+        case (str(host), int(port)):
+            return endpoint_text((host, port)) or ""
+        case tuple() | list():
+            return ", ".join(_text(one) for one in value)
+        case _:
+            return str(value)
 
 
 def engine_traffic(traffic: ike_types.Traffic) -> Traffic:
