@@ -17,6 +17,7 @@ from ipaddress import IPv6Address
 from tunnel.calls import Calls, explain, is_behind, is_hopeless
 from tunnel.commands import Inject, NotReached, Pong, Reached
 from tunnel.core import Core
+from tunnel.journal import What
 from tunnel.peers import Attempt, Peer, Waiter
 from tunnel.pending import Bucket
 from tunnel.pings import Pings
@@ -48,7 +49,7 @@ class Attempts:
             core.refuse_packets([packet])
         else:
             core.queues.put(peer.name, packet, core.now)
-            self.begin(peer)
+            self.begin(peer, "an application has a packet for it")
 
     def reach(self, ticket: int, name: str, *, ping: bool = False) -> None:
         """Somebody wants the tunnel to ``name``: answered at once, or when the attempt ends."""
@@ -73,16 +74,18 @@ class Attempts:
             self._decline(waiter, f"too many wait for {peer.name} already; try again later")
         else:
             peer.waiters.append(waiter)
-            self.begin(peer)
+            self.begin(peer, "its name was asked for")
 
     # --- The attempt ------------------------------------------------------------------------
 
-    def begin(self, peer: Peer) -> None:
-        """Starts an attempt unless one is under way, or the tunnel stands, or it is too early."""
+    def begin(self, peer: Peer, why: str) -> None:
+        """Starts an attempt unless one is under way, or the tunnel stands, or it is too early.
+        ``why``: who wants it, for ``explain``."""
         core = self._core
         if peer.up or peer.attempt is not None or core.ending or core.now < peer.not_before:
             return
         peer.attempt = Attempt(until=core.now + core.settings.attempt)
+        core.explain(peer, What.WANTED, why)
         recent = peer.records_at is not None and core.now - peer.records_at <= core.settings.fresh
         if peer.static or recent or self._is_told(peer):
             self._to_candidates(peer)
@@ -126,6 +129,9 @@ class Attempts:
             self._fail(peer, peer.reason or f"the zone names no usable host id for {peer.name}")
             return
         attempt.host_id, attempt.candidates = peer.host_id, self._in_order(peer)
+        core.explain(
+            peer, What.CANDIDATE, "its endpoints are tried in this order", at=attempt.candidates
+        )
         if not attempt.candidates:
             attempt.reasons.append(f"the zone names no endpoint for {peer.name}: is it running?")
         if is_behind(peer):
@@ -156,6 +162,7 @@ class Attempts:
         remote = attempt.candidates.pop(0)
         attempt.tried.append(remote)
         attempt.next_at = core.now + core.settings.head_start if attempt.candidates else None
+        core.explain(peer, What.CANDIDATE, "IKE begins there", at=remote)
         policy = peer.policy(core.identity.host_id)
         core.ike_said(core.ike.connect(peer.name, policy, remote, core.now))
 
@@ -164,6 +171,7 @@ class Attempts:
         if peer.attempt is None or peer.attempt.looking:
             return
         peer.attempt.reasons.append(reason)
+        self._core.explain(peer, What.FAILED, reason)
         self._next_candidate(peer)
 
     # --- Its end ----------------------------------------------------------------------------
@@ -187,6 +195,7 @@ class Attempts:
         peer.failures += 1
         peer.not_before = core.now + wait
         core.log("warning", f"{peer.name} cannot be reached: {reason}")
+        core.explain(peer, What.FAILED, f"it cannot be reached: {reason}", again_in=f"{wait:.0f} s")
         self.give_up(peer, reason, no_such_host=no_such_host)
 
     def give_up(self, peer: Peer, reason: str, *, no_such_host: bool = False) -> None:

@@ -27,6 +27,7 @@ from discovery.types import Changed
 from fastpath.types import Endpoint
 from tunnel.commands import SendKeepalive
 from tunnel.core import Core
+from tunnel.journal import What
 from tunnel.outside import DEPENDENT
 from tunnel.peers import Peer
 from tunnel.pending import Bucket
@@ -85,6 +86,7 @@ class Calls:
         nonce = self._random(4).hex()
         words = f"1 {core.identity.label} {ours[0]} {ours[1]} {nonce}".encode()
         self._made[peer.label] = words
+        core.explain(peer, What.CALL, "it is asked through the zone to send towards us", at=ours)
         self._change(Change(f"{peer.label}.{CALL}", words, add=True))
 
     def ended(self, peer: Peer) -> None:
@@ -133,6 +135,8 @@ class Calls:
         if endpoint in core.endpoints or len(self._meetings) >= AT_ONCE:
             return
         core.log("info", f"{label} calls", endpoint=f"{endpoint[0]}:{endpoint[1]}")
+        if (peer := core.peers.labelled(label)) is not None:
+            core.explain(peer, What.CALL, "it asked through the zone: we send to it", to=endpoint)
         self._meetings[endpoint] = _Meeting(len(PAUSES), core.now)
         self.advance()
         if core.mapping == DEPENDENT:

@@ -104,6 +104,7 @@ class Core:
         if peer.pmtu is None:
             peer.pmtu = PathMtu(self.settings.mtu, self.settings.pmtu, self._probes)
         if endpoint != peer.endpoint:
+            self.explain(peer, What.PATH, "data goes there from now on", to=endpoint)
             peer.pmtu.restart(self.now)
             peer.endpoint, peer.endpoint_at = endpoint, self.now
         self.set_flow(peer)
@@ -119,6 +120,7 @@ class Core:
         """Nothing goes to ``peer`` any more until there is a new SA."""
         if peer.current is not None:
             self.emit(ClearFlow(peer.current.peer_id))
+            self.explain(peer, What.PATH, "nothing goes to it any more: the SA is gone")
         peer.current = peer.endpoint = peer.candidate = peer.hint = peer.pmtu = None
 
     def refuse_packets(self, packets: list[bytes]) -> None:

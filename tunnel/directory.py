@@ -14,6 +14,7 @@ from tunnel.calls import BEHIND
 from tunnel.commands import AddRoute, ClearFlow, Found, Keep, NotReached, RemoveRoute
 from tunnel.core import Core
 from tunnel.following import Following
+from tunnel.journal import What
 from tunnel.peers import Peer
 from tunnel.remembered import Remembered
 from tunnel.status import endpoint_text
@@ -73,6 +74,7 @@ class Directory:
             peer.endpoints, peer.target, peer.info = records.endpoints, records.target, records.info
             if self._new_host_id(peer, records.host_id):
                 peer.records_at = float("-inf")  # known, and never fresh
+                self._explain(peer, "an earlier run of ours was told this of it")
 
     def publish(self) -> None:
         """Puts our records into the zone, once we have an endpoint (B36)."""
@@ -102,6 +104,7 @@ class Directory:
         core = self._core
         if core.zone is None:
             return
+        core.explain(None, What.ZONE, "the rendezvous can be asked")
         core.zone_said(core.zone.transport_up(core.now, core.unix))
         for peer in core.peers:
             if not peer.static:
@@ -111,6 +114,7 @@ class Directory:
         """The rendezvous cannot be asked for now."""
         core = self._core
         if core.zone is not None:
+            core.explain(None, What.ZONE, f"the rendezvous cannot be asked: {reason}")
             core.zone_said(core.zone.transport_down(reason, core.now, core.unix))
         for peer in core.peers:
             if peer.attempt is not None and peer.attempt.looking and peer.endpoints:
@@ -146,6 +150,7 @@ class Directory:
         if records is not None and records != self._standing:
             self._standing = records
             self._core.log("info", "the zone has this host's records", at=_where(records))
+            self._core.explain(None, What.ZONE, "the zone has our records", at=records.endpoints)
 
     def _listed(self, labels: tuple[str, ...]) -> None:
         core = self._core
@@ -213,6 +218,7 @@ class Directory:
             return
         core.log("info", f"{peer.name} is on the local network", at=_where(records))
         peer.endpoints, peer.target = fresh, records.target
+        self._explain(peer, "it called out on the local network")
         known = peer.host_id == records.host_id or self._new_host_id(peer, records.host_id)
         if known:
             peer.records_at = core.now if peer.records_at is None else peer.records_at
@@ -235,10 +241,15 @@ class Directory:
             changed = self._new_host_id(peer, records.host_id) or changed
         if changed:
             core.log("info", f"the zone says where {peer.name} is", at=_where(records))
+            self._explain(peer, "the zone says where it is")
             self._attempts.forgive(peer)
             self._following.told(peer)
         self._asks.records_came(peer)
         self._attempts.records_came(peer)
+
+    def _explain(self, peer: Peer, why: str) -> None:
+        facts = {"host_id": peer.host_id, "info": peer.info or None}
+        self._core.explain(peer, What.RECORDS, why, at=peer.endpoints, **facts)
 
     def _new_host_id(self, peer: Peer, host_id: IPv6Address) -> bool:
         """``peer`` has restarted its machine (B54), or is new; false if it may not have that id."""
@@ -269,6 +280,7 @@ class Directory:
             self._remembered.gone(label)
         if peer is None:
             return
+        self._core.explain(peer, What.RECORDS, reason)
         self._attempts.lookup_failed(peer, reason, no_such_host=definite)
         if definite or peer.host_id is None:
             self._vanished(peer)  # if it does exist, the next list brings it back

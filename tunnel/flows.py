@@ -16,6 +16,7 @@ from tunnel.commands import (
     SendKeepalive,
 )
 from tunnel.core import Core, engine_traffic
+from tunnel.journal import What
 from tunnel.peers import Peer
 
 
@@ -132,6 +133,8 @@ class Flows:
             if due is not None and due <= now:
                 assert peer.endpoint is not None
                 peer.kept_alive_at = now
+                why = "a NAT before us would forget the way"
+                self._core.explain(peer, What.KEEPALIVE, why, to=peer.endpoint)
                 self._core.emit(SendKeepalive(peer.endpoint))
 
     def timers(self) -> list[float]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from fastpath.types import Endpoint
 from tunnel.core import Core
+from tunnel.journal import What
 from tunnel.peers import Peer
 from tunnel.status import endpoint_text
 
@@ -30,7 +31,7 @@ class Following:
         if source == peer.endpoint:
             self._forget(peer)  # it never left
         else:
-            self._hint(peer, source)
+            self._hint(peer, source, "its packets come from there")
 
     def told(self, peer: Peer) -> None:
         """The zone has new endpoints for ``peer``. What its own packets say is newer, so this is
@@ -39,7 +40,7 @@ class Following:
         if peer.current is None or peer.endpoint in peer.endpoints or not peer.endpoints:
             return
         if peer.last_in is None or now - peer.last_in >= quiet:
-            self._hint(peer, peer.endpoints[0])
+            self._hint(peer, peer.endpoints[0], "the zone says so, and it is silent")
 
     def answered(self, peer: Peer, remote: Endpoint | None) -> None:
         """An exchange came back. If it was held with the new endpoint alone, the data follows; one
@@ -52,11 +53,13 @@ class Following:
         endpoint, peer.candidate, peer.hint = peer.candidate, None, None
         old, new = endpoint_text(peer.endpoint), endpoint_text(endpoint)
         self._core.log("info", f"{peer.name} moved", old=old, new=new)
+        self._core.explain(peer, What.MOVED, "it answered from there", old=old, new=new)
         self._core.point(peer, endpoint)
 
-    def _hint(self, peer: Peer, endpoint: Endpoint) -> None:
+    def _hint(self, peer: Peer, endpoint: Endpoint, why: str) -> None:
         if endpoint == peer.hint:
             return
+        self._core.explain(peer, What.PROOF, f"it may be elsewhere: {why}", at=endpoint)
         now, interval = self._core.now, self._core.settings.follow_interval
         peer.hint, peer.hint_tries = endpoint, 0
         peer.hint_at = max(now, peer.endpoint_at + interval)
@@ -67,6 +70,7 @@ class Following:
         core, endpoint = self._core, peer.hint
         assert endpoint is not None
         peer.candidate, peer.candidate_until = endpoint, core.now + core.settings.proof_wait
+        core.explain(peer, What.PROOF, "it is asked there; data waits for its answer", at=endpoint)
         core.ike_said(core.ike.moved(peer.name, endpoint, core.now))
         core.ike_said(core.ike.probe(peer.name, core.now))
 
@@ -86,6 +90,9 @@ class Following:
         now, settings = self._core.now, self._core.settings
         for peer in self._core.peers:
             if peer.candidate is not None and peer.candidate_until <= now:
+                tries = f"{peer.hint_tries + 1} of {settings.proof_tries}"
+                why = "it did not answer there; data goes on as before"
+                self._core.explain(peer, What.FAILED, why, at=peer.candidate, tried=tries)
                 if peer.candidate == peer.hint:
                     peer.hint_tries += 1
                     peer.hint_at = now + settings.proof_wait * 2 ** (peer.hint_tries - 1)

@@ -32,6 +32,7 @@ from tunnel.credentials import Credentials
 from tunnel.directory import Directory
 from tunnel.flows import Flows
 from tunnel.following import Following
+from tunnel.journal import What
 from tunnel.outside import Outside
 from tunnel.path_mtus import PathMtus
 from tunnel.peers import Identity, PeerTable, StaticPeer
@@ -104,7 +105,7 @@ class Node:
         peer = self._core.peers.ensure(label)
         if peer is not None:
             self._attempts.forgive(peer)
-            self._attempts.begin(peer)
+            self._attempts.begin(peer, "it called us, and cannot come to us itself")
 
     def _secret_for(self, name: str) -> bytes | None:
         """The pre-shared key for a peer that says it is ``name``."""
@@ -183,7 +184,7 @@ class Node:
         if peer is not None and not peer.up and now - peer.hinted_at >= settings.hint_interval:
             peer.hinted_at = now
             self._core.log("debug", f"{peer.name} uses an SA of before", spi=f"{spi:08x}")
-            self._attempts.begin(peer)
+            self._attempts.begin(peer, "it uses an SA of before our restart")
         return self._done()
 
     def dummy(self, spi: int, octets: int, head: bytes, now: float, unix: int) -> list[Command]:
@@ -202,6 +203,7 @@ class Node:
         """Our own addresses have changed (B34, step 4): every peer is told at once, from the new
         ones. What others can reach is published when it is known, by :meth:`set_endpoints`."""
         self._turn(now, unix)
+        self._core.explain(None, What.MOVED, "our own addresses changed: every peer is told")
         self._core.ike_said(self._core.ike.move((), now))
         self._notice_move()
         return self._done()
@@ -227,6 +229,7 @@ class Node:
         self._turn(now, unix)
         if endpoints != self._core.endpoints:
             self._core.endpoints = endpoints
+            self._core.explain(None, What.NETWORK, "others reach us there", at=endpoints)
             self._core.ike_said(self._core.ike.move(endpoints, now))
             self._directory.publish()
             self._notice_move()
@@ -482,9 +485,7 @@ class Node:
         core = self._core
         match answer:
             case ike_types.PeerUp(name, remote, initiator):
-                core.log(
-                    "info", f"IKE SA with {name}", remote=endpoint_text(remote), initiator=initiator
-                )
+                self._peer_up(name, remote, initiator)
             case ike_types.PeerDown(name, reason):
                 self._peer_down(name, reason)
             case ike_types.IkeFailed(name, reason):
@@ -507,6 +508,12 @@ class Node:
             case _:
                 self._directory.handle(answer)
 
+    def _peer_up(self, name: str, remote: Endpoint, initiator: bool) -> None:
+        core, at = self._core, endpoint_text(remote)
+        core.log("info", f"IKE SA with {name}", remote=at, initiator=initiator)
+        if (peer := core.peers.named(name)) is not None:
+            core.explain(peer, What.PATH, f"IKE stands; {'we' if initiator else 'it'} began", at=at)
+
     def _peer_down(self, name: str, reason: str) -> None:
         self._to_tell.discard(name)
         peer = self._core.peers.named(name)
@@ -516,6 +523,7 @@ class Node:
         self._pings.lost(peer.name, reason)
         peer.reason = reason
         self._core.log("info", f"no IKE SA with {peer.name} any more: {reason}")
+        self._core.explain(peer, What.FAILED, f"no IKE SA with it any more: {reason}")
         self._directory.tidy(peer)
 
     def _probe_answered(self, name: str, rtt: float, remote: Endpoint | None) -> None:

@@ -19,6 +19,7 @@ from discovery.nat.types import SendNat
 from fastpath.types import Endpoint
 from tunnel.commands import OutsideSeen, SendIke
 from tunnel.core import Core
+from tunnel.journal import What
 
 INDEPENDENT, DEPENDENT = "independent", "dependent"
 """Of the destination: how a NAT maps (RFC 4787 §4.1). The second is called symmetric, too."""
@@ -80,8 +81,9 @@ class Outside:
                     self._core.emit(SendIke(data, server))
                 case stun.Seen(server, endpoint):
                     self._seen[server] = endpoint
-                case stun.NotSeen(server):
+                case stun.NotSeen(server, reason):
                     self._seen.pop(server, None)
+                    self._core.explain(None, What.OUTSIDE, reason, server=server)
         self._judge()
 
     def _judge(self) -> None:
@@ -92,6 +94,13 @@ class Outside:
         if (endpoint, kind) != self._said and (kind or endpoint is None):
             changed = kind != self._core.mapping
             self._said, self._core.mapping = (endpoint, kind), kind
+            said = [f"{_words(one)} sees {_words(self._seen[one])}" for one in self._seen]
+            why = "where the outside sees us" if self._seen else "nobody outside sees us"
+            self._core.explain(None, What.OUTSIDE, why, seen="; ".join(said), mapping=kind)
             if changed:
                 self._publish()
             self._core.emit(OutsideSeen(endpoint, kind))
+
+
+def _words(endpoint: Endpoint) -> str:
+    return f"{endpoint[0]}:{endpoint[1]}"

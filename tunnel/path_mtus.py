@@ -19,6 +19,7 @@ from fastpath.types import Mode
 from tunnel.commands import Deliver, SendDummy
 from tunnel.core import Core
 from tunnel.icmpv6 import packet_too_big
+from tunnel.journal import What
 from tunnel.peers import Peer
 from tunnel.pending import Bucket
 
@@ -105,4 +106,7 @@ class PathMtus:
             body = _HEAD.pack(MAGIC, PROBE, octets, probe.number).ljust(octets, b"\0")
             self._core.emit(SendDummy(peer.current.spi_out, peer.endpoint, body, whole=True))
         if before != (peer.pmtu.mtu, peer.pmtu.largest):
+            self._core.explain(
+                peer, What.MTU, "so large a packet fits the path", octets=peer.pmtu.mtu
+            )
             self._core.set_flow(peer)
