@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
+from typing import Protocol
 
 from discovery import types as zone_types
 from discovery.client import ClientSettings, ZoneClient
@@ -52,6 +53,16 @@ class Weather:
     fragments: bool = True  # whether those of a larger one arrive
 
 
+class Watch(Protocol):
+    """Sees each datagram that a host sends, and each that comes to one."""
+
+    def sent(self, host: SimHost, data: bytes, target: Endpoint) -> None: ...
+
+    def came(
+        self, host: SimHost, data: bytes, source: Endpoint, origin: SimHost | None
+    ) -> None: ...
+
+
 class World:
     """The clock, the network and the rendezvous."""
 
@@ -68,7 +79,9 @@ class World:
         self.zone_up = True
         self.hosts: dict[Endpoint, SimHost] = {}
         self.nats: dict[str, Nat] = {}  # by the address inside
-        self._outsides: dict[str, Nat] = {}
+        self._outsides: dict[str, Nat] = {}  # by the address on the internet
+        self._inner: dict[str, Nat] = {}  # those behind another, by the address between them
+        self.watch: Watch | None = None
         self.wire: list[tuple[float, bytes]] = []
         self.secrets: set[bytes] = {PLAINTEXT}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -106,30 +119,64 @@ class World:
         weather = self.weather
         if len(data) > weather.mtu and (whole or not weather.fragments):
             return  # a black hole: nobody says so
-        if source[0] in self.nats:
-            source = self.nats[source[0]].out(source, target)
+        origin, seen = self.hosts.get(source), self._outward(source, target)
+        if self.watch is not None and origin is not None:
+            self.watch.sent(origin, data, target)
+        if seen is None:
+            return
         copies = 2 if self.random.random() < weather.duplication else 1
         for _ in range(copies):
             if self.random.random() >= weather.loss:
                 delay = weather.latency + self.random.random() * weather.jitter
-                self.at(self.now + delay, lambda: self._arrive(data, source, target))
+                self.at(self.now + delay, lambda: self.arrive(data, seen, target, origin))
 
-    def _arrive(self, data: bytes, source: Endpoint, target: Endpoint) -> None:
+    def _outward(self, source: Endpoint, target: Endpoint) -> Endpoint | None:
+        """Where the internet sees a datagram come from, if it gets there."""
+        nat = self.nats.get(source[0])
+        seen: Endpoint | None = source
+        while nat is not None and seen is not None:
+            seen, nat = nat.out(seen, target, self.now), nat.outer
+        return seen
+
+    def _inward(self, source: Endpoint, target: Endpoint) -> SimHost | None:
+        """Which host a datagram on the internet gets to."""
+        if target[0] in self.nats:
+            return None  # an inner address means nothing here
+        nat = self._outsides.get(target[0])
+        inside: Endpoint | None = target
+        while nat is not None and inside is not None:
+            inside = nat.into(source, inside, self.now)
+            nat = None if inside is None else self._inner.get(inside[0])
+        return None if inside is None else self.hosts.get(inside)
+
+    def arrive(
+        self, data: bytes, source: Endpoint, target: Endpoint, origin: SimHost | None
+    ) -> None:
+        """A datagram is there. ``origin`` is the host that sent it itself from ``source``."""
         if target in STUN:
-            reply = answer_stun(data, source)
+            reply = answer_stun(data, source) if self.zone_up else None
             if reply is not None:
                 self.send(reply, target, source)
             return
-        inside: Endpoint | None = target
-        if target[0] in self._outsides:
-            inside = self._outsides[target[0]].into(source, target)
-        host = None if inside is None else self.hosts.get(inside)
+        host = self._inward(source, target)
         if host is not None:
+            if self.watch is not None and host.alive:
+                self.watch.came(host, data, source, origin)
             host.from_network(data, source)
 
     def behind(self, inside: str, nat: Nat) -> None:
-        """Put the host with this address behind a NAT."""
-        self.nats[inside] = self._outsides[nat.address] = nat
+        """Put the host with this address behind a NAT, which may itself be behind another."""
+        self.nats[inside] = nat
+        while nat.outer is not None:
+            self._inner[nat.address] = nat
+            nat = nat.outer
+        self._outsides[nat.address] = nat
+
+    def reboot(self, nat: Nat, address: str) -> None:
+        """The outermost router comes back with another address, and knows nothing of before."""
+        self._outsides.pop(nat.address, None)
+        nat.reboot(address)
+        self._outsides[address] = nat
 
     # --- The rendezvous ---------------------------------------------------------------------
 
