@@ -24,7 +24,7 @@ from discovery.subscription import Subscriptions
 from discovery.types import Changed, ClientCommand, HostsListed
 
 MAX_WATCHED: Final = 256
-"""Hosts that are watched at most; each has five subscriptions."""
+"""Hosts that are watched at most; each has six subscriptions."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
 """Finding a host: the tunnel update chain of RFC 6281 §5.3 (B48) as a machine of two stages.
 
 1. AAAA of the host's name (the inner address) and SRV of its tunnel service (the UDP port); B48
-   asks them one after the other, but neither needs the other's answer;
+   asks them one after the other, but neither needs the other's answer; and AAAA of the home agents
+   that relay for it, which need not be there;
 2. A of the SRV's target (the outer address), AAAA of the second target, if there is one, for an
    outer IPv6 endpoint, and TXT of the target for the device information.
 
@@ -43,14 +44,15 @@ class Lookup:
         self._domain = domain
         self._host = Question(records.host_name(self.label, domain), records.AAAA)
         self._service = Question(records.service_name(self.label, domain), records.SRV)
-        self._waiting: set[Question] = {self._host, self._service}
+        self._relays = Question(records.relays_name(self.label, domain), records.AAAA)
+        self._waiting: set[Question] = {self._host, self._service, self._relays}
         self._host_id: IPv6Address | None = None
         self._services: tuple[tuple[int, int, dns.name.Name], ...] = ()
         self._data: dict[Question, tuple[dns.rdata.Rdata, ...]] = {}
 
     def first(self) -> list[Question]:
         """Return the questions of the first stage."""
-        return [self._host, self._service]
+        return [self._host, self._service, self._relays]
 
     def take(self, question: Question, response: Response) -> list[Question] | Outcome:
         """Take the answer to one of our questions."""
@@ -120,7 +122,10 @@ class Lookup:
             )
         found = tuple(endpoints.values())
         info = records.info_in(self._data[self._info])
-        return HostFound(HostRecords(self.label, self._host_id, self._target, found, info))
+        relays = records.home_agents_in(self._data[self._relays])
+        return HostFound(
+            HostRecords(self.label, self._host_id, self._target, found, info, home_agents=relays)
+        )
 
 
 def _address_type(priority: int) -> int:

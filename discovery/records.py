@@ -9,6 +9,7 @@ For host ``desk`` of ``alice.example``::
                                          AAAA  host id (RFC 6281 §5.2: owned by the SRV target)
                                          TXT   device information
     <target>-v6.alice.example.           AAAA  outer IPv6 address, alone
+    _autotunnel6.desk.alice.example.     AAAA  host ids of the home agents that relay for it
     _autotunnel._udp.alice.example.      PTR   desk.alice.example.     the list of all hosts
 
 and what its owner advertises (:mod:`discovery.services`).
@@ -47,6 +48,10 @@ SRV: Final = int(dns.rdatatype.SRV)
 TXT: Final = int(dns.rdatatype.TXT)
 
 SERVICE: Final = "_autotunnel._udp"  # RFC 6281 §3
+RELAYS: Final = "_autotunnel6"
+MAX_HOME_AGENTS: Final = 4
+"""Of one host: it registers with one, and with another for the day on which that one fails."""
+
 OUTER6_SUFFIX: Final = "-v6"
 
 RECORD_TTL: Final = 120
@@ -93,6 +98,11 @@ def host_name(label: str, domain: str) -> dns.name.Name:
 def service_name(label: str, domain: str) -> dns.name.Name:
     """Return ``_autotunnel._udp.<host>.<domain>`` (B13)."""
     return _name(f"{SERVICE}.{_below(label, domain).to_text()}")
+
+
+def relays_name(label: str, domain: str) -> dns.name.Name:
+    """Return ``_autotunnel6.<host>.<domain>``, whose AAAA records are host ids of home agents."""
+    return _name(f"{RELAYS}.{_below(label, domain).to_text()}")
 
 
 def hosts_name(domain: str) -> dns.name.Name:
@@ -151,6 +161,7 @@ def update_message(
     host, service = host_name(records.label, domain), service_name(records.label, domain)
     update.delete(host, "AAAA")
     update.delete(service, "SRV")
+    update.delete(relays_name(records.label, domain), "AAAA")
     for gone in records.withdrawn:
         _remove_service(update, gone, host, domain)
     for offered in records.services:
@@ -167,6 +178,7 @@ def withdrawal_message(records: HostRecords, domain: str, identity: int) -> byte
     host = host_name(records.label, domain)
     update.delete(host, "AAAA")
     update.delete(service_name(records.label, domain), "SRV")
+    update.delete(relays_name(records.label, domain), "AAAA")
     _remove_target(update, records.target, domain)
     update.delete(hosts_name(domain), _ptr(host))
     for gone in (*records.services, *records.withdrawn):
@@ -217,6 +229,8 @@ def _rdatas(records: HostRecords, domain: str) -> list[tuple[dns.name.Name, dns.
     if outer6 is not None:
         name6 = outer6_name(records.target, domain)
         made += [(service, _srv(PRIORITY6, outer6[1], name6)), (name6, _aaaa(outer6[0]))]
+    relays = relays_name(records.label, domain)
+    made += [(relays, _aaaa(str(one))) for one in records.home_agents[:MAX_HOME_AGENTS]]
     for offered in records.services:
         made += services.rdatas(offered, host, domain)
     return [*made, *services.shared_rdatas(records.services, domain)]
@@ -270,6 +284,17 @@ def host_id_in(answers: Iterable[dns.rdata.Rdata]) -> IPv6Address | None:
             if address.packed[0] & 0xFE == _ULA_FIRST:
                 return address
     return None
+
+
+def home_agents_in(answers: Iterable[dns.rdata.Rdata]) -> tuple[IPv6Address, ...]:
+    """Return the host ids of home agents among AAAA data, in order, :data:`MAX_HOME_AGENTS` at
+    most: a record set has no order of its own, so that all who read it take the same first."""
+    found = {
+        IPv6Address(rdata.address)
+        for rdata in answers
+        if isinstance(rdata, dns.rdtypes.IN.AAAA.AAAA)
+    }
+    return tuple(sorted(a for a in found if a.packed[0] & 0xFE == _ULA_FIRST))[:MAX_HOME_AGENTS]
 
 
 def services_in(

@@ -45,6 +45,7 @@ class HostRecords:
     ``label`` is the host label below the domain, ``target`` the ``AutoTunnel-<EUI64>`` label.
     ``endpoints`` holds at most one IPv4 and one IPv6 outer endpoint. ``info`` are the TXT strings.
     ``services`` are what the owner advertises; those in ``withdrawn`` shall stand no more.
+    ``home_agents`` are the host ids of the home agents that relay for it; as read, in their order.
     """
 
     label: str
@@ -54,6 +55,7 @@ class HostRecords:
     info: tuple[str, ...] = ()
     services: tuple[Service, ...] = ()
     withdrawn: tuple[Service, ...] = ()
+    home_agents: tuple[IPv6Address, ...] = ()
 
 
 # --- Commands of the client machine ---------------------------------------------------------

@@ -38,6 +38,7 @@ def to_json(domain: str, hosts: list[HostRecords]) -> bytes:
                 "target": one.target,
                 "endpoints": [list(endpoint) for endpoint in one.endpoints],
                 "info": list(one.info),
+                "home_agents": [str(agent) for agent in one.home_agents],
             }
         )
         room -= len(line) + 2
@@ -74,7 +75,9 @@ def _host(entry: Any, domain: str) -> HostRecords:
         endpoints = tuple((str(host), int(port)) for host, port in entry["endpoints"])
         info = tuple(str(text) for text in entry["info"][:_MAX_INFO])
         host_id = IPv6Address(str(entry["id"]))
-        found = HostRecords(str(entry["label"]), host_id, str(entry["target"]), endpoints, info)
+        agents = tuple(IPv6Address(str(one)) for one in entry.get("home_agents", ()))
+        label, target = str(entry["label"]), str(entry["target"])
+        found = HostRecords(label, host_id, target, endpoints, info, home_agents=agents[:_MAX_INFO])
         words.update_message(found, domain, 0)  # whatever the zone would refuse is refused here
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RememberedError(f"the record of a host cannot be read ({error})") from None

@@ -20,6 +20,7 @@ def host(label: str, number: int = 1) -> HostRecords:
         "AutoTunnel-" + "-".join(["01"] * 8),
         (("203.0.113.7", 4500), ("2001:db8::7", 4500)),
         ("model=desk",),
+        home_agents=(IPv6Address("fd00::a"),),
     )
 
 
@@ -31,7 +32,8 @@ def test_what_is_written_is_read_again() -> None:
 def test_the_file_holds_records_and_nothing_else() -> None:
     kept = json.loads(to_json(DOMAIN, [host("desk")]))
     assert set(kept) == {"schema", "domain", "hosts"}
-    assert set(kept["hosts"][0]) == {"label", "id", "target", "endpoints", "info"}
+    names = {"label", "id", "target", "endpoints", "info", "home_agents"}
+    assert set(kept["hosts"][0]) == names
 
 
 def test_the_records_of_another_account_are_not_ours() -> None:
@@ -67,6 +69,7 @@ def changed(key: str, value: object) -> bytes:
         changed("endpoints", [["203.0.113.7", 4500], ["203.0.113.8", 4500]]),
         changed("info", ["x" * 300]),
         changed("info", 7),
+        changed("home_agents", ["desk"]),
         bytes(MAX_FILE + 1),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random as pseudo
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 
 import dns.name
@@ -280,6 +280,24 @@ def test_records_of_another_label_are_refused() -> None:
         world.publish(DESK)
 
 
+def test_the_home_agents_that_relay_for_a_host_stand_at_a_name_of_their_own() -> None:
+    """DESIGN "Records": `_autotunnel6`, found with the rest, replaced and withdrawn with it."""
+    world = World()
+    world.up()
+    agents = (IPv6Address("fd00::a"), IPv6Address("fd00::b"))
+    world.publish(replace(DESK, home_agents=agents[::-1]))
+    name = records.relays_name("desk", DOMAIN)
+    assert world.texts(name) == {records.AAAA: {"fd00::a", "fd00::b"}}
+    assert world.lookup("desk") == [HostFound(replace(DESK, home_agents=agents))]
+    world.publish(replace(DESK, home_agents=agents[:1]))
+    assert world.texts(name) == {records.AAAA: {"fd00::a"}}
+    world.publish(DESK)
+    assert world.texts(name) == {}
+    world.publish(replace(DESK, home_agents=agents))
+    world.run(world.client.withdraw(world.now, world.unix))
+    assert world.texts(name) == {}
+
+
 def test_withdrawing_leaves_nothing_of_the_host_and_all_of_the_others() -> None:
     world = World()
     world.up()
@@ -331,7 +349,7 @@ def test_b48_the_chain_ends_with_the_hosts_records() -> None:
     asker.up()
     assert asker.lookup("DESK") == [HostFound(DESK)]
     asked = [tsig.verify(wire, lambda n, a: KEY, UNIX) for wire in asker.sent]
-    assert len(asked) == 4
+    assert len(asked) == 5
     assert all(isinstance(verdict, tsig.Verified) for verdict in asked)
 
 
@@ -453,7 +471,7 @@ def test_an_unsigned_answer_is_never_accepted_and_the_true_one_still_is() -> Non
     world = World()
     world.up()
     world.publish()
-    (first, second) = world.client.lookup("desk", world.now, world.unix)
+    (first, *others) = world.client.lookup("desk", world.now, world.unix)
     assert isinstance(first, SendZone)
     forged = first.wire[:2] + b"\x84\x03" + first.wire[4:]
     assert world.client.receive(forged, world.now, world.unix) == []
@@ -461,7 +479,7 @@ def test_an_unsigned_answer_is_never_accepted_and_the_true_one_still_is() -> Non
     assert isinstance(refused, tsig.TsigFailure)
     badkey = tsig.attach_error(first.wire[:2] + b"\xa8\x09" + bytes(8), refused, UNIX)
     assert world.client.receive(badkey, world.now, world.unix) == []
-    assert of(HostFound, world.run([first, second])) == [HostFound(DESK)]
+    assert of(HostFound, world.run([first, *others])) == [HostFound(DESK)]
 
 
 def test_an_answer_to_another_request_is_not_accepted() -> None:

@@ -145,6 +145,13 @@ def test_only_a_unique_local_address_is_a_host_id() -> None:
     assert records.host_id_in(rdatas("AAAA", "2001:db8::1", "fd00::1")) == IPv6Address("fd00::1")
 
 
+def test_home_agents_are_host_ids_in_one_order_and_few() -> None:
+    data = rdatas("AAAA", "2001:db8::1", *(f"fd00::{number}" for number in (9, 3, 7, 5, 1)))
+    found = records.home_agents_in(data)
+    assert [str(one) for one in found] == ["fd00::1", "fd00::3", "fd00::5", "fd00::7"]
+    assert records.home_agents_in(rdatas("A", "192.0.2.1")) == ()
+
+
 def test_services_that_lead_nowhere_are_left_out() -> None:
     found = records.services_in(
         rdatas(
