@@ -78,22 +78,45 @@ class IkeEndpoint:
     def connect(self, name: str, policy: PeerPolicy, remote: Endpoint, now: float) -> list[Command]:
         """Begins an IKE SA and a child with ``name``; ends in ``PeerUp`` or ``IkeFailed``.
 
-        Nothing happens if there is a child already, or an attempt under way (whose endpoint
-        is then brought up to date); an IKE SA that has lost its child gets a new one.
+        Nothing happens if there is a child already; an IKE SA that has lost its child gets a new
+        one. Called again with another endpoint while nobody has answered, it lets the endpoints
+        race (RFC 8305 in spirit): the same message goes to all of them, and the first that answers
+        is talked with. Where somebody has answered who is not proven yet, a second attempt begins.
         """
         name = name.lower()
         standing = self._ctx.current(name)
-        attempt = next((sa for sa in self._ctx.named(name) if sa.state in ATTEMPTS), None)
+        attempts = [sa for sa in self._ctx.named(name) if sa.state in ATTEMPTS]
+        open_one = next((sa for sa in attempts if sa.answered_at is None), None)
+        known = any(sa.remote == remote for sa in attempts)
         if standing is not None:
             if standing.active_child() is None and not standing.queue:
                 standing.policy = policy
                 standing.enqueue(create_child.CreateChild(), now)
-        elif attempt is not None:
-            attempt.remote = remote
+        elif open_one is not None:
+            sa_init.race(open_one, remote)
+        elif known or len(attempts) >= self._ctx.settings.sas_per_peer:
+            pass
         elif (reason := proof.stranger(self._ctx, name)) is not None:
             self._ctx.emit(IkeFailed(name, reason))
         else:
             sa_init.begin(self._ctx, name, policy, remote, now)
+        return self._ctx.take()
+
+    def answered(self, name: str) -> dict[Endpoint, float]:
+        """Where our attempts to reach ``name`` were answered, and when; empty as long as there is
+        one that nobody has answered. None of these is proven to be the peer yet."""
+        attempts = [sa for sa in self._ctx.named(name.lower()) if sa.state in ATTEMPTS]
+        found = {sa.remote: sa.answered_at for sa in attempts}
+        return {at: when for at, when in found.items() if when} if all(found.values()) else {}
+
+    def search(self, name: str, endpoints: tuple[Endpoint, ...], now: float) -> list[Command]:
+        """``name`` is silent: it is asked for a sign of life where it was and at all of these at
+        once. It has moved to the one that it answers from as soon as that is proven (§3.7 of
+        RFC 4555); ``InstallOutbound`` tells. Peers without MOBIKE are asked where they were."""
+        sa = self._ctx.current(name.lower())
+        if sa is not None:
+            lifetimes.check(sa, now)
+            mobike.search(sa, endpoints)
         return self._ctx.take()
 
     def authorise(self, ticket: int, policy: PeerPolicy, now: float) -> list[Command]:
@@ -290,7 +313,7 @@ class IkeEndpoint:
         elif header.response:
             sa = self._ctx.find(header.spi_i)
             if sa is not None:
-                sa_init.take_answer(sa, header, data, now)
+                sa_init.take_answer(sa, header, data, remote, now)
             else:
                 self._ctx.counters["unknown_spi"] += 1
         elif header.spi_r != NO_SPI or header.spi_i == NO_SPI:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from keys.ike import create_child, ike_auth
 from keys.ike.child import Child, ChildState
 from keys.ike.informational import Liveness, close, delete_child
-from keys.ike.mobike import RouteCheck, detour, resend
+from keys.ike.mobike import RouteCheck, detours, resend
 from keys.ike.rekey_ike import RekeyIke
 from keys.ike.sa import IkeSa, SaState
 from keys.ike.sa_init import Init
@@ -86,10 +86,8 @@ def _checking(sa: IkeSa) -> bool:
 def _retransmit(sa: IkeSa, now: float) -> None:
     data = sa.window.due(now)
     if data is not None:
-        sa.ctx.send(data, sa.remote)
-        other = detour(sa)
-        if other is not None:
-            sa.ctx.send(data, other)
+        for remote in dict.fromkeys((sa.remote, *sa.race, *detours(sa))):
+            sa.ctx.send(data, remote)
         return
     outstanding = sa.window.outstanding
     if outstanding is None or not sa.window.gave_up(now):
@@ -112,7 +110,7 @@ def _retransmit(sa: IkeSa, now: float) -> None:
 
 
 def _expire(sa: IkeSa, now: float) -> None:
-    where = f"{sa.remote[0]} port {sa.remote[1]}"
+    where = " and ".join(f"{host} port {port}" for host, port in (sa.remote, *sa.race))
     match sa.state:
         case SaState.CONNECTING:
             told = sa.task.refusal if isinstance(sa.task, Init) else None

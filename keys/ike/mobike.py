@@ -237,21 +237,36 @@ def resend(sa: IkeSa, now: float) -> None:
         sa.window.outstanding.due = now + sa.ctx.settings.retransmit_first
 
 
-def detour(sa: IkeSa) -> Endpoint | None:
-    """Where else a request that stays unanswered goes: to the peer's other addresses in turns."""
+def detours(sa: IkeSa) -> tuple[Endpoint, ...]:
+    """Where else a request that stays unanswered goes: to all places where the peer is looked for,
+    and to one of its other addresses, in turns."""
     outstanding = sa.window.outstanding
+    if not (sa.mobike and sa.is_established) or outstanding is None:
+        return ()
     others = [endpoint for endpoint in sa.peer_addresses if endpoint != sa.remote]
-    if not (sa.mobike and sa.is_established and others) or outstanding is None:
-        return None
     turn = outstanding.repeats - SILENT_REPEATS
-    return others[turn % len(others)] if turn >= 0 else None
+    one = (others[turn % len(others)],) if others and turn >= 0 else ()
+    return (*sa.elsewhere, *one)
+
+
+def search(sa: IkeSa, endpoints: tuple[Endpoint, ...]) -> None:
+    """The peer is silent: what waits for its answer goes to all of these at once, besides. The one
+    that it answers from is then proven like any other."""
+    fresh = [e for e in endpoints if e not in (sa.remote, *sa.elsewhere) and acceptable(e)]
+    if not (sa.mobike and sa.is_established) or sa.window.outstanding is None:
+        return
+    sa.elsewhere = (*sa.elsewhere, *fresh)[:MAX_ADDRESSES]
+    for endpoint in fresh:
+        sa.window.outstanding.repeats += 1  # the answer alone proves none of them any more
+        sa.ctx.send(sa.window.outstanding.data, endpoint)
 
 
 def answered_from(sa: IkeSa, source: Endpoint, now: float) -> None:
     """A verified answer came; from another address of the peer's, if only a detour led there."""
+    elsewhere, sa.elsewhere = sa.elsewhere, ()
     if not sa.mobike or not sa.is_established:
         return
-    if source == sa.remote or source not in sa.peer_addresses:
+    if source == sa.remote or source not in (*sa.peer_addresses, *elsewhere):
         return
     sa.ctx.log("info", f"{sa.peer} answers at {source[0]} alone")
     back, sa.remote = sa.remote, source

@@ -176,6 +176,10 @@ class IkeSa:
         self.peer_behind_nat: bool | None = None
         self.nat_seen: bytes | None = None  # NAT_DETECTION_DESTINATION_IP, as the peer last had it
         self.mobike = False
+        self.race: tuple[Endpoint, ...] = ()  # where else its IKE_SA_INIT goes, until one answers
+        self.lost: tuple[Endpoint, ...] = ()  # who was too late
+        self.answered_at: float | None = None  # its IKE_SA_INIT, by one of them
+        self.elsewhere: tuple[Endpoint, ...] = ()  # where a peer that is silent is looked for, too
         self.leads = initiator  # began the first of these IKE SAs (RFC 4555 §1.3)
         self.put_off: tuple[float, float] | None = None  # by TEMPORARY_FAILURE: first, last
         self.echoes = True  # our last answer may be had again when this SA is gone: not "it stands"
@@ -326,6 +330,17 @@ class IkeSa:
         self.put_off = (now if lapsed else first, now)
         return now - self.put_off[0] >= self.ctx.settings.rekey_patience
 
+    def answered_by(self, source: Endpoint, now: float) -> None:
+        """Our IKE_SA_INIT was answered there: from now on we talk with that one alone. An answer
+        from an address where we did not ask leaves us where we asked."""
+        all_of_them = (self.remote, *self.race)
+        if source in self.race:
+            self.remote = source
+        self.lost += tuple(one for one in all_of_them if one != self.remote)
+        self.race = ()
+        if self.answered_at is None:
+            self.answered_at = now
+
     def clear_queue(self) -> None:
         """Nothing more is asked on this SA, but for what is under way."""
         while self.queue:
@@ -470,7 +485,9 @@ class IkeSa:
         if self.name is None or self.ctx.standing(self.name):
             return
         if was in ATTEMPTS:
-            self.ctx.emit(IkeFailed(self.name, reason))
+            others = any(sa.state in ATTEMPTS for sa in self.ctx.named(self.name))
+            remote = None if self.answered_at is None else self.remote
+            self.ctx.emit(IkeFailed(self.name, reason, remote, others))
         elif was not in STRANGERS:
             self.ctx.emit(PeerDown(self.name, reason))
 

@@ -110,28 +110,29 @@ class Init:
         """Never called: an answer to this exchange needs its octets, see ``take``."""
         raise AssertionError
 
-    def take(self, sa: IkeSa, header: Header, data: bytes, now: float) -> None:
-        """An answer, maybe. Raises IkeError when it is not good; then we keep waiting."""
+    def take(self, sa: IkeSa, header: Header, data: bytes, source: Endpoint, now: float) -> None:
+        """An answer, maybe. Raises IkeError when it is not good; then we keep waiting. A refusal
+        counts only when it is the last one that may come: another endpoint may be the peer."""
         answer = decode_contents(decode_chain(header.next_payload, data[28:]))
         cookie = answer.notify(NotifyType.COOKIE)
         wrong_group = answer.notify(NotifyType.INVALID_KE_PAYLOAD)
         if cookie is not None:
-            self._bring_cookie(sa, cookie, now)
+            self._bring_cookie(sa, cookie, source, now)
         elif wrong_group is not None:
-            self._change_group(sa, wrong_group, now)
+            self._change_group(sa, wrong_group, source, now)
         elif answer.error() is not None:
             self._remember_refusal(sa, answer, now)
         else:
-            self._accept(sa, header, answer, data, now)
+            self._accept(sa, header, answer, data, source, now)
 
-    def _bring_cookie(self, sa: IkeSa, cookie: Notify, now: float) -> None:
+    def _bring_cookie(self, sa: IkeSa, cookie: Notify, source: Endpoint, now: float) -> None:
         if not 1 <= len(cookie.data) <= 64:
             raise InvalidSyntaxError("a COOKIE that is not 1 to 64 octets long")
         if self._cookie != cookie:
             self._cookie = Notify(NotifyType.COOKIE, cookie.data)
-            self._ask_again(sa, now)
+            self._ask_again(sa, source, now)
 
-    def _change_group(self, sa: IkeSa, notify: Notify, now: float) -> None:
+    def _change_group(self, sa: IkeSa, notify: Notify, source: Endpoint, now: float) -> None:
         group = int.from_bytes(notify.data, "big") if len(notify.data) == 2 else 0
         ours = [GROUP[name].id for name in self._ctx.settings.groups]
         if group not in ours:
@@ -141,12 +142,14 @@ class Init:
             )
         elif group != self._key.group:
             self._key = generate(group, self._ctx.random)
-            self._ask_again(sa, now)
+            self._ask_again(sa, source, now)
 
-    def _ask_again(self, sa: IkeSa, now: float) -> None:
+    def _ask_again(self, sa: IkeSa, source: Endpoint, now: float) -> None:
+        """With what ``source`` wants: AUTH signs this request, so the race is over."""
         if self._retries >= MAX_RETRIES:
             return
         self._retries += 1
+        sa.answered_by(source, now)
         self.request(sa, now)
         sa.window.again((sa.init.request,), now)
         sa.ctx.send(sa.init.request, sa.remote)
@@ -168,7 +171,15 @@ class Init:
         patience = now if at_once else now + self._ctx.settings.refusal_patience
         sa.expires_at = min(patience, sa.expires_at or patience)
 
-    def _accept(self, sa: IkeSa, header: Header, answer: Contents, data: bytes, now: float) -> None:
+    def _accept(
+        self,
+        sa: IkeSa,
+        header: Header,
+        answer: Contents,
+        data: bytes,
+        source: Endpoint,
+        now: float,
+    ) -> None:
         if header.spi_r == NO_SPI or not (answer.sa and answer.ke and answer.nonce):
             raise InvalidSyntaxError("an IKE_SA_INIT answer without SPI, SA, KE or nonce")
         missing = ppk.missing(sa, answer)
@@ -184,6 +195,7 @@ class Init:
         if additional_methods(chosen) and not _does_intermediate(answer):
             raise InvalidSyntaxError("the peer chose more key exchanges but cannot do them")
         shared = self._key.shared(answer.ke.data)
+        sa.answered_by(source, now)
         sa.window.answered(0)
         sa.remote_spi = header.spi_r
         sa.init.response = data
@@ -209,13 +221,21 @@ def begin(ctx: Context, name: str, policy: PeerPolicy, remote: Endpoint, now: fl
     return sa
 
 
-def take_answer(sa: IkeSa, header: Header, data: bytes, now: float) -> None:
+def race(sa: IkeSa, remote: Endpoint) -> None:
+    """The peer may be at ``remote``, too: the very same message goes there, so that the peer, should
+    it get both, makes one SA of them. The first endpoint that answers is the one."""
+    if remote != sa.remote and remote not in sa.race and sa.window.outstanding is not None:
+        sa.race = (*sa.race, remote)
+        sa.ctx.send(sa.window.outstanding.data, remote)
+
+
+def take_answer(sa: IkeSa, header: Header, data: bytes, source: Endpoint, now: float) -> None:
     """An IKE_SA_INIT answer for our SPI. What is wrong with it is counted and forgotten."""
-    if sa.state is not SaState.CONNECTING or not isinstance(sa.task, Init):
+    if sa.state is not SaState.CONNECTING or not isinstance(sa.task, Init) or source in sa.lost:
         sa.ctx.counters["late_init_answer"] += 1
         return
     try:
-        sa.task.take(sa, header, data, now)
+        sa.task.take(sa, header, data, source, now)
     except IkeError as error:
         text = f"ignored an IKE_SA_INIT answer for {sa.peer}: {error}"
         sa.ctx.complain("bad_init_answer", text, now)

@@ -157,10 +157,16 @@ class PeerDown:
 
 @dataclass(frozen=True, slots=True)
 class IkeFailed:
-    """Our attempt to reach ``name`` failed; ``reason`` says which side wanted what."""
+    """Our attempt to reach ``name`` failed; ``reason`` says which side wanted what.
+
+    ``remote`` is where somebody had answered, who then was not the peer; ``others``: there are
+    attempts at other endpoints of it, which go on.
+    """
 
     name: str
     reason: str
+    remote: Endpoint | None = None
+    others: bool = False
 
 
 @dataclass(frozen=True, slots=True)
