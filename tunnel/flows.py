@@ -51,6 +51,9 @@ class Flows:
             core.emit(InstallOutbound(_params(child, child.spi_out, child.key_out)))
         # A rekey happens on an IKE SA that may be trying a new endpoint: data waits for the proof.
         unproven = peer.endpoint is not None and remote == peer.candidate
+        if not fresh and not unproven and peer.endpoint not in (None, remote):
+            facts = {"old": peer.endpoint, "new": remote}
+            core.explain(peer, What.MOVED, "IKE has moved there (MOBIKE), and proven it", **facts)
         core.point(peer, peer.endpoint if unproven and peer.endpoint else remote)
         return peer
 

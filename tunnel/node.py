@@ -30,6 +30,7 @@ from tunnel.commands import Command, DropZone, Finished, SendIke, SendZone
 from tunnel.core import Answer, Core
 from tunnel.credentials import Credentials
 from tunnel.directory import Directory
+from tunnel.explaining import explanation
 from tunnel.flows import Flows
 from tunnel.following import Following
 from tunnel.journal import What
@@ -215,6 +216,15 @@ class Node:
         self._outside.ask(servers)
         return self._done()
 
+    def noted(
+        self, what: str, why: str, fields: tuple[tuple[str, str], ...], now: float, unix: int
+    ) -> list[Command]:
+        """Something that our driver learnt and decided itself, such as a router's answer: kept for
+        :meth:`explain`, with ``what`` one of :class:`tunnel.journal.What`."""
+        self._turn(now, unix)
+        self._core.explain(None, What(what), why, **dict(fields))
+        return self._done()
+
     def _notice_move(self) -> None:
         self._flows.announce()
         self._path_mtus.restart()
@@ -395,6 +405,13 @@ class Node:
             },
             "peers": [peer_status(peer, views.get(peer.name), now) for peer in peers],
         }
+
+    def explain(self, name: str, now: float) -> dict[str, Any] | None:
+        """How the path to ``name`` (label or full name) was chosen, as ``explain --json`` prints
+        it; ``None`` for somebody of whom we know nothing."""
+        full = self._core.peers.full_name(name)
+        view = next((one for one in self._core.ike.views() if one.name == full), None)
+        return explanation(self._core, full, view, now)
 
     def services(self) -> list[dict[str, Any]]:
         """What this host advertises: each service, its ``state`` and ``reason``."""

@@ -32,7 +32,7 @@ COMMANDS = (
         "ping",
         "lookup",
     ),
-    *("down", "doctor", "device", "service", "completion", "advertise", "browse"),
+    *("down", "explain", "doctor", "device", "service", "completion", "advertise", "browse"),
 )
 
 
@@ -63,7 +63,8 @@ def test_wrong_usage_is_exit_code_2_and_talk(person: Person, arguments: list[str
 
 
 @pytest.mark.parametrize(
-    "command", [["status"], ["ping", "laptop"], ["lookup", "laptop"], ["down"]]
+    "command",
+    [["status"], ["ping", "laptop"], ["lookup", "laptop"], ["explain", "laptop"], ["down"]],
 )
 def test_a_question_to_a_host_that_does_not_run_says_so(owner: Person, command: list[str]) -> None:
     done = owner.ours(*command)

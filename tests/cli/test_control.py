@@ -59,6 +59,10 @@ class StandIn:
     async def lookup(self, name: str) -> dict[str, Any]:
         return {"name": name, "id": await self.reach(name)}
 
+    async def explain(self, name: str) -> dict[str, Any]:
+        await self.reach(name)
+        return {"name": name, "events": []}
+
     async def export_keys(self, name: str) -> dict[str, Any]:
         await self.reach(name)
         return {"esp_sa": ["a line"], "ikev2_decryption_table": [], "notes": []}
@@ -106,6 +110,7 @@ async def test_every_command_is_answered(path: Path, host: StandIn) -> None:
         1.5
     ] * 2
     assert (await ask(path, {"command": "lookup", "name": "laptop"}))["id"] == "fd00::2"
+    assert (await ask(path, {"command": "explain", "name": "laptop"}))["events"] == []
     assert (await ask(path, {"command": "keys", "name": "laptop"}))["esp_sa"] == ["a line"]
     assert not host.stopped.is_set()
     await ask(path, {"command": "down"})

@@ -18,7 +18,7 @@ VALID = [
     b'{"command": "browse-watch", "type": "", "interval_s": 9}',
 ]
 KNOWN = {
-    *("status", "ping", "watch", "reach", "down", "lookup"),
+    *("status", "ping", "watch", "reach", "down", "lookup", "explain"),
     *("advertise", "withdraw", "services", "browse", "browse-watch"),
 }
 PIECES = [

@@ -24,6 +24,7 @@ FAMILIES = {
     "account": ("init", "invite", "revoke", "tsig"),
     "joining": ("join",),
     "observe": ("status", "ping", "lookup", "down"),
+    "explain": ("explain",),
     "services": ("advertise", "browse"),
     "keys": ("keys",),
     "doctor": ("doctor",),

@@ -2,11 +2,11 @@
 
 A Unix socket ``<state_dir>/control.sock`` of mode 0600; one JSON object a line in both
 directions. A request is ``{"command": …, …}`` with command ``status``, ``reach`` (name), ``ping``
-(name, count), ``lookup`` (name), ``keys`` (name), ``advertise`` (service), ``withdraw`` (type,
-name), ``services``, ``browse`` (type), ``down``, ``watch`` (interval_s) or ``browse-watch`` (type,
-interval_s); the answer ``{"ok": true, "result": …}`` or ``{"ok": false, "error": …}``. ``watch``
-answers with one status after the other until the client goes, ``browse-watch`` with the services
-whenever they have changed.
+(name, count), ``lookup`` (name), ``explain`` (name), ``keys`` (name), ``advertise`` (service),
+``withdraw`` (type, name), ``services``, ``browse`` (type), ``down``, ``watch`` (interval_s) or
+``browse-watch`` (type, interval_s); the answer ``{"ok": true, "result": …}`` or ``{"ok": false,
+"error": …}``. ``watch`` answers with one status after the other until the client goes,
+``browse-watch`` with the services whenever they have changed.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ class Controlled(Protocol):
 
     async def lookup(self, name: str) -> dict[str, Any]:
         """``name``, ``id``, ``target``, ``endpoints``, ``info`` as the zone says now."""
+
+    async def explain(self, name: str) -> dict[str, Any]:
+        """How the path to ``name`` was chosen: what was learnt, tried and decided, and when."""
 
     async def export_keys(self, name: str) -> dict[str, Any]:
         """``esp_sa``, ``ikev2_decryption_table`` (lines for Wireshark) and ``notes``."""
@@ -194,6 +197,8 @@ class ControlServer:
                     return {"ok": True, "result": await host.ping(name, request["count"])}
                 case "lookup":
                     return {"ok": True, "result": await host.lookup(name)}
+                case "explain":
+                    return {"ok": True, "result": await host.explain(name)}
                 case "keys":
                     return {"ok": True, "result": await host.export_keys(name)}
                 case _:  # "down": answered first, since the end takes this connection with it
@@ -231,7 +236,7 @@ def parse_request(line: bytes) -> dict[str, Any]:
             return {"command": request["command"]}
         case "advertise" | "withdraw" | "services" | "browse" | "browse-watch":
             return _of_services(request)
-        case "reach" | "lookup" | "keys" as command:
+        case "reach" | "lookup" | "explain" | "keys" as command:
             return {"command": command, "name": _name(request)}
         case "ping":
             count = _number(request, "count", 1, 1, _MAX_PINGS)

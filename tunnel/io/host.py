@@ -429,6 +429,20 @@ class Host:
             "info": list(found.info),
         }
 
+    async def explain(self, name: str) -> dict[str, Any]:
+        """How the path to ``name`` was chosen (:meth:`tunnel.node.Node.explain`).
+
+        Raises :class:`Unreachable` for somebody of whom nothing is known.
+        """
+        node, driver = self._node, self._driver
+        if node is None or driver is None:
+            raise Unreachable("this host is not running; try again when it is up")
+        driver.read_counters()
+        found = node.explain(name, driver.now())
+        if found is None:
+            raise Unreachable(f"nothing is known of {name}; see `autotunnel status` for the peers")
+        return found
+
     async def export_keys(self, name: str) -> dict[str, Any]:
         """``esp_sa``, ``ikev2_decryption_table`` and ``notes``: what Wireshark needs to open the
         packets between us and ``name``. It is logged. Raises :class:`Unreachable`."""
