@@ -222,8 +222,8 @@ def begin(ctx: Context, name: str, policy: PeerPolicy, remote: Endpoint, now: fl
 
 
 def race(sa: IkeSa, remote: Endpoint) -> None:
-    """The peer may be at ``remote``, too: the very same message goes there, so that the peer, should
-    it get both, makes one SA of them. The first endpoint that answers is the one."""
+    """The peer may be at ``remote``, too: the very same message goes there, so that a peer who
+    gets both makes one SA of them. The first endpoint that answers is the one."""
     if remote != sa.remote and remote not in sa.race and sa.window.outstanding is not None:
         sa.race = (*sa.race, remote)
         sa.ctx.send(sa.window.outstanding.data, remote)
