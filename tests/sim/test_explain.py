@@ -96,6 +96,7 @@ def test_calls_and_what_the_outside_sees_are_explained() -> None:
 def test_nobody_is_explained_who_is_not_known() -> None:
     world = World(5)
     desk, _ = two(world)
+    world.run(5)
     assert desk.node.explain("stranger", world.now) is None
     facts = of(desk, "laptop")
     assert facts["state"] == "idle"
