@@ -81,7 +81,9 @@ class World:
         self.nats: dict[str, Nat] = {}  # by the address inside
         self._outsides: dict[str, Nat] = {}  # by the address on the internet
         self._inner: dict[str, Nat] = {}  # those behind another, by the address between them
+        self.places = 0  # networks that hosts have stood in (tests.sim.places)
         self.watch: Watch | None = None
+        self.watch_random = random.Random(f"{seed} watch")
         self.wire: list[tuple[float, bytes]] = []
         self.secrets: set[bytes] = {PLAINTEXT}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -302,9 +304,11 @@ class SimHost:
 
     # --- Life -------------------------------------------------------------------------------
 
-    def start(self) -> SimHost:
+    def start(self, *, settled: bool = True) -> SimHost:
+        """``settled``: it knows at once where others reach it."""
         self.tell(self.node.start)
-        self.tell(self.node.set_endpoints, (self.endpoint,))
+        if settled:
+            self.tell(self.node.set_endpoints, (self.endpoint,))
         if self.world.zone_up:
             self.zone_changed(True)
         else:
