@@ -1,7 +1,7 @@
-"""Random scenarios: a seed makes two homes, links, and a life full of changes; then it must be well.
+"""Random scenarios: a seed makes two homes, links, and a life full of changes; then all is well.
 
-``python -m tests.sim.scenarios --seeds 5000`` runs as many (``make scenarios``); ``--seed 17`` runs
-one again, exactly, and tells what happened. What must hold in each is :func:`play`'s to say.
+``python -m tests.sim.scenarios --seeds 5000`` runs as many (``make scenarios``); ``--seed 17``
+runs one again, exactly, and tells what happened. What must hold in each is :func:`play`'s to say.
 """
 
 from __future__ import annotations
