@@ -11,13 +11,22 @@ CONNECT_TIMEOUT = 15.0  # seconds from the first IKE message to the SA
 
 
 @dataclass(frozen=True, slots=True)
+class HomeAgentSettings:
+    """Of a host that relays for others: ``octets_per_second`` at most, 0 for any number, and for
+    ``hosts`` at a time."""
+
+    octets_per_second: int = 0
+    hosts: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSettings:
     """Times are seconds, sizes octets. What has no source is our choice, with its reason."""
 
     # Half of IKE's patience: an application waits behind the attempt, and the next one is near.
     ike: IkeSettings = field(default_factory=lambda: IkeSettings(connect_timeout=CONNECT_TIMEOUT))
 
-    # The zone. Hosts that we hear of without asking, those in use first: five subscriptions each,
+    # The zone. Hosts that we hear of without asking, those in use first: six subscriptions each,
     # which leaves an account of a hundred hosts within what a rendezvous holds for one account.
     watched: int = 32
     refresh: float = 60.0  # between two looks at what is not told, such as revocations
@@ -74,6 +83,18 @@ class NodeSettings:
     renewal_poll: float = 60.0  # a third of a certificate's life is left: there is time
     answer_kept: float = 3600.0  # for its asker to fetch it
     recheck: float = 3600.0  # standing SAs: has a peer's certificate expired?
+
+    # Home agents. Labels in order of preference; None: those of the account that offer to relay.
+    home_agent: HomeAgentSettings | None = None  # what we are ourselves
+    home_agents: tuple[str, ...] | None = None
+    registrations: int = 2  # one, and one for the day on which it fails
+    # The direct way has so long before the one through a home agent is tried besides: a peer comes
+    # towards us within two seconds, or cannot.
+    relay_after: float = 2.0
+    # Sent through a home agent, and nothing heard by it since: it is asked, and given up.
+    agent_silent: float = 2.0
+    agent_patience: float = 3.0
+    agent_check: float = 30.0  # between two looks at one of which nothing is heard
 
     keepalive: float = 20.0  # RFC 3948 §4
     ping_wait: float = 5.0

@@ -46,6 +46,7 @@ class PeerPolicy:
 
     ``more`` are children that we ask for as soon as we have made the first one, for everything.
     A peer may ask for narrow children without being named there: it has no more by them.
+    ``granted`` says in which modes it may have those; all others are tunnels.
     """
 
     name: str
@@ -55,10 +56,12 @@ class PeerPolicy:
     esn: tuple[bool, ...] = (True, False)
     mode: str = "tunnel"
     more: tuple[ChildPolicy, ...] = ()
+    granted: tuple[ChildPolicy, ...] = ()
 
     def mode_of(self, traffic: Traffic) -> str:
         """The mode that a child for ``traffic`` should have."""
-        return next((child.mode for child in self.more if child.traffic == traffic), self.mode)
+        named = (*self.more, *self.granted)
+        return next((child.mode for child in named if child.traffic == traffic), self.mode)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tunnel.config import ConfigError, HostConfig, default_path, load_host, load_serve
+from tunnel.io.identity import settings_of
+from tunnel.settings import HomeAgentSettings
 from tunnel.spelling import is_domain, is_label, parse_address_endpoint, parse_endpoint, parse_ula
 
 HOST = '[host]\nname = "desk"\n'
@@ -77,6 +79,16 @@ def test_the_design_s_own_example_is_accepted(tmp_path: Path) -> None:
     assert config.psk_path(peer) == tmp_path / "gateway.psk"
 
 
+def test_an_empty_table_makes_a_home_agent(tmp_path: Path) -> None:
+    assert host(tmp_path, HOST + ACCOUNT).home_agent is None
+    config = host(tmp_path, HOST + ACCOUNT + "[home_agent]\n")
+    assert settings_of(config).home_agent == HomeAgentSettings()
+    assert settings_of(config).home_agents is None
+    text = HOST + 'home_agents = ["gateway"]\n' + ACCOUNT + "[home_agent]\nrate_mbit = 80\n"
+    assert settings_of(host(tmp_path, text)).home_agent == HomeAgentSettings(10_000_000, 1024)
+    assert settings_of(host(tmp_path, text)).home_agents == ("gateway",)
+
+
 def test_the_mtu_may_be_what_the_link_takes(tmp_path: Path) -> None:
     assert host(tmp_path, HOST + 'mtu = "auto"\n' + ACCOUNT).host.mtu == "auto"
 
@@ -98,7 +110,7 @@ def test_relative_files_stand_beside_the_configuration(tmp_path: Path) -> None:
     [
         ('[host]\nname="d"\nlissten=1\n', "host.lissten", "unknown key", 'did you mean "listen"?'),
         ('[host]\nname="d"\n[acount]\n', "acount", "unknown table", 'did you mean "account"?'),
-        ('[host]\nname="d"\nzzz=1\n', "host.zzz", "unknown key", "known here: device, id"),
+        ('[host]\nname="d"\nzzz=1\n', "host.zzz", "unknown key", "known here: device, home_agents"),
         (HOST + PEER + "keepalive = 3\n", "peer[0].keepalive", "unknown key", "known here"),
         (HOST + 'listen = "4500"\n', "host.listen", "expected `int`, got `str`", "correct"),
         (HOST + "listen = 70000\n", "host.listen", "<= 65535", "correct"),
@@ -125,6 +137,9 @@ def test_relative_files_stand_beside_the_configuration(tmp_path: Path) -> None:
         (HOST + '[engine]\nname = "fast"\n', "engine.name", "'fast'", '"reference"'),
         (HOST + "[engine]\nthreads = 0\n", "engine.threads", ">= 1", ""),
         (HOST + "[engine]\nthreads = 65\n", "engine.threads", "<= 64", ""),
+        (HOST + 'home_agents = ["a.b"]\n', "host.home_agents", "not a host label", "auto"),
+        (HOST + "[home_agent]\nhosts = 0\n", "home_agent.hosts", ">= 1", "correct"),
+        (HOST + PEER + "[home_agent]\n", "home_agent", "only a host of an account", "join"),
         (
             HOST + PEER.replace("198.51.100.7", "gw.example:4500"),
             "peer[0].endpoint",

@@ -15,6 +15,7 @@ from tunnel.config.base import DEFAULT_TLS_PORT as DEFAULT_TLS_PORT
 from tunnel.config.base import ConfigError as ConfigError
 from tunnel.config.host import AccountSection as AccountSection
 from tunnel.config.host import EngineSection as EngineSection
+from tunnel.config.host import HomeAgentSection as HomeAgentSection
 from tunnel.config.host import HostConfig as HostConfig
 from tunnel.config.host import HostFile
 from tunnel.config.host import HostSection as HostSection
@@ -57,6 +58,9 @@ def host_from_tables(path: Path, tables: dict[str, Any]) -> HostConfig:
     if text.account is None and not text.peer:
         fix = "run `autotunnel init` or `autotunnel join`, or add a [[peer]] table"
         raise ConfigError(path, "", "it has neither an [account] nor a [[peer]]", fix)
+    if text.account is None and text.home_agent is not None:
+        fix = "run `autotunnel init` or `autotunnel join`, or take the table out"
+        raise ConfigError(path, "home_agent", "only a host of an account can be one", fix)
     return HostConfig(
         path=path.absolute(),
         host=text.host,
@@ -67,6 +71,7 @@ def host_from_tables(path: Path, tables: dict[str, Any]) -> HostConfig:
         resolver=text.resolver,
         engine=text.engine,
         ike=text.ike,
+        home_agent=text.home_agent,
     )
 
 

@@ -36,7 +36,8 @@ class HostSection(Section, frozen=True, kw_only=True):
     ``mtu`` is the device's, in octets; "auto" is what this machine's own link takes whole. Where a
     path takes less, it is found (decision 0005). ``max_peers`` bounds memory, at 20 KiB for each.
     ``multicast``: whether the account's hosts are looked for on the local network: "auto" while the
-    rendezvous cannot be reached, true always, false never (decision 0045).
+    rendezvous cannot be reached, true always, false never (decision 0045). ``home_agents``: labels
+    of hosts of the account that shall relay for this one, best first; "auto" are all that offer to.
     """
 
     name: str
@@ -48,8 +49,16 @@ class HostSection(Section, frozen=True, kw_only=True):
     mtu: Annotated[int, msgspec.Meta(ge=1280, le=65535)] | Literal["auto"] = 1400
     max_peers: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1024
     multicast: bool | Literal["auto"] = "auto"
+    home_agents: tuple[str, ...] | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
+        for label in () if self.home_agents == "auto" else self.home_agents:
+            if not is_label(label):
+                raise WrongValueError(
+                    "home_agents",
+                    f"{label!r} is not a host label",
+                    'give the labels of hosts of the account, like ["gateway"], or "auto"',
+                )
         if not (is_label(self.name) or is_domain(self.name)):
             raise WrongValueError(
                 "name",
@@ -146,6 +155,18 @@ class NatSection(Section, frozen=True, kw_only=True):
     """``[nat]``: how mappings are asked for."""
 
     methods: tuple[Literal["pcp", "nat-pmp", "upnp"], ...] = ("pcp", "nat-pmp", "upnp")
+
+
+class HomeAgentSection(Section, frozen=True, kw_only=True):
+    """``[home_agent]``: this host relays sealed packets between hosts of the account that cannot
+    meet. The table alone, empty, makes it one; others must reach it directly.
+
+    ``rate_mbit``: what it relays at most, in megabits per second; 0 is no limit. ``hosts``: so many
+    may be registered with it at a time.
+    """
+
+    rate_mbit: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    hosts: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 1024
 
 
 PortOrType = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
@@ -311,6 +332,7 @@ class HostFile(Section, frozen=True, kw_only=True):
     resolver: ResolverSection = ResolverSection()
     engine: EngineSection = EngineSection()
     ike: IkeSection = IkeSection()
+    home_agent: HomeAgentSection | None = None
 
 
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -328,6 +350,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     resolver: ResolverSection = ResolverSection()
     engine: EngineSection = EngineSection()
     ike: IkeSection = IkeSection()
+    home_agent: HomeAgentSection | None = None
 
     @property
     def fqdn(self) -> str:

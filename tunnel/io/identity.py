@@ -11,7 +11,7 @@ from keys.ike.types import ChildPolicy, Ppk, Traffic
 from tunnel.config import HostConfig, PeerSection
 from tunnel.config.host import ChildSection
 from tunnel.peers import Identity, StaticPeer
-from tunnel.settings import CONNECT_TIMEOUT, NodeSettings
+from tunnel.settings import CONNECT_TIMEOUT, HomeAgentSettings, NodeSettings
 
 
 def account_of(config: HostConfig) -> Account | None:
@@ -86,4 +86,17 @@ def settings_of(config: HostConfig) -> NodeSettings:
         additional=() if config.ike.post_quantum == "off" else ("mlkem768",),
         additional_required=config.ike.post_quantum == "require",
     )
-    return NodeSettings(ike=ike, peers=config.host.max_peers)
+    agents = config.host.home_agents
+    return NodeSettings(
+        ike=ike,
+        peers=config.host.max_peers,
+        home_agent=_home_agent_of(config),
+        home_agents=None if agents == "auto" else agents,
+    )
+
+
+def _home_agent_of(config: HostConfig) -> HomeAgentSettings | None:
+    section = config.home_agent
+    if section is None:
+        return None
+    return HomeAgentSettings(section.rate_mbit * 1_000_000 // 8, section.hosts)
