@@ -11,6 +11,7 @@ from discovery.types import HostRecords
 from tunnel.asks import Asks
 from tunnel.attempts import Attempts
 from tunnel.calls import BEHIND
+from tunnel.candidates import about_lan
 from tunnel.commands import AddRoute, ClearFlow, Found, Keep, NotReached, RemoveRoute
 from tunnel.core import Core
 from tunnel.following import Following
@@ -86,7 +87,7 @@ class Directory:
             host_id=identity.host_id,
             target=identity.target,
             endpoints=core.endpoints,
-            info=(*identity.info, *_about_nat(core)),
+            info=(*identity.info, *_about_nat(core), *about_lan(core)),
             services=core.services,
             withdrawn=core.withdrawn,
         )
@@ -234,7 +235,8 @@ class Directory:
         if peer is None or core.ending:
             return
         self._remembered.found(records)
-        changed = peer.endpoints != records.endpoints
+        before = peer.endpoints
+        changed = before != records.endpoints
         peer.endpoints, peer.target, peer.info = records.endpoints, records.target, records.info
         peer.records_at = core.now
         if peer.host_id != records.host_id:
@@ -243,7 +245,7 @@ class Directory:
             core.log("info", f"the zone says where {peer.name} is", at=_where(records))
             self._explain(peer, "the zone says where it is")
             self._attempts.forgive(peer)
-            self._following.told(peer)
+            self._following.told(peer, before)
         self._asks.records_came(peer)
         self._attempts.records_came(peer)
 

@@ -33,14 +33,21 @@ class Following:
         else:
             self._hint(peer, source, "its packets come from there")
 
-    def told(self, peer: Peer) -> None:
-        """The zone has new endpoints for ``peer``. What its own packets say is newer, so this is
-        followed only where nothing has come from it lately."""
+    def told(self, peer: Peer, before: tuple[Endpoint, ...] = ()) -> None:
+        """The zone has new endpoints for ``peer``, which had those of ``before``.
+
+        If data goes to where the peer was published, it has left that place, and a NAT before us
+        may let none of its packets in before we have sent some there: it is followed at once.
+        Where its packets show it elsewhere than it publishes, they are newer than the zone's
+        word, which is followed only where nothing has come from the peer lately."""
         now, quiet = self._core.now, self._core.settings.quiet
         if peer.current is None or peer.endpoint in peer.endpoints or not peer.endpoints:
             return
-        if peer.last_in is None or now - peer.last_in >= quiet:
-            self._hint(peer, peer.endpoints[0], "the zone says so, and it is silent")
+        new = _of_family(peer.endpoint, peer.endpoints)
+        if peer.endpoint in before:
+            self._hint(peer, new, "the zone says that it has left")
+        elif peer.last_in is None or now - peer.last_in >= quiet:
+            self._hint(peer, new, "the zone says so, and it is silent")
 
     def answered(self, peer: Peer, remote: Endpoint | None) -> None:
         """An exchange came back. If it was held with the new endpoint alone, the data follows; one
@@ -111,3 +118,9 @@ class Following:
         peers = list(self._core.peers)
         due = [peer.candidate_until for peer in peers if peer.candidate is not None]
         return due + [peer.hint_at for peer in peers if self._may_prove(peer)]
+
+
+def _of_family(present: Endpoint | None, endpoints: tuple[Endpoint, ...]) -> Endpoint:
+    """The first endpoint of the family that is in use, since that one works; else the first."""
+    ours = [one for one in endpoints if present and (":" in one[0]) == (":" in present[0])]
+    return (ours or endpoints)[0]

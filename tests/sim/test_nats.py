@@ -115,3 +115,30 @@ def test_a_call_of_a_stranger_makes_nobody_send_much() -> None:
     laptop.tell(leave)
     world.run(10)
     assert 6 <= desk.keepalives - sent <= 8 * 6 + 5
+
+
+@pytest.mark.parametrize("kind", ["restricted", "full-cone"])
+def test_a_peer_that_left_in_mid_conversation_is_followed_by_the_zones_word(kind: Kind) -> None:
+    """Both NATs let in only whom was sent to, so that no packet of the mover's gets here."""
+    world = World(5)
+    laptop, desk = pair(world, kind, "restricted")
+    laptop.reach("desk")
+    assert world.run(10, lambda: laptop.peer("desk").get("state") == "up")
+    desk.send(laptop.host_id, 1)
+    world.run(0.5)
+    del world.hosts[desk.endpoint]
+    desk.endpoint = ("192.168.9.10", 4500)
+    world.hosts[desk.endpoint] = desk
+    world.behind(desk.endpoint[0], Nat("203.0.113.9", "restricted"))
+    desk.tell(desk.node.moved)
+    desk.reconnect()
+    desk.tell(desk.node.look_outside, STUN)
+    old = laptop.peer("desk")["endpoint"]
+
+    def followed() -> bool:
+        desk.send(laptop.host_id, 2)
+        world.run(0.02)
+        return laptop.peer("desk")["endpoint"] != old
+
+    assert world.run(1.0, followed), "well before anything is given up"
+    assert laptop.peer("desk")["endpoint"].startswith("203.0.113.9:")
