@@ -4,7 +4,7 @@
 
     packet or reach ─> back-off over? ─> records fresh? ─no─> lookup ─┐
           │ no                                │ yes                  v
-          └─> unreachable, at once            └──────> candidate after candidate ─> IKE
+          └─> unreachable, at once            └──────> candidates, racing each other ─> IKE
                                                                                    │
                          packets injected in order, waiters answered <── SA ──<────┤
                          ICMPv6 unreachable, the reason to status    <── none left ┘
@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address
 
+from fastpath.types import Endpoint
 from tunnel.calls import Calls, explain, is_behind, is_hopeless
+from tunnel.candidates import in_order
 from tunnel.commands import Inject, NotReached, Pong, Reached
 from tunnel.core import Core
 from tunnel.journal import What
@@ -128,7 +130,7 @@ class Attempts:
         if peer.host_id is None:
             self._fail(peer, peer.reason or f"the zone names no usable host id for {peer.name}")
             return
-        attempt.host_id, attempt.candidates = peer.host_id, self._in_order(peer)
+        attempt.host_id, attempt.candidates = peer.host_id, in_order(core, peer)
         core.explain(
             peer, What.CANDIDATE, "its endpoints are tried in this order", at=attempt.candidates
         )
@@ -142,14 +144,8 @@ class Attempts:
             self._calls.call(peer)
         self._next_candidate(peer)
 
-    def _in_order(self, peer: Peer) -> list[tuple[str, int]]:
-        """Endpoints of families that we have ourselves first; else as the records have them."""
-        families = {":" in host for host, _ in self._core.endpoints}
-        return sorted(
-            peer.endpoints, key=lambda one: bool(families) and (":" in one[0]) not in families
-        )
-
     def _next_candidate(self, peer: Peer) -> None:
+        """The next one joins the race; if there is none, all has been tried."""
         core, attempt = self._core, peer.attempt
         assert attempt is not None
         if not attempt.candidates and attempt.host_id not in (None, peer.host_id):
@@ -160,18 +156,48 @@ class Attempts:
             self._fail(peer, "; ".join(reasons) or f"{peer.name} did not answer")
             return
         remote = attempt.candidates.pop(0)
-        attempt.tried.append(remote)
-        attempt.next_at = core.now + core.settings.head_start if attempt.candidates else None
+        if remote not in attempt.tried:
+            attempt.tried.append(remote)
+        settings = core.settings
+        attempt.next_at = core.now + (settings.head_start if attempt.candidates else settings.stall)
         core.explain(peer, What.CANDIDATE, "IKE begins there", at=remote)
         policy = peer.policy(core.identity.host_id)
         core.ike_said(core.ike.connect(peer.name, policy, remote, core.now))
 
-    def ike_failed(self, peer: Peer, reason: str) -> None:
-        """IKE could not reach ``peer`` at the endpoints given so far."""
-        if peer.attempt is None or peer.attempt.looking:
+    def _go_on(self, peer: Peer) -> None:
+        """The race is open: the next one joins. Somebody has answered: the others wait, until that
+        one had its time to prove that it is the peer."""
+        core, attempt = self._core, peer.attempt
+        assert attempt is not None
+        answered = core.ike.answered(peer.name)
+        if answered:
+            stalled_at = max(answered.values()) + core.settings.stall
+            if core.now < stalled_at:
+                attempt.next_at = stalled_at
+                return
+            again = [one for one in attempt.tried if one not in answered]
+            attempt.candidates = list(dict.fromkeys((*again, *attempt.candidates)))
+        if attempt.candidates:
+            self._next_candidate(peer)
+        else:
+            attempt.next_at = core.now + core.settings.stall
+
+    def ike_failed(
+        self, peer: Peer, reason: str, remote: Endpoint | None = None, *, others: bool = False
+    ) -> None:
+        """IKE could not reach ``peer`` at the endpoints given so far; at ``remote`` somebody else
+        answered, and so the race begins anew without it. ``others`` are being tried still."""
+        attempt = peer.attempt
+        if attempt is None or attempt.looking:
             return
-        peer.attempt.reasons.append(reason)
+        attempt.reasons.append(reason)
         self._core.explain(peer, What.FAILED, reason)
+        if others:
+            return
+        if remote is not None:
+            attempt.others.append(remote)
+            again = [one for one in attempt.tried if one not in attempt.others]
+            attempt.candidates = list(dict.fromkeys((*again, *attempt.candidates)))
         self._next_candidate(peer)
 
     # --- Its end ----------------------------------------------------------------------------
@@ -235,7 +261,7 @@ class Attempts:
                     peer, "; ".join(attempt.reasons) or f"{peer.name} did not answer in time"
                 )
             elif attempt is not None and (attempt.next_at or core.now + 1) <= core.now:
-                self._next_candidate(peer)
+                self._go_on(peer)
             late = [waiter for waiter in peer.waiters if waiter.until <= core.now]
             peer.waiters = [waiter for waiter in peer.waiters if waiter not in late]
             for waiter in late:

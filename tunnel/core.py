@@ -53,6 +53,7 @@ class Core:
         self.unix = 0
         self.ending = False
         self.endpoints: tuple[Endpoint, ...] = ()
+        self.local: tuple[Endpoint, ...] = ()  # ours, as our own network has them
         self.mapping = ""  # how our NAT maps, while no router maps for us (tunnel.outside)
         self.services: tuple[Service, ...] = ()  # that shall stand in the zone
         self.withdrawn: tuple[Service, ...] = ()  # that shall stand there no more

@@ -209,6 +209,16 @@ class Node:
         self._notice_move()
         return self._done()
 
+    def set_local(self, local: tuple[Endpoint, ...], now: float, unix: int) -> list[Command]:
+        """Our own endpoints as our network has them, inside whatever NAT there is; those that are
+        of a local network are published beside the others (:mod:`tunnel.candidates`)."""
+        self._turn(now, unix)
+        if local != self._core.local:
+            self._core.local = local
+            self._core.ike_said(self._core.ike.set_inner(local))
+            self._directory.publish()
+        return self._done()
+
     def look_outside(self, servers: tuple[Endpoint, ...], now: float, unix: int) -> list[Command]:
         """Ask these STUN servers where the outside sees us, as long as no router maps our port;
         ``OutsideSeen`` tells. Nobody: it need not be known any more."""
@@ -505,9 +515,9 @@ class Node:
                 self._peer_up(name, remote, initiator)
             case ike_types.PeerDown(name, reason):
                 self._peer_down(name, reason)
-            case ike_types.IkeFailed(name, reason):
+            case ike_types.IkeFailed(name, reason, remote, others):
                 if (peer := core.peers.named(name)) is not None:
-                    self._attempts.ike_failed(peer, reason)
+                    self._attempts.ike_failed(peer, reason, remote, others=others)
             case ike_types.ProbeAnswered(name, rtt, remote):
                 self._probe_answered(name, rtt, remote)
             case zone_types.TextsChanged(ticket, reason) if ticket == TICKET:

@@ -66,8 +66,9 @@ class Attempt:
     host_id: IPv6Address | None = None  # whom the candidates are tried for
     candidates: list[Endpoint] = field(default_factory=list)
     tried: list[Endpoint] = field(default_factory=list)
+    others: list[Endpoint] = field(default_factory=list)  # who answered there is not the peer
     reasons: list[str] = field(default_factory=list)
-    next_at: float | None = None  # when the next candidate gets its turn
+    next_at: float | None = None  # when the next candidate joins the race
 
 
 @dataclass(slots=True)

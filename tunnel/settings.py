@@ -32,9 +32,11 @@ class NodeSettings:
     refresh: float = 60.0  # between two looks at what is not told, such as revocations
     fresh: float = 5.0  # records this young are believed without asking again
 
-    # One attempt. The next candidate endpoint is tried when the first was silent this long: half
-    # a minute of IKE retransmissions towards a dead address must not hide a living one.
-    head_start: float = 4.0
+    # One attempt. The next candidate endpoint joins the race when those before were silent this
+    # long (RFC 8305 §8, Connection Attempt Delay). One that has answered and has not proven to be
+    # the peer by then lets the others try again.
+    head_start: float = 0.25
+    stall: float = 3.0
     attempt: float = 60.0  # the end of an attempt that IKE and zone together did not end
     # A peer behind a NAT that no router opens comes towards us within two seconds, or cannot.
     meeting: float = 9.0

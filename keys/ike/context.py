@@ -99,6 +99,7 @@ class Context:
         self.ppks = {name.lower(): ppk for name, ppk in (ppks or {}).items()}
         self.settings = settings
         self.locals: tuple[Endpoint, ...] = ()
+        self.inner: tuple[Endpoint, ...] = ()  # inside a NAT
         self.counters: Counter[str] = Counter()
         self.cookies = CookieJar(random, settings.cookie_secret_lifetime)
         self.echoes = Echoes()
@@ -187,6 +188,12 @@ class Context:
     def free_spi(self, spi: int) -> None:
         """This inbound ESP SPI is not in use any more."""
         self._child_spis.discard(spi)
+
+    @property
+    def own(self) -> tuple[Endpoint, ...]:
+        """All our endpoints; seen at one of them, we are seen through no NAT. What only a NAT's
+        outside shows is nothing to compare with before it is known."""
+        return (*self.locals, *self.inner) if self.locals else ()
 
     # --- tables ---
 

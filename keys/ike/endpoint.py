@@ -274,6 +274,11 @@ class IkeEndpoint:
         self._ctx.locals = tuple(endpoints)
         return self._ctx.take()
 
+    def set_inner(self, endpoints: Iterable[Endpoint]) -> list[Command]:
+        """Our endpoints inside a NAT: a peer that sees us at one of them is inside, too."""
+        self._ctx.inner = tuple(endpoints)
+        return self._ctx.take()
+
     def orphan(self, spi: int, remote: Endpoint, now: float) -> list[Command]:
         """ESP with an SPI that we do not hold came from ``remote``: tells it so, at a limited
         rate (§1.5). To the other side it is a hint to look whether we still live."""

@@ -382,7 +382,7 @@ class IkeSa:
         seen = contents.notify(NotifyType.NAT_DETECTION_DESTINATION_IP)
         if seen is None:
             return False
-        natted = natd.we_are_behind_nat(contents, self.spi_i, self.spi_r, self.ctx.locals)
+        natted = natd.we_are_behind_nat(contents, self.spi_i, self.spi_r, self.ctx.own)
         self.behind_nat = self.behind_nat if natted is None else natted
         before, self.nat_seen = self.nat_seen, seen.data
         return before is not None and before != seen.data

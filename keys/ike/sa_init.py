@@ -398,4 +398,4 @@ def _learn_nat(sa: IkeSa, contents: Contents, remote: Endpoint) -> None:
     sa.peer_behind_nat = natd.peer_behind_nat(contents, sa.spi_i, spi_r, remote)
     if sa.initiator:
         sa.learn_nat(contents)
-    sa.behind_nat = natd.we_are_behind_nat(contents, sa.spi_i, spi_r, sa.ctx.locals)
+    sa.behind_nat = natd.we_are_behind_nat(contents, sa.spi_i, spi_r, sa.ctx.own)
