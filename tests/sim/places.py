@@ -58,12 +58,11 @@ class Standing:
 
     def reboot(self, down: float) -> None:
         """Its router is away for ``down`` seconds, and comes back with another address."""
-        if self.nat is None:
-            return
-        router = self.nat
-        router.down = True
-        self.world.rendezvous.leave(self.host.connection)  # nobody tells the host
-        self._later(down, lambda: self._router_is_back(router))
+        router, world = self.nat, self.world
+        if router is not None and not router.down:
+            router.down = True
+            world.rendezvous.leave(self.host.connection)  # nobody tells the host
+            world.at(world.now + down, lambda: self._router_is_back(router))
 
     def restart(self) -> None:
         """Its program is killed and started again; it keeps its host id (B52)."""
@@ -144,12 +143,13 @@ class Standing:
         world.reboot(outermost, f"203.0.{100 + number // 200}.{1 + number % 200}")
         if outermost is not router:
             router.reboot()
+        if self.nat is not router:
+            return  # the host is elsewhere by now
         if self.network.kind == "mapped":  # it has announced itself, and was asked again
             self._later(world.random.uniform(0.1, 6.0), self._mapped)
-        turn, host = self._turn, self.host
+        self._later(world.random.uniform(0.5, 30.0), self._reconnect)
 
-        def reconnect() -> None:  # the old connection is found dead
-            if turn == self._turn and host.alive and world.zone_up:
-                host.reconnect()
-
-        world.at(world.now + world.random.uniform(0.5, 30.0), reconnect)
+    def _reconnect(self) -> None:
+        """The connection to the rendezvous is found dead, and made anew."""
+        if self.world.zone_up:
+            self.host.reconnect()
