@@ -19,6 +19,7 @@ from discovery import types as zone_types
 from discovery.nat.stun import is_stun
 from discovery.types import Service
 from fastpath.types import Endpoint, SaCounters
+from keys.ike import groups
 from keys.ike import types as ike_types
 from keys.ike.endpoint import IkeEndpoint
 from keys.ike.export import WiresharkTables
@@ -54,7 +55,8 @@ class Node:
 
     ``random(n)`` gives n octets that nobody can guess; ``services`` are what its owner advertised
     before, ``withdrawn`` what the zone may still say of that; ``remembered`` is what the zone said
-    of the other hosts when it could last be asked (:mod:`tunnel.remembered`).
+    of the other hosts when it could last be asked (:mod:`tunnel.remembered`). ``encapsulate`` is
+    the one thing by chance that does not come from ``random`` (decision 0010).
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Node:
         services: tuple[Service, ...] = (),
         withdrawn: tuple[Service, ...] = (),
         remembered: tuple[zone_types.HostRecords, ...] = (),
+        encapsulate: groups.Encapsulate = groups.encapsulate,
     ) -> None:
         settings = settings or NodeSettings()
         peers = PeerTable(identity, static, settings.peers)
@@ -80,6 +83,7 @@ class Node:
             settings=settings.ike,
             ppks={peer.name: peer.ppk for peer in static if peer.ppk is not None},
             certification=credentials,
+            encapsulate=encapsulate,
         )
         self._core = core = Core(identity, peers, ike, zone, settings)
         self._pings = Pings(core)

@@ -25,6 +25,7 @@ from fastpath.reference.datapath import Datapath, Output, SendDatagram, WritePac
 from fastpath.types import Endpoint
 from keys import hostid
 from keys.account import Account
+from keys.ike import groups
 from keys.issuer import Issuer
 from tests.sim.nat import STUN, Nat, answer_stun
 from tests.sim.rendezvous import Rendezvous
@@ -32,6 +33,7 @@ from tunnel import commands as do
 from tunnel.credentials import Credentials
 from tunnel.node import Node
 from tunnel.peers import Identity, StaticPeer
+from tunnel.recording import Recorder
 from tunnel.settings import NodeSettings
 
 DOMAIN = "alice.members.example"
@@ -236,6 +238,7 @@ class Config:
     withdrawn: tuple[Service, ...] = ()
     remembered: tuple[HostRecords, ...] = ()
     zone_transport: str = "tls"  # or "udp", which loses and doubles as the weather has it
+    recorder: Recorder | None = None  # of this host's node
 
 
 class SimHost:
@@ -258,19 +261,23 @@ class SimHost:
             domain=DOMAIN if config.account else None,
             psk=account.psk if config.account and not config.credentials else None,
         )
+        recorder = config.recorder
         self.zone = self._client(account) if config.account else None
         self.node = Node(
             identity,
             zone=self.zone,
             static=config.static,
-            random=world.random.randbytes,
+            random=world.random.randbytes if recorder is None else recorder.random,
             settings=config.settings,
             credentials=config.credentials,
             issuer=config.issuer,
             services=config.services,
             withdrawn=config.withdrawn,
             remembered=config.remembered,
+            encapsulate=groups.encapsulate if recorder is None else recorder.encapsulate,
         )
+        if recorder is not None:
+            recorder.made()
         self.kept: dict[str, bytes] = {}
         self.datapath = Datapath(self.host_id.packed)
         self.alive = True
@@ -294,11 +301,12 @@ class SimHost:
     def _client(self, account: Account) -> ZoneClient:
         key = TsigKey(account.tsig_name, account.tsig_secret)
         tls = self.config.zone_transport == "tls"
+        recorder, zone_random = self.config.recorder, self.world.zone_random.randbytes
         return ZoneClient(
             domain=DOMAIN,
             label=self.config.label,
             key=key,
-            random=self.world.zone_random.randbytes,
+            random=zone_random if recorder is None else recorder.random,
             settings=ClientSettings(reliable=tls, secure=tls),
         )
 
@@ -431,9 +439,18 @@ class SimHost:
     def tell(self, method: Callable[..., list[do.Command]], *arguments: object) -> None:
         if not self.alive:
             return
-        for command in method(*arguments, self.world.now, self.world.unix):
+        now, unix = self.world.now, self.world.unix
+        commands = method(*arguments, now, unix)
+        if self.config.recorder is not None:
+            self.config.recorder.called(method.__name__, arguments, now, unix, commands)
+        for command in commands:
             self._carry_out(command)
         self._set_timer()
+
+    def _removed(self, spi: int, inbound: bool, counters: pump.SaCounters | None) -> None:
+        self.node.removed(spi, inbound, counters)
+        if self.config.recorder is not None:
+            self.config.recorder.called("removed", (spi, inbound, counters), 0.0, 0, [])
 
     def _set_timer(self) -> None:
         at = self.node.next_timer()
@@ -517,10 +534,10 @@ class SimHost:
             case do.InstallOutbound(sa):
                 path.install_outbound(sa)
             case do.RemoveInbound(spi):
-                self.node.removed(spi, True, path.inbound_counters(spi))
+                self._removed(spi, True, path.inbound_counters(spi))
                 path.remove_inbound(spi)
             case do.RemoveOutbound(spi):
-                self.node.removed(spi, False, path.outbound_counters(spi))
+                self._removed(spi, False, path.outbound_counters(spi))
                 path.remove_outbound(spi)
             case do.SetFlow(host_id, spi, endpoint, mtu, largest, narrow):
                 path.set_flow(host_id.packed, spi, endpoint, mtu, largest, narrow)
