@@ -35,6 +35,7 @@ assert {drop.name: drop.value for drop in types.Drop} == {
     "NO_FLOW": NO_FLOW, "SEQUENCE_EXHAUSTED": SEQUENCE_EXHAUSTED, "DUMMY": DUMMY,
     "KEEPALIVE": KEEPALIVE, "TUN_WRITE": TUN_WRITE, "UDP_SEND": UDP_SEND,
     "QUEUE_FULL": QUEUE_FULL, "TOO_BIG": TOO_BIG, "FOREIGN_SOURCE": FOREIGN_SOURCE,
+    "NOT_RELAYED": NOT_RELAYED, "RELAY_LIMIT": RELAY_LIMIT,
 }
 
 cdef size_t MINIMUM_MTU = types.MINIMUM_MTU
@@ -349,6 +350,8 @@ cdef dict core_counters(Core *core):
         "tx_packets": sent.packets,
         "rx_octets": received.octets,
         "tx_octets": sent.octets,
+        "relayed_packets": 0,
+        "relayed_octets": 0,
     } | _drops(sent.drops, "drop_")
 
 

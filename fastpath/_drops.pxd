@@ -16,4 +16,6 @@ cdef enum:
     QUEUE_FULL = 13
     TOO_BIG = 14
     FOREIGN_SOURCE = 15
-    DROPS = 16
+    NOT_RELAYED = 16
+    RELAY_LIMIT = 17
+    DROPS = 18

@@ -185,6 +185,15 @@ cdef class NativePump:
             raise ValueError(f"MTU {octets} is not within {MIN_MTU}..{MAX_MTU}")
         atomic_set(&self.core.mtu, octets)
 
+    def set_relay(self, bytes host_id, uint32_t spi, endpoint, bint forward=False):
+        """As :meth:`fastpath.types.Pump.set_relay`."""
+
+    def clear_relay(self, bytes host_id):
+        """As :meth:`fastpath.types.Pump.clear_relay`."""
+
+    def set_relay_limit(self, uint64_t octets_per_second):
+        """As :meth:`fastpath.types.Pump.set_relay_limit`."""
+
     # --- Packets of the control thread ----------------------------------------------------------
 
     def inject(self, bytes packet):
@@ -240,6 +249,9 @@ cdef class NativePump:
             sender_finish(self.caller, False)
             outbound_leave_call(self.core)
             free(room)
+
+    def send_inner(self, uint32_t spi, endpoint, bytes packet):
+        """As :meth:`fastpath.types.Pump.send_inner`."""
 
     def offloads(self):
         """As :meth:`fastpath.types.Pump.offloads`."""

@@ -59,6 +59,17 @@ DUMMY_HEAD_OCTETS = 32
 DUMMY_EVENTS_PER_SECOND = 32
 """So many octets of a dummy packet, and of :class:`DummyEvent` a second and SA, are told."""
 
+MOBILITY_OCTETS = MINIMUM_MTU
+MOBILITY_EVENTS_PER_SECOND = 32
+"""A Mobility Header is so long at most, and of :class:`MobilityEvent` a second and SA so many are
+told; RFC 6275 §11.8 allows three of a kind."""
+
+RELAY_PORT = 500
+"""IKE inside a nested packet; the port of a relay endpoint, ``(text of a host id, 500)``."""
+
+RELAY_BURST_OCTETS = 64 * 1024
+"""A home agent's limit lets so much pass at once, or what it allows in a tenth of a second."""
+
 EVENT_QUEUE_PACKETS = 1024
 EVENT_QUEUE_OCTETS = 2 * 1024 * 1024
 """A pump keeps at most so many undrained events and payload octets, else ``QUEUE_FULL``."""
@@ -137,7 +148,9 @@ class Drop(IntEnum):
     UDP_SEND = 12
     QUEUE_FULL = 13  # the event queue towards the control plane is full
     TOO_BIG = 14
-    FOREIGN_SOURCE = 15  # an inner packet whose source is not our host id
+    FOREIGN_SOURCE = 15  # an inner packet whose source is not our host id; a nested one's, its SA's
+    NOT_RELAYED = 16  # a nested packet that goes nowhere: no relay entry, or neither ESP nor IKE
+    RELAY_LIMIT = 17  # above what the home agent's limit allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +236,20 @@ class TooBigEvent:
     largest: int
 
 
+@dataclass(frozen=True, slots=True)
+class MobilityEvent:
+    """A packet of any SA whose upper layer is the Mobility Header (135), which never goes to TUN.
+
+    ``message`` is that header (8..1280 octets, its checksum not looked at). ``source`` is the
+    on-wire source, the care-of address that the control plane compares (I30, I34): a relay
+    endpoint where the packet came nested.
+    """
+
+    spi: int
+    source: Endpoint
+    message: bytes
+
+
 Event: TypeAlias = (
     AcquireEvent
     | ControlEvent
@@ -231,6 +258,7 @@ Event: TypeAlias = (
     | UnknownSpiEvent
     | DummyEvent
     | TooBigEvent
+    | MobilityEvent
 )
 
 
@@ -330,6 +358,38 @@ class Pump(Protocol):
     def clear_flow(self, peer_id: bytes) -> None:
         """Inner packets to ``peer_id`` raise :class:`AcquireEvent` from now on."""
 
+    def set_relay(
+        self, host_id: bytes, spi: int, endpoint: Endpoint, forward: bool = False
+    ) -> None:
+        """What goes to the relay endpoint of ``host_id`` leaves nested, through a home agent.
+
+        A relay endpoint is ``(text of a host id, any port)``. Flow data, :meth:`send`,
+        :meth:`send_dummy` and :meth:`send_inner` to it become ``IPv6(our id -> host_id) | ESP``
+        or ``… | UDP 500 | IKE`` (I47, I48, I10), sealed in outbound ``spi`` for ``endpoint``.
+        That SA is a *relay SA*: transport mode with traffic of protocol 41 (RFC 3884); in no
+        other one is anything nested. What comes out of an inbound relay SA for our host id is
+        taken as if it had come from its source's relay endpoint.
+
+        ``forward``, on a home agent: nested packets for ``host_id`` out of the relay SA of the
+        host that is their source go the same way, with their hop limit one less.
+
+        :class:`ValueError` for a host id or an endpoint that is none.
+        """
+
+    def clear_relay(self, host_id: bytes) -> None:
+        """What goes to the relay endpoint of ``host_id`` is ``NOT_RELAYED`` from now on: a host
+        id that was relayed once is never taken for an outer address. Unless it was forwarded to:
+        then it is forgotten."""
+
+    def set_relay_limit(self, octets_per_second: int) -> None:
+        """All that is forwarded together passes at this rate, the rest is ``RELAY_LIMIT``;
+        0: without limit. At once may pass what a tenth of a second allows, and
+        :data:`RELAY_BURST_OCTETS`."""
+
+    def send_inner(self, spi: int, endpoint: Endpoint, packet: bytes) -> None:
+        """Seals an inner packet of our host id in outbound ``spi`` and sends it to exactly this
+        ``endpoint`` (I30: the address under test, whatever the flow says)."""
+
     def inject(self, packet: bytes) -> None:
         """Sends an inner packet as if it had just come from the TUN device."""
 
@@ -337,7 +397,8 @@ class Pump(Protocol):
         """Writes an inner packet to the TUN device (ICMPv6 errors of our own)."""
 
     def send(self, datagram: bytes, endpoint: Endpoint) -> None:
-        """Sends a UDP payload as it is (IKE with its marker, keepalive)."""
+        """Sends a UDP payload as it is (IKE with its marker, keepalive); see :meth:`set_relay`
+        for a relay endpoint, to which a keepalive is dropped."""
 
     def send_dummy(
         self, spi: int, endpoint: Endpoint, body: bytes = b"", whole: bool = False
@@ -359,7 +420,8 @@ class Pump(Protocol):
         """Takes all queued events, oldest first, and makes ``event_fd`` unreadable."""
 
     def counters(self) -> dict[str, int]:
-        """Totals: ``rx_packets``, ``tx_packets``, ``rx_octets``, ``tx_octets`` (inner) and
+        """Totals: ``rx_packets``, ``tx_packets``, ``rx_octets``, ``tx_octets`` (inner),
+        ``relayed_packets``, ``relayed_octets`` (nested packets that were forwarded) and
         ``drop_<name>`` for every :class:`Drop` that happened."""
 
     def inbound_counters(self, spi: int) -> SaCounters | None:

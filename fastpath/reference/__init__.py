@@ -2,5 +2,6 @@
 
 Short and readable before fast. It is the oracle of the native engine in tests, the data path
 of the simulator, and the portable engine where the native one cannot be built. Read in the
-order a packet meets it: ``classify``, ``replay``, ``aead``, ``esp``, ``inner``, ``datapath``.
+order a packet meets it: ``classify``, ``replay``, ``aead``, ``esp``, ``inner``, ``relay``,
+``tables``, ``datapath``.
 """

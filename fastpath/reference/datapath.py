@@ -3,29 +3,38 @@
 The simulator and the portable pump run this very class; the native pump does the same in C
 and is held to it by the conformance suite. In the order a packet meets them:
 
-    TUN ─ outbound ─ source ours? ─ flow? ─ fits? ─ split ─ wrap ─ seal ─> SendDatagram
-    UDP ─ inbound ─ classify ─ open ─ unwrap (selectors) ─> WritePacket
+    TUN ─ outbound ─ source ours? ─ flow? ─ fits? ─ split ─ wrap ─ seal ─ (nest) ─> SendDatagram
+    UDP ─ inbound ─ classify ─ open ─ unwrap (selectors) ─> WritePacket, MobilityEvent
+                                  └─ a relay SA's: for us? ─> open once more
+                                     to be forwarded? ─> seal in another relay SA ─> SendDatagram
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from fastpath.reference import inner, traffic
-from fastpath.reference.classify import MARKER_OCTETS, Kind, classify
-from fastpath.reference.esp import NEXT_HEADER_DUMMY, InboundSa, OutboundSa
+from fastpath.reference import inner, relay, traffic
+from fastpath.reference.classify import KEEPALIVE, MARKER_OCTETS, NON_ESP_MARKER, Kind, classify
+from fastpath.reference.esp import NEXT_HEADER_DUMMY, NEXT_HEADER_IPV6, InboundSa, OutboundSa
+from fastpath.reference.tables import (
+    Flow,
+    Hop,
+    Inbound,
+    Outbound,
+    Passed,
+    Rate,
+    Relay,
+    Totals,
+    check_flow,
+)
 from fastpath.types import (
-    DUMMY_EVENTS_PER_SECOND,
     DUMMY_HEAD_OCTETS,
-    MINIMUM_MTU,
-    NARROW_WAYS,
+    MOBILITY_OCTETS,
     NO_LIMIT,
     QUOTE_OCTETS,
     SOFT_LIMIT_PACKETS,
-    TOO_BIG_EVENTS_PER_SECOND,
     UNKNOWN_SPI_EVENTS_PER_SECOND,
     AcquireEvent,
     ControlEvent,
@@ -34,6 +43,7 @@ from fastpath.types import (
     Endpoint,
     Event,
     LifetimeEvent,
+    MobilityEvent,
     NewSourceEvent,
     Opened,
     SaCounters,
@@ -45,7 +55,8 @@ from fastpath.types import (
 )
 
 MAX_DATAGRAM_OCTETS = 65_507  # what UDP over IPv4 can carry
-SMALLEST_MTU = 256  # of a flow: room for the headers of a packet that is cut
+_MOBILITY_HEADER = 135
+_SMALLEST_MOBILITY = 8  # octets of a Mobility Header (RFC 6275 §6.1.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,67 +78,6 @@ class WritePacket:
 Output: TypeAlias = SendDatagram | WritePacket | Event
 
 
-@dataclass(slots=True)
-class _Passed:
-    """What one SA has passed and dropped."""
-
-    packets: int = 0
-    octets: int = 0
-    last_used: float | None = None
-    drops: Counter[Drop] = field(default_factory=Counter)
-
-    def count(self, octets: int, now: float) -> None:
-        self.packets += 1
-        self.octets += octets
-        self.last_used = now
-
-    def snapshot(self) -> SaCounters:
-        drops = {drop.name.lower(): count for drop, count in self.drops.items()}
-        return SaCounters(self.packets, self.octets, self.last_used, drops)
-
-
-class _Rate:
-    """At most ``limit`` in any window of one second that starts with an allowed one."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._started = float("-inf")
-        self._used = 0
-
-    def allows(self, now: float) -> bool:
-        if now - self._started >= 1.0:
-            self._started, self._used = now, 0
-        self._used += 1
-        return self._used <= self._limit
-
-
-@dataclass(slots=True)
-class _Inbound:
-    sa: InboundSa
-    source: Endpoint | None = None
-    passed: _Passed = field(default_factory=_Passed)
-    dummies: _Rate = field(default_factory=lambda: _Rate(DUMMY_EVENTS_PER_SECOND))
-
-
-@dataclass(slots=True)
-class _Outbound:
-    sa: OutboundSa
-    asked: bool = False  # LifetimeEvent was given
-    passed: _Passed = field(default_factory=_Passed)
-
-
-@dataclass(slots=True)
-class _Flow:
-    """How inner packets to one peer go; see :meth:`fastpath.types.Pump.set_flow`."""
-
-    spi: int
-    endpoint: Endpoint
-    mtu: int
-    largest: int
-    narrow: tuple[tuple[Traffic, int], ...]
-    told: _Rate = field(default_factory=lambda: _Rate(TOO_BIG_EVENTS_PER_SECOND))
-
-
 class Datapath:
     """The tables and decisions of one host, whose host id is ``host_id`` (16 octets).
 
@@ -138,11 +88,13 @@ class Datapath:
         if len(host_id) != 16:
             raise ValueError("a host id is 16 octets")
         self.host_id = host_id
-        self._inbound: dict[int, _Inbound] = {}
-        self._outbound: dict[int, _Outbound] = {}
-        self._flows: dict[bytes, _Flow] = {}
-        self._totals = _Totals()
-        self._unknown = _Rate(UNKNOWN_SPI_EVENTS_PER_SECOND)
+        self._inbound: dict[int, Inbound] = {}
+        self._outbound: dict[int, Outbound] = {}
+        self._flows: dict[bytes, Flow] = {}
+        self._relays: dict[bytes, Relay] = {}
+        self._limit = relay.Limit()
+        self._totals = Totals()
+        self._unknown = Rate(UNKNOWN_SPI_EVENTS_PER_SECOND)
         self._splits = 0  # packets that were split so far; their identification
         self._now = 0.0
 
@@ -150,11 +102,11 @@ class Datapath:
 
     def install_inbound(self, sa: SaParams) -> None:
         """Opens what comes with ``sa.spi``; replaces an SA of the same SPI."""
-        self._inbound[sa.spi] = _Inbound(InboundSa(sa))
+        self._inbound[sa.spi] = Inbound(InboundSa(sa))
 
     def install_outbound(self, sa: SaParams) -> None:
         """Makes ``sa.spi`` ready for a flow; replaces an SA of the same SPI."""
-        self._outbound[sa.spi] = _Outbound(OutboundSa(sa))
+        self._outbound[sa.spi] = Outbound(OutboundSa(sa))
 
     def remove_inbound(self, spi: int) -> None:
         """Forgets the SA; an SPI that is not there is fine."""
@@ -178,11 +130,31 @@ class Datapath:
         Raises :class:`ValueError` for what :class:`Pump` forbids.
         """
         check_flow(mtu, largest, len(narrow))
-        self._flows[peer_id] = _Flow(spi, endpoint, mtu, largest, tuple(narrow))
+        self._flows[peer_id] = Flow(spi, endpoint, mtu, largest, tuple(narrow))
 
     def clear_flow(self, peer_id: bytes) -> None:
         """Inner packets to ``peer_id`` raise :class:`AcquireEvent` from now on."""
         self._flows.pop(peer_id, None)
+
+    def set_relay(
+        self, host_id: bytes, spi: int, endpoint: Endpoint, forward: bool = False
+    ) -> None:
+        """As :meth:`fastpath.types.Pump.set_relay`."""
+        if len(host_id) != 16:
+            raise ValueError("a host id is 16 octets")
+        self._relays[host_id] = Relay(spi, endpoint, forward)
+
+    def clear_relay(self, host_id: bytes) -> None:
+        """As :meth:`fastpath.types.Pump.clear_relay`."""
+        found = self._relays.pop(host_id, None)
+        if found is not None and not found.forward:
+            self._relays[host_id] = Relay(0, found.endpoint)
+
+    def set_relay_limit(self, octets_per_second: int) -> None:
+        """As :meth:`fastpath.types.Pump.set_relay_limit`."""
+        if octets_per_second < 0:
+            raise ValueError("a limit is 0 or more octets a second")
+        self._limit = relay.Limit(octets_per_second)
 
     # --- Packets ----------------------------------------------------------------------------
 
@@ -196,6 +168,8 @@ class Datapath:
             return self._drop(Drop.NO_FLOW)
         if inner.source_of(packet) != self.host_id:
             return self._drop(Drop.FOREIGN_SOURCE)
+        if traffic.upper_of(packet).protocol == _MOBILITY_HEADER:
+            return self._drop(Drop.NO_FLOW)  # applications do not speak for the host
         flow = self._flows.get(destination)
         entry = None if flow is None else self._way(flow, packet)
         if flow is None or entry is None:
@@ -205,9 +179,10 @@ class Datapath:
             self._drop(Drop.TOO_BIG, entry.passed)
             told = flow.told.allows(self._now)
             return [TooBigEvent(packet[:QUOTE_OCTETS], flow.largest)] if told else []
-        return self._pass(flow, entry, packet)
+        hop = self._hop(flow.endpoint)
+        return self._pass(flow, entry, packet, hop) if hop else self._not_relayed(entry)
 
-    def _way(self, flow: _Flow, packet: bytes) -> _Outbound | None:
+    def _way(self, flow: Flow, packet: bytes) -> Outbound | None:
         """The SA of an outbound packet: the first narrow one that holds it, else the flow's own."""
         if flow.narrow:
             upper = traffic.upper_of(packet)
@@ -217,19 +192,59 @@ class Datapath:
                     return entry
         return self._outbound.get(flow.spi)
 
-    def _pass(self, flow: _Flow, entry: _Outbound, packet: bytes) -> list[Output]:
+    def _pass(self, flow: Flow, entry: Outbound, packet: bytes, hop: Hop) -> list[Output]:
         if len(packet) > flow.mtu:
             self._splits = (self._splits + 1) & 0xFFFF_FFFF
         outputs: list[Output] = []
         for piece in inner.split(packet, flow.mtu, self._splits):
-            payload, next_header = inner.wrap(entry.sa.params, piece)
-            sealed = self._seal(entry, payload, next_header)
-            if isinstance(sealed, list):
-                return outputs + sealed
-            outputs += [SendDatagram(sealed, flow.endpoint), *self._lifetime(entry)]
+            sent = self._send_sealed(entry, *inner.wrap(entry.sa.params, piece), hop, outputs)
+            if not sent:
+                return outputs
+        self._count_sent(entry, packet)
+        return outputs
+
+    def _count_sent(self, entry: Outbound, packet: bytes) -> None:
         entry.passed.count(len(packet), self._now)
         self._totals.tx_packets += 1
         self._totals.tx_octets += len(packet)
+
+    def send(self, datagram: bytes, endpoint: Endpoint, now: float | None = None) -> list[Output]:
+        """A UDP payload of the control plane: IKE with or without its marker, or a keepalive."""
+        self._tick(now)
+        hop = self._hop(endpoint)
+        if hop is None:
+            return self._drop(Drop.NOT_RELAYED)
+        if hop.entry is None:
+            return [SendDatagram(datagram, endpoint)]
+        if datagram == KEEPALIVE:  # the home agent's own keep its NAT open
+            return self._drop(Drop.KEEPALIVE)
+        if len(datagram) > MAX_DATAGRAM_OCTETS:
+            return self._drop(Drop.TOO_BIG)
+        message = datagram.removeprefix(NON_ESP_MARKER)
+        outputs: list[Output] = []
+        self._nest(relay.around_ike(self.host_id, hop.host_id, message), hop, outputs)
+        return outputs
+
+    def send_inner(
+        self, spi: int, endpoint: Endpoint, packet: bytes, now: float | None = None
+    ) -> list[Output]:
+        """One inner packet of our host id, sealed in ``spi``, to exactly this endpoint (I30)."""
+        self._tick(now)
+        if not inner.is_ipv6(packet):
+            return self._drop(Drop.MALFORMED)
+        entry = self._outbound.get(spi)
+        if entry is None:
+            return self._drop(Drop.NO_FLOW)
+        if inner.source_of(packet) != self.host_id:
+            return self._drop(Drop.FOREIGN_SOURCE, entry.passed)
+        if inner.destination_of(packet) != entry.sa.params.peer_id:
+            return self._drop(Drop.SELECTOR, entry.passed)
+        hop = self._hop(endpoint)
+        if hop is None:
+            return self._not_relayed(entry)
+        outputs: list[Output] = []
+        if self._send_sealed(entry, *inner.wrap(entry.sa.params, packet), hop, outputs):
+            self._count_sent(entry, packet)
         return outputs
 
     def dummy(
@@ -245,10 +260,12 @@ class Datapath:
         entry = self._outbound.get(spi)
         if entry is None:
             return self._drop(Drop.NO_FLOW)
-        sealed = self._seal(entry, body, NEXT_HEADER_DUMMY)
-        if isinstance(sealed, list):
-            return sealed
-        return [SendDatagram(sealed, endpoint, whole), *self._lifetime(entry)]
+        hop = self._hop(endpoint)
+        if hop is None:
+            return self._not_relayed(entry)
+        outputs: list[Output] = []
+        self._send_sealed(entry, body, NEXT_HEADER_DUMMY, hop, outputs, whole)
+        return outputs
 
     def inbound(self, datagram: bytes, source: Endpoint, now: float | None = None) -> list[Output]:
         """A UDP payload from ``source``. Hostile until proven otherwise; never raises."""
@@ -265,10 +282,7 @@ class Datapath:
             case Kind.MALFORMED:
                 return self._drop(Drop.MALFORMED)
             case Kind.UNKNOWN_SPI:
-                self._totals.drops[Drop.UNKNOWN_SPI] += 1
-                if not self._unknown.allows(self._now):
-                    return []
-                return [UnknownSpiEvent(int.from_bytes(datagram[:4], "big"), source)]
+                return self._unknown_spi(datagram, source)
 
     # --- Counters ---------------------------------------------------------------------------
 
@@ -290,23 +304,79 @@ class Datapath:
         entry = self._outbound.get(spi)
         return entry.passed.snapshot() if entry else None
 
-    # --- The two halves ---------------------------------------------------------------------
+    # --- Sealing ----------------------------------------------------------------------------
 
-    def _seal(self, entry: _Outbound, payload: bytes, next_header: int) -> bytes | list[Output]:
-        """The ESP packet; where there is none, what is to be done instead."""
+    def _hop(self, endpoint: Endpoint) -> Hop | None:
+        """How to reach an endpoint; ``None`` for a host id without a way.
+
+        A host id is never an outer address: what goes there would come back through TUN.
+        """
+        host_id = relay.host_of(endpoint[0])
+        if host_id is None or not self._is_host(host_id):
+            return Hop(endpoint)
+        return self._next_hop(host_id, self._relays.get(host_id))
+
+    def _next_hop(self, host_id: bytes, way: Relay | None) -> Hop | None:
+        entry = None if way is None else self._outbound.get(way.spi)
+        if way is None or entry is None or not relay.is_relay(entry.sa.params):
+            return None
+        outer = relay.host_of(way.endpoint[0])
+        if outer is not None and self._is_host(outer):
+            return None  # it is nested once
+        return Hop(way.endpoint, host_id, entry)
+
+    def _is_host(self, address: bytes) -> bool:
+        return address in self._relays or address in self._flows or address == self.host_id
+
+    def _send_sealed(
+        self,
+        entry: Outbound,
+        payload: bytes,
+        next_header: int,
+        hop: Hop,
+        outputs: list[Output],
+        whole: bool = False,
+    ) -> bool:
+        """Adds the ESP packet, nested where it goes so; false where there is none."""
+        data = self._seal(entry, payload, next_header, outputs)
+        if data is None:
+            return False
+        if hop.entry is None:
+            outputs.append(SendDatagram(data, hop.endpoint, whole))
+            return True
+        return self._nest(relay.around_esp(self.host_id, hop.host_id, data), hop, outputs, whole)
+
+    def _nest(self, packet: bytes, hop: Hop, outputs: list[Output], whole: bool = False) -> bool:
+        assert hop.entry is not None
+        data = self._seal(hop.entry, packet, NEXT_HEADER_IPV6, outputs)
+        if data is None:
+            return False
+        hop.entry.passed.count(len(packet), self._now)
+        outputs.append(SendDatagram(data, hop.endpoint, whole))
+        return True
+
+    def _seal(
+        self, entry: Outbound, payload: bytes, next_header: int, outputs: list[Output]
+    ) -> bytes | None:
+        """The ESP packet; where there is none, the drop is counted. An event may be added."""
+        data = None
         try:
             data = entry.sa.seal(payload, next_header)
         except SequenceExhausted:
-            return self._drop(Drop.SEQUENCE_EXHAUSTED, entry.passed) + self._lifetime(entry)
-        if len(data) > MAX_DATAGRAM_OCTETS:
-            return self._drop(Drop.TOO_BIG, entry.passed)
+            self._drop(Drop.SEQUENCE_EXHAUSTED, entry.passed)
+        if data is not None and len(data) > MAX_DATAGRAM_OCTETS:
+            self._drop(Drop.TOO_BIG, entry.passed)
+            return None
+        outputs += self._lifetime(entry)
         return data
 
-    def _lifetime(self, entry: _Outbound) -> list[Output]:
+    def _lifetime(self, entry: Outbound) -> list[Output]:
         if entry.asked or entry.sa.sequence < SOFT_LIMIT_PACKETS:
             return []
         entry.asked = True
         return [LifetimeEvent(entry.sa.params.spi)]
+
+    # --- Opening ----------------------------------------------------------------------------
 
     def _open(self, datagram: bytes, source: Endpoint) -> list[Output]:
         entry = self._inbound[int.from_bytes(datagram[:4], "big")]
@@ -321,22 +391,95 @@ class Datapath:
         if opened.next_header == NEXT_HEADER_DUMMY:
             self._drop(Drop.DUMMY, entry.passed)
             return outputs + self._dummy_came(entry, opened)
+        if relay.is_relay(entry.sa.params):
+            return outputs + self._relayed(entry, opened)
         packet = inner.unwrap(entry.sa.params, opened)
         if isinstance(packet, Drop):
             return outputs + self._drop(packet, entry.passed)
+        if traffic.upper_of(packet).protocol == _MOBILITY_HEADER:
+            return outputs + self._mobility_came(entry, packet, source)
+        self._count_received(entry, packet)
+        return [*outputs, WritePacket(packet)]
+
+    def _count_received(self, entry: Inbound, packet: bytes) -> None:
         entry.passed.count(len(packet), self._now)
         self._totals.rx_packets += 1
         self._totals.rx_octets += len(packet)
-        return [*outputs, WritePacket(packet)]
 
-    def _dummy_came(self, entry: _Inbound, opened: Opened) -> list[Output]:
+    def _mobility_came(self, entry: Inbound, packet: bytes, source: Endpoint) -> list[Output]:
+        """It stands right behind the IPv6 header (I6): no extensions, no fragments."""
+        message = packet[inner.IPV6_HEADER_OCTETS :]
+        fits = _SMALLEST_MOBILITY <= len(message) <= MOBILITY_OCTETS
+        if packet[6] != _MOBILITY_HEADER or not fits:
+            return self._drop(Drop.MALFORMED, entry.passed)
+        if not entry.mobility.allows(self._now):
+            return self._drop(Drop.QUEUE_FULL, entry.passed)
+        self._count_received(entry, packet)
+        return [MobilityEvent(entry.sa.params.spi, source, message)]
+
+    def _unknown_spi(self, packet: bytes, source: Endpoint) -> list[Output]:
+        self._totals.drops[Drop.UNKNOWN_SPI] += 1
+        if not self._unknown.allows(self._now):
+            return []
+        return [UnknownSpiEvent(int.from_bytes(packet[:4], "big"), source)]
+
+    # --- Nested packets ---------------------------------------------------------------------
+
+    def _relayed(self, entry: Inbound, opened: Opened) -> list[Output]:
+        """What came out of a relay SA: authentic, but its inside is whatever somebody wrote."""
+        nested = relay.read(opened)
+        if isinstance(nested, Drop):
+            return self._drop(nested, entry.passed)
+        if nested.destination != self.host_id:
+            return self._forward(entry, nested)
+        if nested.source == self.host_id or not relay.is_host_id(nested.source):
+            return self._drop(Drop.FOREIGN_SOURCE, entry.passed)
+        entry.passed.count(len(nested.packet), self._now)
+        source = relay.endpoint_of(nested.source)
+        if nested.is_ike:
+            return [ControlEvent(nested.body, source, marker=False)]
+        return self._open_nested(nested.body, source)
+
+    def _open_nested(self, packet: bytes, source: Endpoint) -> list[Output]:
+        found = self._inbound.get(int.from_bytes(packet[:4], "big"))
+        if found is None:
+            return self._unknown_spi(packet, source)
+        if relay.is_relay(found.sa.params):  # nested in a nested packet
+            return self._drop(Drop.NOT_RELAYED, found.passed)
+        return self._open(packet, source)
+
+    def _forward(self, entry: Inbound, nested: relay.Nested) -> list[Output]:
+        """Home agent only. A host speaks for itself alone, so none is forwarded twice."""
+        sender = entry.sa.params.peer_id
+        way = self._relays.get(nested.destination)
+        if way is None or not way.forward or nested.destination == sender:
+            return self._drop(Drop.NOT_RELAYED, entry.passed)
+        if nested.source != sender:
+            return self._drop(Drop.FOREIGN_SOURCE, entry.passed)
+        hop = self._next_hop(nested.destination, way)
+        if hop is None or nested.hop_limit <= 1:
+            return self._drop(Drop.NOT_RELAYED, entry.passed)
+        octets = len(nested.packet)
+        if not self._limit.allows(octets, self._now):
+            return self._drop(Drop.RELAY_LIMIT, entry.passed)
+        entry.passed.count(octets, self._now)
+        outputs: list[Output] = []
+        if self._nest(relay.next_hop(nested), hop, outputs):
+            self._totals.relayed_packets += 1
+            self._totals.relayed_octets += octets
+        return outputs
+
+    def _not_relayed(self, entry: Outbound) -> list[Output]:
+        return self._drop(Drop.NOT_RELAYED, entry.passed)
+
+    def _dummy_came(self, entry: Inbound, opened: Opened) -> list[Output]:
         """Only one that carries something is told, and not too many of them."""
         octets, head = len(opened.payload), opened.payload[:DUMMY_HEAD_OCTETS]
         if not octets or not entry.dummies.allows(self._now):
             return []
         return [DummyEvent(entry.sa.params.spi, octets, head)]
 
-    def _drop(self, drop: Drop, passed: _Passed | None = None) -> list[Output]:
+    def _drop(self, drop: Drop, passed: Passed | None = None) -> list[Output]:
         self._totals.drops[drop] += 1
         if passed is not None:
             passed.drops[drop] += 1
@@ -345,32 +488,3 @@ class Datapath:
     def _tick(self, now: float | None) -> None:
         if now is not None:
             self._now = now
-
-
-def check_flow(mtu: int, largest: int, narrow: int) -> None:
-    """Raises :class:`ValueError` for what :meth:`fastpath.types.Pump.set_flow` forbids."""
-    if narrow > NARROW_WAYS:
-        raise ValueError(f"a flow chooses from {NARROW_WAYS} narrow ways at most, not {narrow}")
-    if mtu < SMALLEST_MTU or largest < MINIMUM_MTU:
-        raise ValueError(
-            f"a flow takes at least {MINIMUM_MTU} octets, and an MTU of {SMALLEST_MTU}; "
-            f"not {largest} and {mtu}"
-        )
-
-
-@dataclass(slots=True)
-class _Totals:
-    rx_packets: int = 0
-    tx_packets: int = 0
-    rx_octets: int = 0
-    tx_octets: int = 0
-    drops: Counter[Drop] = field(default_factory=Counter)
-
-    def snapshot(self) -> dict[str, int]:
-        totals = {
-            "rx_packets": self.rx_packets,
-            "tx_packets": self.tx_packets,
-            "rx_octets": self.rx_octets,
-            "tx_octets": self.tx_octets,
-        }
-        return totals | {f"drop_{drop.name.lower()}": n for drop, n in self.drops.items()}

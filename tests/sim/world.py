@@ -503,10 +503,10 @@ class SimHost:
         path, world = self.datapath, self.world
         match command:
             case do.SendIke(data, remote):
-                world.send(bytes(4) + data, self.endpoint, remote)
+                self._outputs(path.send(bytes(4) + data, remote, world.now))
             case do.SendKeepalive(remote):
                 self.keepalives += 1
-                world.send(b"\xff", self.endpoint, remote)
+                self._outputs(path.send(b"\xff", remote, world.now))
             case do.SendDummy(spi, endpoint, body, whole):
                 self._outputs(path.dummy(spi, endpoint, body, whole, world.now))
             case do.Inject(packet):

@@ -35,6 +35,7 @@ from fastpath.types import (
     DummyEvent,
     Endpoint,
     Event,
+    MobilityEvent,
     Offload,
     OffloadState,
     Queue,
@@ -246,6 +247,24 @@ class PortablePump:
         with self._lock:
             self._datapath.clear_flow(peer_id)
 
+    def set_relay(
+        self, host_id: bytes, spi: int, endpoint: Endpoint, forward: bool = False
+    ) -> None:
+        """As :meth:`fastpath.types.Pump.set_relay`; :class:`ValueError` for a bad endpoint."""
+        _socket_address(endpoint)
+        with self._lock:
+            self._datapath.set_relay(host_id, spi, endpoint, forward)
+
+    def clear_relay(self, host_id: bytes) -> None:
+        """As :meth:`fastpath.types.Pump.clear_relay`."""
+        with self._lock:
+            self._datapath.clear_relay(host_id)
+
+    def set_relay_limit(self, octets_per_second: int) -> None:
+        """As :meth:`fastpath.types.Pump.set_relay_limit`."""
+        with self._lock:
+            self._datapath.set_relay_limit(octets_per_second)
+
     # --- Packets of the control thread --------------------------------------------------------
 
     def inject(self, packet: bytes) -> None:
@@ -259,9 +278,15 @@ class PortablePump:
             self._write(packet)
 
     def send(self, datagram: bytes, endpoint: Endpoint) -> None:
-        """Sends a UDP payload as it is."""
+        """Sends a UDP payload as it is, or nested where ``endpoint`` is a relay endpoint."""
         with self._lock:
-            self._send(datagram, endpoint)
+            self._carry_out(self._datapath.send(datagram, endpoint, boottime()))
+
+    def send_inner(self, spi: int, endpoint: Endpoint, packet: bytes) -> None:
+        """Seals an inner packet in outbound ``spi`` and sends it to exactly this endpoint."""
+        _socket_address(endpoint)
+        with self._lock:
+            self._carry_out(self._datapath.send_inner(spi, endpoint, packet, boottime()))
 
     def send_dummy(
         self, spi: int, endpoint: Endpoint, body: bytes = b"", whole: bool = False
@@ -376,6 +401,8 @@ def _octets_of(event: Event) -> int:
     match event:
         case AcquireEvent(octets) | ControlEvent(octets) | TooBigEvent(octets):
             return len(octets)
+        case MobilityEvent():
+            return len(event.message)
         case DummyEvent():
             return len(event.head)
         case _:
