@@ -96,7 +96,8 @@ def test_where_the_outside_sees_us_is_published_and_kept_true() -> None:
     assert world.zone_says(f"0 0 {port} {laptop.node.identity.target}.{world.account.domain}.")
     world.nats["192.168.1.10"].reboot()
     assert world.run(60, lambda: laptop.seen[-1][1] != port)
-    assert world.run(10, lambda: world.zone_says('"nat=independent"'))
+    text = '"nat=independent" "lan=192.168.1.10:4500"'
+    assert world.run(10, lambda: world.zone_says(text))
 
 
 def test_a_call_of_a_stranger_makes_nobody_send_much() -> None:

@@ -364,6 +364,7 @@ def test_keepalives_are_sent_where_a_nat_was_seen_and_nothing_else_goes(world_of
     """RFC 3948 §4: 20 s. The peer sees another source than the endpoint that we think we have."""
     world = world_of(303)
     desk, laptop = two(world)
+    desk.tell(desk.node.set_local, (("10.0.0.5", 4500),))
     desk.tell(desk.node.set_endpoints, (("10.0.0.5", 4500),))
     ticket = desk.reach("laptop")
     assert world.run(5, lambda: isinstance(desk.answers.get(ticket), Reached))

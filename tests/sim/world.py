@@ -13,6 +13,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv6Address
 from typing import Protocol
 
@@ -123,7 +124,9 @@ class World:
         weather = self.weather
         if len(data) > weather.mtu and (whole or not weather.fragments):
             return  # a black hole: nobody says so
-        origin, seen = self.hosts.get(source), self._outward(source, target)
+        origin = self.hosts.get(source)
+        inside = self._share_a_lan(source, target)
+        seen = source if inside else self._outward(source, target)
         if self.watch is not None and origin is not None:
             self.watch.sent(origin, data, target)
         if seen is None:
@@ -132,7 +135,13 @@ class World:
         for _ in range(copies):
             if self.random.random() >= weather.loss:
                 delay = weather.latency + self.random.random() * weather.jitter
-                self.at(self.now + delay, lambda: self.arrive(data, seen, target, origin))
+                there = partial(self.arrive_inside if inside else self.arrive, data, seen, target)
+                self.at(self.now + delay, partial(there, origin))
+
+    def _share_a_lan(self, source: Endpoint, target: Endpoint) -> bool:
+        """Whether both stand in one local network, behind the same router."""
+        nat = self.nats.get(source[0])
+        return nat is not None and self.nats.get(target[0]) is nat
 
     def _outward(self, source: Endpoint, target: Endpoint) -> Endpoint | None:
         """Where the internet sees a datagram come from, if it gets there."""
@@ -162,11 +171,22 @@ class World:
             if reply is not None:
                 self.send(reply, target, source)
             return
-        host = self._inward(source, target)
-        if host is not None:
-            if self.watch is not None and host.alive:
-                self.watch.came(host, data, source, origin)
-            host.from_network(data, source)
+        self._arrive_at(self._inward(source, target), data, source, origin)
+
+    def arrive_inside(
+        self, data: bytes, source: Endpoint, target: Endpoint, origin: SimHost | None
+    ) -> None:
+        """A datagram is there that crossed no router."""
+        self._arrive_at(self.hosts.get(target), data, source, origin)
+
+    def _arrive_at(
+        self, host: SimHost | None, data: bytes, source: Endpoint, origin: SimHost | None
+    ) -> None:
+        if host is None:
+            return
+        if self.watch is not None and host.alive:
+            self.watch.came(host, data, source, origin)
+        host.from_network(data, source)
 
     def behind(self, inside: str, nat: Nat) -> None:
         """Put the host with this address behind a NAT, which may itself be behind another."""
@@ -315,6 +335,7 @@ class SimHost:
     def start(self, *, settled: bool = True) -> SimHost:
         """``settled``: it knows at once where others reach it."""
         self.tell(self.node.start)
+        self.tell(self.node.set_local, (self.endpoint,))
         if settled:
             self.tell(self.node.set_endpoints, (self.endpoint,))
         if self.world.zone_up:
@@ -342,6 +363,7 @@ class SimHost:
         del self.world.hosts[self.endpoint]
         self.endpoint = endpoint
         self.world.hosts[endpoint] = self
+        self.tell(self.node.set_local, (endpoint,))
         self.tell(self.node.set_endpoints, (endpoint,))
         if self.config.account and self.world.zone_up:
             self.reconnect()

@@ -199,6 +199,7 @@ class Host:
             moved=self._moved,
             publish=self._publish,
             look_outside=self._look_outside,
+            stand=self._stand,
         )
         stack.push_async_callback(network.stop)
         stack.push_async_callback(_cancel, asyncio.create_task(network.run()))
@@ -310,6 +311,11 @@ class Host:
         assert self._driver is not None and self._node is not None and self._link is not None
         self._link.network_changed()
         self._driver.tell(self._node.moved)
+
+    def _stand(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Our own network has us at these."""
+        assert self._driver is not None and self._node is not None
+        self._driver.tell(self._node.set_local, endpoints)
 
     def _look_outside(self, servers: tuple[Endpoint, ...]) -> None:
         """Ask these where they see us."""

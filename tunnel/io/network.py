@@ -43,8 +43,8 @@ class Standing:
 
 
 class Network:
-    """Watches where we stand. ``moved`` is called when our own addresses changed, ``publish`` with
-    the endpoints at which others reach us, when these did."""
+    """Watches where we stand. ``stand`` is called with our own endpoints when these changed, then
+    ``moved``; ``publish`` with the endpoints at which others reach us, when these did."""
 
     def __init__(
         self,
@@ -55,9 +55,11 @@ class Network:
         moved: Callable[[], None],
         publish: Callable[[tuple[Endpoint, ...]], None],
         look_outside: Callable[[tuple[Endpoint, ...]], None],
+        stand: Callable[[tuple[Endpoint, ...]], None],
     ) -> None:
         self._config, self._host_id, self._server = config, host_id, server
         self._moved, self._publish, self._look_outside = moved, publish, look_outside
+        self._stand = stand
         self._nat = NatLink(config.nat.methods, self._way)
         self._changes = Changes(self._look_soon)
         self._wake = asyncio.Event()
@@ -140,6 +142,8 @@ class Network:
         if standing.gateways != before.gateways:
             self._settled_at = time.monotonic() + (PATIENCE if standing.gateways else 0.0)
             await self._nat.network(standing.gateways)
+        if standing.endpoints:
+            self._stand(standing.endpoints)
         if before.endpoints and standing.endpoints != before.endpoints:
             self._moved()
 
