@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import structlog
 
-from discovery.nat.mapper import Gateway, Mapper, MapperCommand, UpnpSearch, Way
+from discovery.nat.mapper import Doubt, Gateway, Mapper, MapperCommand, UpnpSearch, Way
 from discovery.nat.types import CLIENT_PORT, SERVER_PORT, Method, SendNat, UpnpCall
 
 GROUP4: Final = "224.0.0.1"
@@ -34,11 +34,22 @@ _log = structlog.get_logger("nat")
 
 
 class NatLink:
-    """Runs the race on the networks that :meth:`network` names; ``on_way`` gets each outcome."""
+    """Runs the race on the networks that :meth:`network` names; ``on_way`` gets each outcome.
 
-    def __init__(self, methods: Iterable[Method], on_way: Callable[[Way], None]) -> None:
+    ``on_answer`` is called whenever a gateway has answered, whatever it said; ``on_doubt`` when the
+    one that maps for us says that it restarted (:class:`discovery.nat.mapper.Doubt`).
+    """
+
+    def __init__(
+        self,
+        methods: Iterable[Method],
+        on_way: Callable[[Way], None],
+        *,
+        on_answer: Callable[[], None] = lambda: None,
+        on_doubt: Callable[[], None] = lambda: None,
+    ) -> None:
         self.mapper = Mapper(methods, secrets.token_bytes)
-        self._on_way = on_way
+        self._on_way, self._on_answer, self._on_doubt = on_way, on_answer, on_doubt
         self._sockets: dict[str, asyncio.DatagramTransport] = {}
         self._groups: list[asyncio.DatagramTransport] = []
         self._gateways: tuple[Gateway, ...] = ()
@@ -115,6 +126,7 @@ class NatLink:
         """A gateway's datagram."""
         source = (gateway, SERVER_PORT)
         self._obey(self.mapper.receive(data, source, time.monotonic()))
+        self._on_answer()
 
     def heard(self, data: bytes, source: tuple[str, int]) -> None:
         """A datagram to the group; only those of our gateways count."""
@@ -125,6 +137,7 @@ class NatLink:
     def refused(self, gateway: str) -> None:
         """Nobody listens at the gateway."""
         self._obey(self.mapper.refused(gateway, time.monotonic()))
+        self._on_answer()
 
     def _tick(self) -> None:
         self._timer = None
@@ -138,6 +151,8 @@ class NatLink:
                     transport.sendto(command.data)
             elif isinstance(command, Way):
                 self._on_way(command)
+            elif isinstance(command, Doubt):
+                self._on_doubt()
             else:
                 task = asyncio.get_running_loop().create_task(self._ask_upnp(command))
                 self._upnp.add(task)

@@ -18,6 +18,7 @@ from discovery.nat.natpmp import NatPmpClient
 from discovery.nat.pcp import PcpClient
 from discovery.nat.types import (
     SERVER_PORT,
+    Doubted,
     Endpoint,
     Mapped,
     Mapping,
@@ -59,7 +60,13 @@ class Way:
     reason: str = ""
 
 
-MapperCommand: TypeAlias = SendNat | UpnpCall | UpnpSearch | Way
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """The gateway that granted our way in forgot it, and may have another address outside. It is
+    asked again soon; :attr:`Mapper.doubted` holds until it has answered."""
+
+
+MapperCommand: TypeAlias = SendNat | UpnpCall | UpnpSearch | Way | Doubt
 
 
 class Mapper:
@@ -76,6 +83,8 @@ class Mapper:
         self._ways: dict[bool, Mapping | None] = {}
         self.answers: dict[tuple[str, Method], str] = {}
         """The last word of every gateway, for people."""
+        self.doubted = False
+        """Whether the mapping of IPv4 may not hold any more, since its gateway restarted."""
 
     # --- What there is ----------------------------------------------------------------------
 
@@ -98,6 +107,7 @@ class Mapper:
         self._starts.clear()
         self._ways.clear()
         self.answers.clear()
+        self.doubted = False
         self._search = now + UPNP_START if self._wants_upnp() else None
         if self._methods == ("upnp",):
             self._search = now if self._gateways else None
@@ -226,6 +236,8 @@ class Mapper:
                 if "nat-pmp" in self._methods and (key[0], "nat-pmp") not in self._clients:
                     self._starts.pop((key[0], "nat-pmp"), None)
                     out += self._begin(key[0], "nat-pmp", now)
+            elif isinstance(command, Doubted):
+                out += self._doubt(key)
             elif isinstance(command, Mapped):
                 self.answers[key] = "mapped"
                 out += self._weigh(key, now)
@@ -246,10 +258,20 @@ class Mapper:
         out: list[MapperCommand] = []
         if not best.double_nat:
             out += self._dismiss(winner, ipv6=ipv6, now=now)
-        if best != self._ways.get(ipv6):
+        doubted = self.doubted and winner == key and not ipv6
+        if best != self._ways.get(ipv6) or doubted:
+            self.doubted = self.doubted and not doubted
             self._ways[ipv6], self._wishes[ipv6] = best, best.external
             out.append(Way(best))
         return out
+
+    def _doubt(self, key: tuple[str, Method]) -> list[MapperCommand]:
+        """What IPv6 has is a firewall's hole before an address of our own: that stays the same."""
+        held = self._ways.get(False)
+        if self.doubted or held is None or (held.gateway, held.method) != key:
+            return []
+        self.doubted = True
+        return [Doubt()]
 
     def _dismiss(
         self, winner: tuple[str, Method], *, ipv6: bool, now: float
@@ -275,6 +297,7 @@ class Mapper:
         if held is None or (held.gateway, held.method) != key:
             return []
         self._ways[ipv6] = None
+        self.doubted = self.doubted and ipv6
         for gateway in self._gateways:
             if (":" in gateway.address) == ipv6:
                 self._line_up(gateway, now)

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 
 from discovery.nat.types import (
     SERVER_PORT,
+    Doubted,
     Endpoint,
     Mapped,
     Mapping,
@@ -218,6 +219,7 @@ class NatPmpClient:
         if (lost or moved) and self._asked is None:
             share = int.from_bytes(self._random(2), "big") / 0xFFFF
             self._due = now + RECREATE_WITHIN * share
+            out += [] if moved else [Doubted(self.gateway)]
         return out
 
     def _refusal(self, reply: Reply, now: float) -> list[NatCommand]:

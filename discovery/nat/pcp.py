@@ -15,6 +15,7 @@ from discovery.nat import natpmp
 from discovery.nat.types import (
     SERVER_PORT,
     UNSPECIFIED,
+    Doubted,
     Endpoint,
     Mapped,
     Mapping,
@@ -239,6 +240,7 @@ class PcpClient:
         if not self._leaving and not self._lost and self._mapping is not None:
             share = int.from_bytes(self._random(2), "big") / 0xFFFF
             self._lost, self._sent, self._due = True, 0, now + RECREATE_WITHIN * share
+            return [Doubted(self.gateway)]
         return []
 
     def _tells_another_address(self, data: bytes) -> bool:

@@ -100,6 +100,14 @@ class OtherVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubted:
+    """The gateway says that it restarted, so that its mapping may be gone and its address another
+    one. The mapping is made again soon; until then this is all that is known."""
+
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
 class UpnpCall:
     """Ask the gateway's WAN connection service for an action; the answer names ``ticket``."""
 
@@ -108,4 +116,4 @@ class UpnpCall:
     arguments: tuple[tuple[str, str | int | bool], ...] = ()
 
 
-NatCommand: TypeAlias = SendNat | Mapped | NotMapped | OtherVersion | UpnpCall
+NatCommand: TypeAlias = SendNat | Mapped | NotMapped | OtherVersion | Doubted | UpnpCall

@@ -3,8 +3,10 @@
 On every change, in the order of RFC 6281 §5.1 (B34): the addresses are looked up; behind a NAT a
 mapping is asked for (B22); the peers are told at once where we are now; and only when the router
 has answered, or has had a moment to, the endpoint is published. Without an answer the network is
-taken for a public one (B25). The kernel says when something changes; a look every few seconds finds
-what it does not say.
+taken for a public one (B25). Meanwhile the outside is asked where it sees us: whichever is known
+first is published, and the router's word replaces it. The kernel says when something changes; a
+look every few seconds finds what it does not say. A router that announces its restart counts as a
+change of ours: what it granted may be gone, and it may have another address outside.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ LOOK_EVERY = 3.0  # seconds
 TOGETHER = 0.05  # seconds: changes come in flocks
 STUN_PORTS = (3478, 3479)  # of the rendezvous
 PATIENCE = 1.5  # seconds that a router has before our own address is published
+DOUBT_AGAIN = 10.0  # seconds between two restarts of a router that count as a change
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +63,20 @@ class Network:
         self._config, self._host_id, self._server = config, host_id, server
         self._moved, self._publish, self._look_outside = moved, publish, look_outside
         self._stand = stand
-        self._nat = NatLink(config.nat.methods, self._way)
+        self._nat = NatLink(
+            config.nat.methods, self._way, on_answer=self._settle, on_doubt=self._doubt
+        )
         self._changes = Changes(self._look_soon)
         self._wake = asyncio.Event()
         self._standing = Standing((), ())
+        self._stood: tuple[Endpoint, ...] = ()  # our own endpoints, when we last had any
+        self._doubted_at = float("-inf")
         self._published: tuple[Endpoint, ...] = ()
         self._settled_at = 0.0
         self._granted: dict[bool, float] = {}
         self._asked_outside: tuple[Endpoint, ...] = ()
         self._seen: Endpoint | None = None
+        self._seen_before: Endpoint | None = None
         self._mapping = ""
 
     @property
@@ -139,12 +147,16 @@ class Network:
         if standing == self._standing:
             return
         before, self._standing = self._standing, standing
+        # Addresses that were gone for a while may be the same in another network.
+        left = self._stood and (standing.endpoints != self._stood or not before.endpoints)
         if standing.gateways != before.gateways:
             self._settled_at = time.monotonic() + (PATIENCE if standing.gateways else 0.0)
             await self._nat.network(standing.gateways)
         if standing.endpoints:
+            self._stood = standing.endpoints
             self._stand(standing.endpoints)
-        if before.endpoints and standing.endpoints != before.endpoints:
+        if left and standing.endpoints:
+            self._asked_outside, self._seen, self._seen_before = (), None, None
             self._moved()
 
     def _routers(self, endpoints: tuple[Endpoint, ...]) -> tuple[Gateway, ...]:
@@ -164,22 +176,36 @@ class Network:
 
     @property
     def _settled(self) -> bool:
-        """Whether the routers have said something about IPv4, or had their time."""
+        """Whether the routers have said something about IPv4, and the outside if need be, or both
+        had their time."""
         nat = self._nat.mapper
+        if time.monotonic() >= self._settled_at or nat.way() is not None:
+            return True
         asked = {one.address for one in self._standing.gateways if "." in one.address}
         answered = {gateway for gateway, _ in nat.answers}
-        return time.monotonic() >= self._settled_at or nat.way() is not None or asked <= answered
+        return asked <= answered and not self._asked_outside
 
     def _way(self, way: Way) -> None:
         if way.mapping is not None:
             self._granted[":" in way.mapping.external[0]] = time.monotonic()
         self._settle()
 
+    def _doubt(self) -> None:
+        """The router has restarted. RFC 6887 §14.1.3 lets us ask it only after a random pause of up
+        to five seconds; the outside and the peers need not wait for that."""
+        now = time.monotonic()
+        if now - self._doubted_at >= DOUBT_AGAIN:
+            self._doubted_at = now
+            self._moved()
+        self._settle()
+
     def _settle(self) -> None:
-        if not self._settled or not self._standing.endpoints:
+        if not self._standing.endpoints:
+            return
+        self._ask_outside()
+        if self._seen is None and not self._settled:
             return
         mapper = self._nat.mapper
-        self._ask_outside()
         found = tuple(
             self._outer(one, mapper.way(ipv6=":" in one[0])) for one in self._standing.endpoints
         )
@@ -190,15 +216,18 @@ class Network:
     def _outer(self, local: Endpoint, way: Mapping | None) -> Endpoint:
         """The endpoint that others can reach: the mapped one, unless another NAT stands behind it;
         else what the outside sees, if a NAT is there at all."""
-        if way is not None and not way.double_nat:
+        doubted = self._nat.mapper.doubted and self._seen is not None
+        if way is not None and not way.double_nat and not doubted:
             return way.external
         if self._seen is not None and is_behind_nat(local[0]):
             return self._seen
         return local
 
     def _ask_outside(self) -> None:
-        """STUN, as long as our address is private and no router maps it for us."""
-        way, server = self._nat.mapper.way(), self._server()
+        """STUN, as long as our address is private and no router maps it for us, or what maps it is
+        in doubt."""
+        mapper, server = self._nat.mapper, self._server()
+        way = None if mapper.doubted else mapper.way()
         private = any(is_behind_nat(one) for one, _ in self._standing.endpoints)
         needed = private and (way is None or way.double_nat)
         servers: tuple[Endpoint, ...] = ()
@@ -213,8 +242,12 @@ class Network:
         """The outside sees us there; ``mapping`` says how our NAT maps."""
         changed = endpoint != self._seen
         self._seen, self._mapping = endpoint, mapping
-        if changed and endpoint is not None:
-            self._settle()
+        if not changed or endpoint is None:
+            return
+        before, self._seen_before = self._seen_before, endpoint
+        if before is not None and before[0] != endpoint[0]:
+            self._moved()  # our router has another address, and did not say so
+        self._settle()
 
 
 def _towards(gateway: str) -> str | None:

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from discovery.nat.mapper import Gateway, Mapper, MapperCommand, UpnpSearch, Way
+from discovery.nat.mapper import Doubt, Gateway, Mapper, MapperCommand, UpnpSearch, Way
 from discovery.nat.pcp import mapped
 from discovery.nat.types import Method, SendNat, UpnpCall
 
@@ -142,6 +142,24 @@ def test_a_lost_mapping_begins_the_race_again_and_asks_for_the_same_port() -> No
     assert [one for _, one in again if isinstance(one, SendNat)]
     (ask,) = sends(machine.receive(address, (ROUTER, 5351), 3901.0))
     assert ask.data[6:8] == struct.pack("!H", 61000)
+
+
+def test_a_router_that_restarted_is_doubted_until_it_has_answered() -> None:
+    """Its mapping may be gone and its address another one: others may be asked meanwhile."""
+    machine = mapper()
+    (ask,) = machine.network([HOME], 0.0)
+    assert isinstance(ask, SendNat)
+    machine.receive(*pcp_reply(ask), 0.1)
+    restarted = struct.pack("!BBBBII", 2, 0x80, 0, 0, 0, 3) + bytes(12)
+    assert machine.receive(restarted, (ROUTER, 5351), 50.0) == [Doubt()]
+    assert machine.doubted
+    assert machine.receive(restarted, (ROUTER, 5351), 50.1) == []
+    (_, again), *_ = until(machine, 55.2)
+    assert isinstance(again, SendNat)
+    answer, source = pcp_reply(again)  # what it said before
+    (way,) = machine.receive(answer, source, 55.2)
+    assert isinstance(way, Way)
+    assert not machine.doubted
 
 
 def test_another_network_begins_anew() -> None:
