@@ -177,12 +177,14 @@ class ControlEvent:
     """A datagram that is not ESP of a known SA: IKE (marker stripped) from ``source``.
 
     ``marker`` tells whether the non-ESP marker was there (strongSwan leaves it out when it
-    sends from port 500), so that the answer can be framed alike.
+    sends from port 500), so that the answer can be framed alike. ``relay`` is the inbound relay SA
+    that it came nested in, 0 for none, so that the answer can go the same way.
     """
 
     data: bytes
     source: Endpoint
     marker: bool
+    relay: int = 0
 
 
 @dataclass(frozen=True, slots=True)

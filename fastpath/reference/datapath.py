@@ -437,7 +437,8 @@ class Datapath:
         entry.passed.count(len(nested.packet), self._now)
         source = relay.endpoint_of(nested.source)
         if nested.is_ike:
-            return [ControlEvent(nested.body, source, marker=False)]
+            relay_spi = entry.sa.params.spi
+            return [ControlEvent(nested.body, source, marker=False, relay=relay_spi)]
         return self._open_nested(nested.body, source)
 
     def _open_nested(self, packet: bytes, source: Endpoint) -> list[Output]:

@@ -155,7 +155,8 @@ def test_ike_to_a_relay_endpoint_is_nested_in_udp_500(marker: bytes) -> None:
     assert opened_at_agent(first) == Opened(nested_ike(), 41, 1)
     [second] = sent(h.inbound(first.data, AT_A))
     outputs = b.inbound(second.data, AT_H)
-    assert ControlEvent(IKE, relay_endpoint(HOST_A), marker=False) in outputs
+    came = ControlEvent(IKE, relay_endpoint(HOST_A), marker=False, relay=H_TO_B)
+    assert came in outputs, "and the answer knows its way back"
 
 
 def test_the_checksum_of_nested_ike_is_right() -> None:
