@@ -113,12 +113,12 @@ class RouteCheck:
 
     def __init__(self, back: Endpoint | None = None) -> None:
         self._back = back
-        self._target: Endpoint | None = None
+        self._moves = 0
         self._cookie = b""
 
     def request(self, sa: IkeSa, now: float) -> Contents:
         """A cookie that only who hears us can send back."""
-        self._target = sa.remote
+        self._moves = sa.moves
         self._cookie = sa.ctx.random(_COOKIE_OCTETS)
         return Contents(notifies=[Notify(NotifyType.COOKIE2, self._cookie)])
 
@@ -132,14 +132,15 @@ class RouteCheck:
         if self._back is None or self._back == sa.remote:
             return False
         sa.remote, self._back = self._back, None
+        sa.moves += 1
         return True
 
     def answered(self, sa: IkeSa, answer: Contents, now: float) -> None:
-        """The children follow; unless the request went to more than one endpoint, since then
-        the answer does not tell which of them is right."""
+        """The children follow; unless the request went to more than one endpoint, even if the
+        last was the first again, since then the answer does not tell which of them is right."""
         if not self._proves(sa, answer, now):
             return
-        if sa.remote != self._target:
+        if sa.moves != self._moves:
             sa.enqueue(type(self)(self._back), now)
         else:
             self._moved(sa, answer, now)
@@ -160,13 +161,8 @@ class RouteCheck:
 class UpdateAddresses(RouteCheck):
     """UPDATE_SA_ADDRESSES: the addresses of this very message are those to use (§3.5)."""
 
-    def __init__(self, back: Endpoint | None = None) -> None:
-        super().__init__(back)
-        self._moves = 0
-
     def request(self, sa: IkeSa, now: float) -> Contents:
         """The update, what NATs there are, and a cookie for the peer's side of the way."""
-        self._moves = sa.moves
         asks = super().request(sa, now)
         asks.notifies[:0] = [
             Notify(NotifyType.UPDATE_SA_ADDRESSES),
