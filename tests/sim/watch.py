@@ -1,15 +1,15 @@
 """Who sent what where, seen from above: data goes to nobody who has not proven to be there.
 
-An endpoint is *proven* to a host, for one peer, when that peer itself (not somebody who sends its
-packets on) has answered an exchange from there, or has sent its half of the first exchanges from
-there, whose keys nobody else has (DESIGN "Never").
+An endpoint is *proven* to a host, for one peer, when a request of the host that went there has
+reached the peer, and its answer has come back; or when the peer itself has sent its half of the
+first exchanges from there, whose keys nobody else has (DESIGN "Never").
 """
 
 from __future__ import annotations
 
 from fastpath.types import Endpoint
 from tests.sim.nat import MARKER
-from tests.sim.world import SimHost, World
+from tests.sim.world import SimHost, Way, World
 
 _INIT, _AUTH, _INTERMEDIATE = 34, 35, 43  # RFC 7296 §3.1, RFC 9242
 _RESPONSE = 0x20
@@ -18,11 +18,13 @@ FORGER: Endpoint = ("198.51.100.66", 666)
 
 class Proofs:
     """Watches a world. ``forged``: the part of all datagrams that somebody on the path sends on,
-    from an address of its own, before they arrive; until ``forged_until``."""
+    from an address of its own, before they arrive. It leaves the first exchanges of an IKE SA
+    alone: the answer to them goes where their request came from, as in any IKE."""
 
     def __init__(self, world: World, *, forged: float = 0.0) -> None:
         self._world = world
         self._proven: dict[SimHost, set[tuple[str, Endpoint]]] = {}
+        self._reached: dict[tuple[SimHost, SimHost, tuple[bytes, bytes]], set[Endpoint]] = {}
         self.forged, self.copies, self.data = forged, 0, 0
         world.watch = self
 
@@ -38,19 +40,37 @@ class Proofs:
                 f"seed {world.seed}: at {world.now:.3f} {host.config.label} sends data for {peer} "
                 f"to {target}, which is not proven; proven: {sorted(good)}"
             )
-        if self.forged and world.watch_random.random() < self.forged:
+        if self.forged and not _begins(data) and world.watch_random.random() < self.forged:
             self.copies += 1
             soon = world.now + world.weather.latency / 4
-            world.at(soon, lambda: world.arrive(data, FORGER, target, None))
+            way = Way(FORGER, target, forged=True)
+            world.at(soon, lambda: world.arrive(data, way, host))
 
-    def came(self, host: SimHost, data: bytes, source: Endpoint, origin: SimHost | None) -> None:
-        """A datagram comes to a host; ``origin`` sent it itself, unless that is ``None``."""
-        if origin is None or data[:4] != MARKER or len(data) < len(MARKER) + 28:
+    def came(self, host: SimHost, data: bytes, way: Way, author: SimHost | None) -> None:
+        """A datagram comes to a host; ``author`` made it, whoever sent it on."""
+        if author is None or not _is_ike(data) or _exchange(data) == _INIT:
             return
-        exchange, flags = data[len(MARKER) + 18], data[len(MARKER) + 19]
-        first = exchange in (_AUTH, _INTERMEDIATE)
-        if first or (exchange != _INIT and flags & _RESPONSE):
-            self._proven.setdefault(host, set()).add((origin.config.label, source))
+        exchange = (data[4:20], data[24:28])  # SPIs and message id
+        if not data[23] & _RESPONSE:
+            self._reached.setdefault((author, host, exchange), set()).add(way.target)
+            proven = {way.source} if _begins(data) and not way.forged else set()
+        else:
+            proven = self._reached.get((host, author, exchange), set())
+        known = self._proven.setdefault(host, set())
+        known |= {(author.config.label, endpoint) for endpoint in proven}
+
+
+def _is_ike(data: bytes) -> bool:
+    return data[:4] == MARKER and len(data) >= len(MARKER) + 28
+
+
+def _begins(data: bytes) -> bool:
+    """Whether it belongs to the exchanges by which an IKE SA begins."""
+    return _is_ike(data) and _exchange(data) in (_INIT, _AUTH, _INTERMEDIATE)
+
+
+def _exchange(data: bytes) -> int:
+    return data[len(MARKER) + 18]
 
 
 def _peer(host: SimHost, spi: int) -> str | None:

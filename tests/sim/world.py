@@ -56,14 +56,21 @@ class Weather:
     fragments: bool = True  # whether those of a larger one arrive
 
 
+@dataclass(frozen=True)
+class Way:
+    """Of a datagram. ``forged``: somebody sent it on who is not its author."""
+
+    source: Endpoint
+    target: Endpoint
+    forged: bool = False
+
+
 class Watch(Protocol):
     """Sees each datagram that a host sends, and each that comes to one."""
 
     def sent(self, host: SimHost, data: bytes, target: Endpoint) -> None: ...
 
-    def came(
-        self, host: SimHost, data: bytes, source: Endpoint, origin: SimHost | None
-    ) -> None: ...
+    def came(self, host: SimHost, data: bytes, way: Way, author: SimHost | None) -> None: ...
 
 
 class World:
@@ -124,19 +131,19 @@ class World:
         weather = self.weather
         if len(data) > weather.mtu and (whole or not weather.fragments):
             return  # a black hole: nobody says so
-        origin = self.hosts.get(source)
+        author = self.hosts.get(source)
         inside = self._share_a_lan(source, target)
         seen = source if inside else self._outward(source, target)
-        if self.watch is not None and origin is not None:
-            self.watch.sent(origin, data, target)
+        if self.watch is not None and author is not None:
+            self.watch.sent(author, data, target)
         if seen is None:
             return
         copies = 2 if self.random.random() < weather.duplication else 1
         for _ in range(copies):
             if self.random.random() >= weather.loss:
                 delay = weather.latency + self.random.random() * weather.jitter
-                there = partial(self.arrive_inside if inside else self.arrive, data, seen, target)
-                self.at(self.now + delay, partial(there, origin))
+                there = self.arrive_inside if inside else self.arrive
+                self.at(self.now + delay, partial(there, data, Way(seen, target), author))
 
     def _share_a_lan(self, source: Endpoint, target: Endpoint) -> bool:
         """Whether both stand in one local network, behind the same router."""
@@ -162,31 +169,27 @@ class World:
             nat = None if inside is None else self._inner.get(inside[0])
         return None if inside is None else self.hosts.get(inside)
 
-    def arrive(
-        self, data: bytes, source: Endpoint, target: Endpoint, origin: SimHost | None
-    ) -> None:
-        """A datagram is there. ``origin`` is the host that sent it itself from ``source``."""
-        if target in STUN:
-            reply = answer_stun(data, source) if self.zone_up else None
+    def arrive(self, data: bytes, way: Way, author: SimHost | None) -> None:
+        """A datagram is there; ``author`` is the host that made it."""
+        if way.target in STUN:
+            reply = answer_stun(data, way.source) if self.zone_up else None
             if reply is not None:
-                self.send(reply, target, source)
+                self.send(reply, way.target, way.source)
             return
-        self._arrive_at(self._inward(source, target), data, source, origin)
+        self._arrive_at(self._inward(way.source, way.target), data, way, author)
 
-    def arrive_inside(
-        self, data: bytes, source: Endpoint, target: Endpoint, origin: SimHost | None
-    ) -> None:
+    def arrive_inside(self, data: bytes, way: Way, author: SimHost | None) -> None:
         """A datagram is there that crossed no router."""
-        self._arrive_at(self.hosts.get(target), data, source, origin)
+        self._arrive_at(self.hosts.get(way.target), data, way, author)
 
     def _arrive_at(
-        self, host: SimHost | None, data: bytes, source: Endpoint, origin: SimHost | None
+        self, host: SimHost | None, data: bytes, way: Way, author: SimHost | None
     ) -> None:
         if host is None:
             return
         if self.watch is not None and host.alive:
-            self.watch.came(host, data, source, origin)
-        host.from_network(data, source)
+            self.watch.came(host, data, way, author)
+        host.from_network(data, way.source)
 
     def behind(self, inside: str, nat: Nat) -> None:
         """Put the host with this address behind a NAT, which may itself be behind another."""
