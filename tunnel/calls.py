@@ -57,9 +57,9 @@ class Calls:
     """Calls of ours to peers, and of theirs to us."""
 
     def __init__(
-        self, core: Core, random: Callable[[int], bytes], begin: Callable[[str], None]
+        self, core: Core, random: Callable[[int], bytes], met: Callable[[str, Endpoint], None]
     ) -> None:
-        self._core, self._random, self._begin = core, random, begin
+        self._core, self._random, self._met = core, random, met
         self._heeded = Bucket(PER_SECOND)
         self._meetings: dict[Endpoint, _Meeting] = {}
         self._made: dict[str, bytes] = {}  # by peer's label, until they are taken back
@@ -139,8 +139,7 @@ class Calls:
             core.explain(peer, What.CALL, "it asked through the zone: we send to it", to=endpoint)
         self._meetings[endpoint] = _Meeting(len(PAUSES), core.now)
         self.advance()
-        if core.mapping == DEPENDENT:
-            self._begin(label)  # nobody knows our port before we have sent something from it
+        self._met(label, endpoint)
 
     def _change(self, change: Change) -> None:
         core = self._core

@@ -11,7 +11,7 @@ from discovery.types import HostRecords
 from tunnel.asks import Asks
 from tunnel.attempts import Attempts
 from tunnel.calls import BEHIND
-from tunnel.candidates import about_lan
+from tunnel.candidates import about_lan, lan_of
 from tunnel.commands import AddRoute, ClearFlow, Found, Keep, NotReached, RemoveRoute
 from tunnel.core import Core
 from tunnel.following import Following
@@ -235,7 +235,7 @@ class Directory:
         if peer is None or core.ending:
             return
         self._remembered.found(records)
-        before = peer.endpoints
+        before, inside = peer.endpoints, lan_of(peer)
         changed = before != records.endpoints
         peer.endpoints, peer.target, peer.info = records.endpoints, records.target, records.info
         peer.records_at = core.now
@@ -253,6 +253,8 @@ class Directory:
         facts = {"host_id": peer.host_id, "info": peer.info or None}
         self._core.explain(peer, What.RECORDS, why, at=peer.endpoints, **facts)
 
+        elif lan_of(peer) != inside:
+            self._following.nearer(peer)
     def _new_host_id(self, peer: Peer, host_id: IPv6Address) -> bool:
         """``peer`` has restarted its machine (B54), or is new; false if it may not have that id."""
         core, old = self._core, peer.host_id

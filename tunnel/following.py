@@ -11,6 +11,8 @@ round trip; one per second and peer is followed.
 from __future__ import annotations
 
 from fastpath.types import Endpoint
+from tunnel.candidates import lan_of, on_our_lan, share_a_nat
+from tunnel.commands import SendDummy
 from tunnel.core import Core
 from tunnel.journal import What
 from tunnel.peers import Peer
@@ -48,12 +50,36 @@ class Following:
             self._hint(peer, new, "the zone says that it has left")
         elif peer.last_in is None or now - peer.last_in >= quiet:
             self._hint(peer, new, "the zone says so, and it is silent")
+        if self.nearer(peer) or peer.endpoint in lan_of(peer):
+            return
 
     def answered(self, peer: Peer, remote: Endpoint | None) -> None:
         """An exchange came back. If it was held with the new endpoint alone, the data follows; one
         that was under way to the old one before proves nothing of the new."""
         if peer.candidate is None or peer.current is None:
             return
+    def called(self, peer: Peer, endpoint: Endpoint) -> None:
+        """It asks through the zone to be met at this endpoint: it does not hear us where it was."""
+        if peer.current is None:
+            return
+        if endpoint == peer.endpoint:
+            self._core.emit(SendDummy(peer.current.spi_out, endpoint))
+        elif peer.candidate is None:
+            self._hint(peer, endpoint, "it calls us from there")
+
+    def nearer(self, peer: Peer) -> bool:
+        """Both of us may be behind one NAT now: if data goes another way than over our local
+        network, it is tried there, once. Whether it is."""
+        core = self._core
+        if peer.current is None or not share_a_nat(core, peer):
+            return False
+        inside = on_our_lan(core, peer)
+        if not inside or peer.endpoint in inside or peer.hint in inside:
+            return False
+        self._hint(peer, inside[0], "it is behind the same NAT as we are")
+        peer.hint_tries = core.settings.proof_tries - 1
+        return True
+
         if remote != peer.candidate:
             self._core.ike_said(self._core.ike.probe(peer.name, self._core.now))
             return

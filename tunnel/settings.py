@@ -77,6 +77,15 @@ class NodeSettings:
     proof_wait: float = 3.0
     proof_tries: int = 5  # with pauses that double, since the network may be worst just then
     follow_interval: float = 1.0
+    # A peer that says nothing to what we send is asked after so long, sooner if its packets came in
+    # numbers before; after twice as long each time that an answer came and no packet. Asked where
+    # it was, it answers within a round trip, or is looked for elsewhere, again and again.
+    silence: float = 2.0
+    abrupt: float = 0.6
+    silence_cap: float = 16.0
+    no_answer: float = 0.6
+    search_again: float = 3.0
+
     quiet: float = 10.0  # so long without a packet of the peer, the zone's word is tried
 
     # Certificates. Between two looks into the zone's inbox: while an invitation is open, else.
