@@ -39,7 +39,6 @@ from tunnel.outside import DEPENDENT, Outside
 from tunnel.path_mtus import PathMtus
 from tunnel.peers import Identity, PeerTable, StaticPeer
 from tunnel.pings import Pings
-from tunnel.relaying import Relaying
 from tunnel.services import Services
 from tunnel.settings import NodeSettings
 from tunnel.signing import Signing
@@ -90,24 +89,19 @@ class Node:
         self._core = core = Core(identity, peers, ike, zone, settings)
         self._pings = Pings(core)
         self._calls = Calls(core, random, self._called)
-        self._attempts = Attempts(
-            core, self._pings, self._calls, lambda peer: self._relaying.agents.wanted(peer)
-        )
+        self._attempts = Attempts(core, self._pings, self._calls)
         self._asks = Asks(core)
         self._following = Following(core)
         self._flows = Flows(core)
         self._directory = Directory(core, self._attempts, self._asks, self._following, remembered)
         self._outside = Outside(core, random, self._directory.publish)
         self._silence = Silence(core, self._calls)
-        publish = self._directory.publish
-        self._relaying = Relaying(core, random, self._attempts, self._following, publish)
         self._path_mtus = PathMtus(core)
         self._services = Services(core, self._directory.publish, services, withdrawn)
         self._parts = (
             *(self._attempts, self._asks, self._following, self._flows, self._directory),
             *(self._path_mtus, self._services, self._calls, self._outside, self._silence),
         )
-        self._parts += (self._relaying,)
         self._signing = Signing(core, credentials, issuer, random)
         self._farewell: float | None = None
         self._to_tell: set[str] = set()  # peers that have not confirmed our DELETE
@@ -137,7 +131,6 @@ class Node:
         self._turn(now, unix)
         self._directory.start()
         self._services.start()
-        self._relaying.start()
         self._calls.start()
         return self._done()
 
@@ -178,27 +171,7 @@ class Node:
     def new_source(self, spi: int, source: Endpoint, now: float, unix: int) -> list[Command]:
         """The newest authenticated packet of inbound ``spi`` came from another endpoint."""
         self._turn(now, unix)
-        if not self._relaying.new_source(spi, source):
-            self._following.new_source(spi, source)
-        return self._done()
-
-    def nested(
-        self, relay: int, data: bytes, source: Endpoint, now: float, unix: int
-    ) -> list[Command]:
-        """As :meth:`datagram`, for an IKE message that came nested in inbound relay SA ``relay``:
-        ``source`` is a relay endpoint."""
-        self._turn(now, unix)
-        self._relaying.nested(relay, source)
-        self._core.ike_said(self._core.ike.receive(data, source, now))
-        return self._done()
-
-    def mobility(
-        self, spi: int, source: Endpoint, message: bytes, now: float, unix: int
-    ) -> list[Command]:
-        """A Mobility Header came in inbound ``spi``, from ``source`` on the wire, which is a relay
-        endpoint where it came nested (I30)."""
-        self._turn(now, unix)
-        self._relaying.signals.received(spi, source, message)
+        self._following.new_source(spi, source)
         return self._done()
 
     def lifetime(self, spi: int, now: float, unix: int) -> list[Command]:
@@ -279,7 +252,6 @@ class Node:
     def _notice_move(self) -> None:
         self._flows.announce()
         self._path_mtus.restart()
-        self._relaying.moved()
         for peer in self._core.peers:
             self._attempts.forgive(peer)
 
@@ -311,7 +283,6 @@ class Node:
         self._flows.activity(inbound, outbound)
         self._silence.activity()
         self._path_mtus.activity()
-        self._relaying.activity()
         return self._done()
 
     def removed(self, spi: int, inbound: bool, counters: SaCounters | None) -> None:
@@ -458,7 +429,6 @@ class Node:
                 "half_open": self._core.ike.half_open(),
                 "counters": dict(sorted(self._core.ike.counters().items())),
             },
-            **self._relaying.status(),
             "peers": [peer_status(peer, views.get(peer.name), now) for peer in peers],
         }
 
@@ -528,8 +498,6 @@ class Node:
     def _settle(self) -> None:
         while (answer := self._core.next_answer()) is not None:
             self._handle(answer)
-            self._relaying.settle()
-        self._relaying.settle()
 
     def _handle(self, answer: Answer) -> None:
         core = self._core
@@ -599,12 +567,10 @@ class Node:
         peer.reason = reason
         self._core.log("info", f"no IKE SA with {peer.name} any more: {reason}")
         self._core.explain(peer, What.FAILED, f"no IKE SA with it any more: {reason}")
-        self._relaying.lost(peer)
         self._directory.tidy(peer)
 
     def _probe_answered(self, name: str, rtt: float, remote: Endpoint | None) -> None:
         self._pings.answered(name, rtt)
-        self._relaying.heard(name)
         if (peer := self._core.peers.named(name)) is not None:
             peer.rtt = rtt
             self._silence.answered(peer)
