@@ -35,6 +35,9 @@ def timers(sa: IkeSa) -> Iterator[float]:
         yield sa.complete_at
     if sa.unanswered_since is not None and not _checking(sa):
         yield sa.unanswered_since + sa.ctx.settings.liveness
+    gone_at = _gone_at(sa)
+    if gone_at is not None:
+        yield gone_at
     for child in sa.children.values():
         yield from _child_timers(sa, child)
 
@@ -53,6 +56,9 @@ def _child_timers(sa: IkeSa, child: Child) -> Iterator[float]:
 def advance(sa: IkeSa, now: float) -> None:
     """Does on ``sa`` what is due at ``now``."""
     _retransmit(sa, now)
+    gone_at = _gone_at(sa)
+    if gone_at is not None and now >= gone_at and sa.unanswered_since is not None:
+        _no_answer(sa, now - sa.unanswered_since, now)
     sa.asked.forget(now)
     sa.told.forget(now)
     if sa.series is not None and now >= sa.series.until:
@@ -71,6 +77,15 @@ def advance(sa: IkeSa, now: float) -> None:
         check(sa, now)
     for child in list(sa.children.values()):
         _advance_child(sa, child, now)
+
+
+def _gone_at(sa: IkeSa) -> float | None:
+    """When the peer counts as gone, if neither our traffic nor our request is answered before."""
+    outstanding, since = sa.window.outstanding, sa.unanswered_since
+    if outstanding is None or since is None or not sa.is_established:
+        return None
+    settings = sa.ctx.settings
+    return max(since + settings.liveness, outstanding.begun) + settings.silence
 
 
 def check(sa: IkeSa, now: float) -> None:
@@ -106,7 +121,11 @@ def _retransmit(sa: IkeSa, now: float) -> None:
     if sa.state is SaState.CLOSING:
         sa.drop(sa.reason, now)
     else:
-        sa.drop(f"no answer from {sa.peer} for {seconds:.0f} s", now)
+        _no_answer(sa, seconds, now)
+
+
+def _no_answer(sa: IkeSa, seconds: float, now: float) -> None:
+    sa.drop(f"no answer from {sa.peer} for {seconds:.0f} s", now)
 
 
 def _expire(sa: IkeSa, now: float) -> None:

@@ -28,6 +28,9 @@ class IkeSettings:
     # Only outgoing traffic for this long starts a liveness check (RFC 7296 §2.4).
     liveness: float = 30.0
     liveness_tries: int = 6  # about 20 s
+    # The same patience where another request waits already: so long after our traffic and that
+    # request went unanswered, the peer counts as gone. Alone it would be asked for five minutes.
+    silence: float = 20.0
     hint_interval: float = 5.0  # unauthenticated INVALID_SPI hints may start a check this often
 
     # Retransmission (RFC 7296 §2.1, §2.4): first after 0.5 s, ×1.8, at most 60 s, 12 times, ±10 %.

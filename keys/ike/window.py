@@ -34,6 +34,7 @@ class Outstanding:
     due: float
     interval: float
     tries_left: int
+    begun: float  # as ``first_sent``, which begins anew when the peer is asked elsewhere
     repeats: int = 0
 
     @property
@@ -63,7 +64,7 @@ class Window:
         assert self.outstanding is None
         first = self._settings.retransmit_first
         due = now + self._jittered(first)
-        self.outstanding = Outstanding(self.next_id, data, now, due, first, tries - 1)
+        self.outstanding = Outstanding(self.next_id, data, now, due, first, tries - 1, now)
         self.next_id += 1
 
     def again(self, data: Datagrams, now: float) -> None:
