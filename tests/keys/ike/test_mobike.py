@@ -489,3 +489,35 @@ def test_addresses_that_the_peer_never_named_are_not_followed() -> None:
     ]
     net.run(desk, desk.ike.receive(answers[0].data, ("2001:db8::66", 4500), net.now))
     assert sa_of(desk, lap).remote == lap.address
+
+
+def test_an_answer_proves_no_endpoint_that_was_left_and_come_back_to_meanwhile() -> None:
+    """RFC 4555 §3.7. The cookie was first sent elsewhere, then to where the peer is, and its
+    answer comes when its packets seem to come from elsewhere again (found by tests.sim.scenarios,
+    seed 238: somebody sends the peer's messages on)."""
+    net, desk, lap = up()
+    home = desk.address
+    move(net, desk)
+    net.play(DELAY + 0.01)
+    assert sa_of(lap, desk).remote == ELSEWHERE  # and the cookie is on its way there
+    desk.address = home
+    net.run(lap, lap.ike.moved(desk.name, home, net.now))
+    net.run(lap, lap.ike.moved(desk.name, ELSEWHERE, net.now))
+    net.play(3 * DELAY)
+    assert goes_to(lap) == []
+    net.play(30)
+    assert ELSEWHERE not in goes_to(lap)
+
+
+def test_a_peer_that_is_gone_counts_as_such_whatever_request_of_ours_waits() -> None:
+    """A move whose update nobody answers is no reason to wait for minutes (tests.sim.scenarios,
+    seed 90)."""
+    net, desk, lap = up()
+    net.fate = lambda _: []
+    move(net, desk)
+    net.run(desk, desk.ike.traffic(lap.name, None, net.now + 1, net.now + 1))
+    limit = net.settings.liveness + net.settings.silence
+    net.play(limit - 1)
+    assert not desk.all(PeerDown)
+    net.play(3)
+    assert [c.reason for c in desk.all(PeerDown)] == [f"no answer from {lap.name} for 50 s"]
