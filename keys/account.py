@@ -23,6 +23,7 @@ _TSIG_LABEL: Final = b"autotunnel/1 tsig"
 _PSK_LABEL: Final = b"autotunnel/1 ike psk"
 _NEARBY_LABEL: Final = b"autotunnel/1 nearby"
 _INVITATION_LABEL: Final = b"autotunnel/1 invitation"
+_RECORDING_LABEL: Final = b"autotunnel/1 recording"
 
 
 class AccountSecretError(ValueError):
@@ -95,6 +96,12 @@ class Account:
     def nearby_key(self) -> bytes:
         """What hosts call out on a local network is sealed with it; 32 octets (decision 0045)."""
         return self._derive(_NEARBY_LABEL)
+
+    @property
+    def recording_key(self) -> bytes:
+        """Recordings of hosts of the account are sealed with keys made from it; 32 octets
+        (decision 0052)."""
+        return self._derive(_RECORDING_LABEL)
 
     def invitation_key(self, invitation_id: bytes, expires: int) -> bytes:
         """Return the key of one invitation, 32 octets. ``expires`` is unix seconds.

@@ -19,6 +19,7 @@ from functools import cache
 from ipaddress import IPv6Address
 from typing import Any, TypeAlias, get_type_hints
 
+import dns.exception
 import dns.name
 import dns.rdata
 import msgspec
@@ -30,6 +31,7 @@ from tunnel.node import Node
 
 _TIMES = ("now", "unix")
 _DIGEST = 16  # octets
+_UNREADABLE = (msgspec.MsgspecError, dns.exception.DNSException, ValueError, RecursionError)
 
 Draw: TypeAlias = bytes | tuple[bytes, bytes] | None
 """Random octets; or ciphertext and secret of an ML-KEM encapsulation, ``None`` if it was refused
@@ -153,7 +155,7 @@ def play(make: Callable[[Player], Node], items: Iterable[bytes]) -> Iterator[tup
     for number, item in enumerate(items):
         try:
             call = msgspec.msgpack.decode(item, type=Call)
-        except msgspec.MsgspecError as problem:
+        except _UNREADABLE as problem:
             raise ReplayError(f"item {number} is no call ({problem})") from None
         player.give(call.draws)
         if not call.method:
@@ -177,10 +179,15 @@ def _repeat(node: Node, call: Call) -> list[Command]:
     kinds = _signature(call.method)
     try:
         arguments = msgspec.msgpack.decode(call.arguments, type=kinds[0], dec_hook=_decoded)
-    except msgspec.MsgspecError as problem:
+    except _UNREADABLE as problem:
         raise ReplayError(f"its arguments cannot be read ({problem})") from None
     times = (call.now, call.unix) if kinds[1] else ()
-    commands: list[Command] | None = getattr(node, call.method)(*arguments, *times)
+    try:
+        commands: list[Command] | None = getattr(node, call.method)(*arguments, *times)
+    except ReplayError:
+        raise
+    except Exception as problem:
+        raise ReplayError(f"the node failed: {type(problem).__name__}: {problem}") from problem
     return commands or []
 
 

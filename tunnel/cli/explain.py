@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group
@@ -14,8 +15,8 @@ from rich.text import Text
 
 from tunnel.cli.files import config_path
 from tunnel.cli.observe import NameArgument
-from tunnel.cli.talk import ConfigOption, JsonOption, command, emit, show
-from tunnel.config import load_host
+from tunnel.cli.talk import ConfigOption, Failure, JsonOption, command, emit, say, show
+from tunnel.config import HostConfig, load_host
 from tunnel.io.control import ask
 
 _STYLES = {"failed": "red", "path": "green", "moved": "yellow"}
@@ -26,14 +27,55 @@ def register(app: typer.Typer) -> None:
     command(app, "explain")(explain)
 
 
-def explain(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def explain(
+    name: NameArgument,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    replay: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Of a recording that `up --record FILE` made."),
+    ] = None,
+    until: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Of --replay: as it was so long after start."),
+    ] = None,
+) -> None:
     """Show how the path to NAME was chosen: what was learnt, tried and decided, and when."""
-    path = load_host(config_path(config)).control_socket
-    facts = asyncio.run(ask(path, {"command": "explain", "name": name}))
+    settings = load_host(config_path(config))
+    if replay is None and until is not None:
+        raise typer.BadParameter("--until is of a recording; name one with --replay FILE")
+    if replay is not None:
+        facts = _replayed(settings, Path(replay), name, until)
+    else:
+        question = {"command": "explain", "name": name}
+        facts = asyncio.run(ask(settings.control_socket, question))
     if as_json:
         emit("explain", facts)
     else:
         show(story(facts))
+
+
+def _replayed(settings: HostConfig, file: Path, name: str, until: float | None) -> dict[str, Any]:
+    """What the host of a recording would have said, played again offline."""
+    # A whole node: nobody else here needs it.
+    from tunnel.io.replaying import Replay
+    from tunnel.recording import ReplayError
+
+    replay = Replay(file, settings)
+    try:
+        replay.run(until)
+    except ReplayError as problem:
+        cause = f"{file} was made by {replay.version or 'another version'}: {problem}"
+        fix = "replay it with that version, and with the secrets of then"
+        raise Failure(f"{cause}; {fix}") from None
+    facts = None if replay.node is None else replay.node.explain(name, replay.ended_at)
+    if facts is None:
+        raise Failure(f"nothing is known of {name} in {file}")
+    seconds = round(replay.ended_at - replay.began, 3)
+    end = replay.end or ("it was asked for no more" if until is not None else "it was broken off")
+    say(f"{replay.calls} calls of {seconds:.1f} s were made again, with the same outcome; {end}")
+    about = {"calls": replay.calls, "seconds": seconds, "end": end, "version": replay.version}
+    return facts | {"replay": about}
 
 
 def story(facts: Mapping[str, Any]) -> Group:

@@ -12,10 +12,15 @@ from tunnel.cli.voice import emit, log_to_stderr, say
 from tunnel.config import load_host
 from tunnel.io.host import Host
 
+_RECORDED = (
+    "this host is recorded into {}, sealed with its account's secret: whoever has both can read "
+    "what was captured of its tunnels meanwhile; delete the file when it is explained"
+)
 
-def run(path: Path, as_json: bool, ready_fd: int | None) -> None:
-    """Runs the host of a configuration until it is ended; ``ready_fd`` gets a line when it is
-    up."""
+
+def run(path: Path, as_json: bool, ready_fd: int | None, record: str | None = None) -> None:
+    """Runs the host of a configuration until it is ended; ``ready_fd`` gets a line when it is up.
+    ``record`` names the file into which it is recorded."""
     settings = load_host(path)
     log_to_stderr()
 
@@ -28,7 +33,9 @@ def run(path: Path, as_json: bool, ready_fd: int | None) -> None:
         else:
             say(f"{settings.fqdn} is up")
 
-    stay(lambda: Host(settings), on_ready)
+    if record is not None:
+        say(_RECORDED.format(record))
+    stay(lambda: Host(settings, Path(record) if record else None), on_ready)
 
 
 if __name__ == "__main__":

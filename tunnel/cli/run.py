@@ -66,21 +66,27 @@ def up(
     config: ConfigOption = None,
     detach: Annotated[bool, typer.Option("--detach", help="Go on in the background.")] = False,
     as_json: JsonOption = False,
+    record: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Record it for `explain --replay`: keep FILE secret."),
+    ] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run this host: make its device, publish it, and answer its peers."""
     path = config_path(config)
     settings = load_host(path)
     make_state_dir(settings)
+    record = None if record is None else str(Path(record).absolute())
     if detach:
-        pid = _detach(settings)
+        pid = _detach(settings, () if record is None else ("--record", record))
         if as_json:
             emit("up", {"pid": pid, "name": settings.fqdn})
         else:
             say(f"{settings.fqdn} is up (process {pid}); end it with `autotunnel down`")
         return
 
-    go_on_as("tunnel.cli.host", path, as_json, ready_fd)
+    more = {} if record is None else {"record": record}
+    go_on_as("tunnel.cli.host", path, as_json, ready_fd, more)
 
 
 def make_state_dir(settings: HostConfig) -> None:
@@ -95,12 +101,12 @@ def make_state_dir(settings: HostConfig) -> None:
         raise Failure(f"{cause}; change its owner, or set host.state_dir")
 
 
-def _detach(settings: HostConfig) -> int:
+def _detach(settings: HostConfig, more: tuple[str, ...] = ()) -> int:
     """Starts ``up`` in a session of its own, waits until it is ready, and gives its process id."""
     log = settings.state_dir / LOG_FILE
     ours, theirs = os.pipe()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    program = [sys.executable, "-m", "tunnel", "up", "-c", str(settings.path)]
+    program = [sys.executable, "-m", "tunnel", "up", "-c", str(settings.path), *more]
     with os.fdopen(descriptor, "wb") as file:
         child = subprocess.Popen(
             [*program, "--ready-fd", str(theirs)],

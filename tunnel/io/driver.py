@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import structlog
 
@@ -24,6 +24,9 @@ from tunnel.io.device import Device, DeviceError
 from tunnel.io.sockets import UdpPair
 from tunnel.io.strangers import in_turn
 from tunnel.node import Node
+
+if TYPE_CHECKING:
+    from tunnel.recording import Recorder
 
 MARKER = bytes(4)  # RFC 3948 §2.2
 KEEPALIVE = b"\xff"  # RFC 3948 §2.3
@@ -53,7 +56,7 @@ class Driver:
 
     ``answer`` gets the replies to requests (``Reached``, ``NotReached``, ``Found``, ``Pong``) and
     ``Finished``; ``send_zone`` a DNS message for the rendezvous, ``drop_zone`` the pause
-    before the next connection to it.
+    before the next connection to it. ``recorder`` is told of every call into the node.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Driver:
         send_zone: Callable[[bytes], None],
         drop_zone: Callable[[float], None] = lambda _: None,
         answer: Callable[[do.Command], None],
+        recorder: Recorder | None = None,
     ) -> None:
         self._node = node
         self._pump = pump
@@ -73,6 +77,7 @@ class Driver:
         self._ike_pair = ike_pair
         self._send_zone, self._drop_zone = send_zone, drop_zone
         self._answer = answer
+        self._recorder = recorder
         self._log = structlog.get_logger("autotunnel")
         self._loop = asyncio.get_running_loop()
         self._framings: OrderedDict[Endpoint, _Framing] = OrderedDict()
@@ -119,7 +124,11 @@ class Driver:
         """As :meth:`tell`, for one of many: the caller sets the timer when all are told."""
         if self._running:
             self._stale = True
-            self._carry_out(method(*arguments, boottime(), int(time.time())))
+            now, unix = boottime(), int(time.time())
+            commands = method(*arguments, now, unix)
+            if self._recorder is not None:
+                self._recorder.called(method.__name__, arguments, now, unix, commands)
+            self._carry_out(commands)
 
     def now(self) -> float:
         """The node's time."""
@@ -167,7 +176,7 @@ class Driver:
         """Known peers and our own applications first; then strangers, some at a time."""
         strangers = []
         for event in self._pump.drain():
-            if isinstance(event, pump_types.ControlEvent) and is_first_word(event.data):
+            if _is_a_strangers(event):
                 strangers.append(event)
             else:
                 self._happened(event)
@@ -193,9 +202,13 @@ class Driver:
         match event:
             case pump_types.AcquireEvent(packet):
                 self._pass_on(node.acquire, packet)
-            case pump_types.ControlEvent(data, source, marker):
+            case pump_types.ControlEvent(data, source, marker, 0):
                 self._remember(source, _Framing(marker, None))
                 self._pass_on(node.datagram, data, source)
+            case pump_types.ControlEvent(data, source, _, relay):
+                self._pass_on(node.nested, relay, data, source)
+            case pump_types.MobilityEvent(spi, source, message):
+                self._pass_on(node.mobility, spi, source, message)
             case pump_types.NewSourceEvent(spi, source):
                 self._pass_on(node.new_source, spi, source)
             case pump_types.LifetimeEvent(spi):
@@ -253,15 +266,21 @@ class Driver:
             case do.InstallOutbound(sa):
                 pump.install_outbound(sa)
             case do.RemoveInbound(spi):
-                self._node.removed(spi, True, pump.inbound_counters(spi))
+                self._removed(spi, True, pump.inbound_counters(spi))
                 pump.remove_inbound(spi)
             case do.RemoveOutbound(spi):
-                self._node.removed(spi, False, pump.outbound_counters(spi))
+                self._removed(spi, False, pump.outbound_counters(spi))
                 pump.remove_outbound(spi)
             case do.SetFlow(host_id, spi, endpoint, mtu, largest, narrow):
                 pump.set_flow(host_id.packed, spi, endpoint, mtu, largest, narrow)
             case do.ClearFlow(host_id):
                 pump.clear_flow(host_id.packed)
+            case do.SetRelay(host_id, spi, endpoint, forward):
+                pump.set_relay(host_id.packed, spi, endpoint, forward)
+            case do.ClearRelay(host_id):
+                pump.clear_relay(host_id.packed)
+            case do.SetRelayLimit(octets):
+                pump.set_relay_limit(octets)
             case do.AddRoute(host_id):
                 device.add_route(host_id)
             case do.RemoveRoute(host_id):
@@ -269,6 +288,11 @@ class Driver:
             case _:
                 return False
         return True
+
+    def _removed(self, spi: int, inbound: bool, counters: SaCounters | None) -> None:
+        self._node.removed(spi, inbound, counters)
+        if self._recorder is not None:
+            self._recorder.called("removed", (spi, inbound, counters), 0.0, 0, [])
 
     def _packet(self, command: do.Command) -> bool:
         pump = self._pump
@@ -279,6 +303,8 @@ class Driver:
                 pump.send(KEEPALIVE, remote)
             case do.SendDummy(spi, endpoint, body, whole):
                 pump.send_dummy(spi, endpoint, body, whole)
+            case do.SendInner(spi, endpoint, packet):
+                pump.send_inner(spi, endpoint, packet)
             case do.Inject(packet):
                 pump.inject(packet)
             case do.Deliver(packet):
@@ -306,6 +332,13 @@ class Driver:
             getattr(self._log, command.level)(command.text, **dict(command.fields))
         else:
             self._answer(command)
+
+
+def _is_a_strangers(event: pump_types.Event) -> TypeGuard[pump_types.ControlEvent]:
+    """Whether anybody can have said it: not what comes nested, out of an SA of the account."""
+    if not isinstance(event, pump_types.ControlEvent) or event.relay:
+        return False
+    return is_first_word(event.data)
 
 
 def _present(

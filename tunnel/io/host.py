@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import socket
 import warnings
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from ipaddress import IPv6Address
+from pathlib import Path
 from typing import Any
 
 import dns.name
@@ -25,7 +25,7 @@ from discovery.io_stub import StubError, StubServer
 from discovery.stub import NotThere
 from discovery.types import RecordsFound
 from fastpath.types import Endpoint, Pump, Queue
-from keys.store import HostIdError, SecretFileError, random_bytes
+from keys.store import HostIdError, SecretFileError
 from tunnel import commands as do
 from tunnel.config import HostConfig
 from tunnel.io import identity as who
@@ -33,10 +33,12 @@ from tunnel.io import offloads
 from tunnel.io.control import ControlServer
 from tunnel.io.device import Device, open_device
 from tunnel.io.driver import Driver
+from tunnel.io.making import Chance, Ingredients, Recording, node_of
 from tunnel.io.network import Network
 from tunnel.io.outer import device_mtu
 from tunnel.io.papers import Papers
 from tunnel.io.privilege import drop_all
+from tunnel.io.recording import RecordingError
 from tunnel.io.requests import Requests
 from tunnel.io.resolved import Integration
 from tunnel.io.services import Services, ServicesFile, ServicesFileError
@@ -49,7 +51,9 @@ _PAPERS_EVERY = 3.0  # seconds between two looks for word of other processes
 _FIRST_WORD = 5.0  # seconds that the start waits for the zone's first word
 _FAREWELL = 6.0  # seconds for the end: above the node's own limit
 _PING_INTERVAL = 0.2  # seconds
-_CANNOT_START = (SecretFileError, HostIdError, SocketError, StubError, ServicesFileError)
+_CANNOT_START = (
+    *(SecretFileError, HostIdError, SocketError, StubError, ServicesFileError, RecordingError),
+)
 
 
 class HostError(Exception):
@@ -68,10 +72,13 @@ class Unreachable(Exception):  # noqa: N818 - an answer, not a fault
 
 
 class Host:
-    """Runs one host of ``config``. Construct it anywhere, :meth:`run` it in a loop, once."""
+    """Runs one host of ``config``. Construct it anywhere, :meth:`run` it in a loop, once.
 
-    def __init__(self, config: HostConfig) -> None:
-        self._config = config
+    ``record``: the file into which it is recorded (:mod:`tunnel.io.recording`).
+    """
+
+    def __init__(self, config: HostConfig, record: Path | None = None) -> None:
+        self._config, self._record = config, record
         self._log = structlog.get_logger("autotunnel")
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
@@ -130,11 +137,13 @@ class Host:
     async def _set_up(self, stack: AsyncExitStack) -> None:
         config = self._config
         engine = self._choose_engine()
-        account = who.account_of(config)
-        static = who.static_peers_of(config)
-        self._papers = papers = Papers(config)
+        recording = None if self._record is None else Recording(self._record, config)
+        if recording is not None:
+            stack.callback(recording.end)
+        chance = Chance() if recording is None else recording.chance
+        what = Ingredients.read(config, chance.random)
+        account, self._papers = what.account, what.papers
         self._host_id = host_id = who.host_id_of(config)
-        offered, withdrawn = self._services_file.load()
 
         control = ControlServer(config.control_socket, self, (Unreachable, HostError))
         await control.start()
@@ -166,19 +175,12 @@ class Host:
         drop_all()
 
         self._pump = pump = _make_pump(engine, device, pair, host_id, config.engine.offload)
-        self._link = link = ZoneLink(config, account)
-        self._node = node = Node(
-            who.identity_of(config, account, host_id),
-            zone=link.client,
-            static=static,
-            random=random_bytes,
-            settings=dataclasses.replace(who.settings_of(config), mtu=device.mtu),
-            credentials=papers.credentials,
-            issuer=papers.issuer,
-            services=offered,
-            withdrawn=withdrawn,
-            remembered=papers.remembered(),
-        )
+        if recording is not None:
+            recording.begin(host_id, device.mtu)
+        self._link = link = ZoneLink(config, account, chance.random)
+        self._node = node = node_of(what, host_id, link.client, device.mtu, chance)
+        if recording is not None:
+            recording.recorder.made()
         self._driver = driver = Driver(
             node,
             pump,
@@ -187,6 +189,7 @@ class Host:
             send_zone=link.send,
             drop_zone=link.drop,
             answer=self._answer,
+            recorder=None if recording is None else recording.recorder,
         )
         stack.callback(driver.stop)
         driver.start()

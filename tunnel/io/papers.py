@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -40,10 +40,12 @@ class Papers:
     """All that the configuration names, read at once. Raises :exc:`keys.store.SecretFileError`.
 
     ``credentials`` is ``None`` on a host that proves itself with pre-shared keys only, ``issuer``
-    on every host that does not hold the CA's key.
+    on every host that does not hold the CA's key, and draws from ``random``.
     """
 
-    def __init__(self, config: HostConfig) -> None:
+    def __init__(
+        self, config: HostConfig, random: Callable[[int], bytes] = store.random_bytes
+    ) -> None:
         self._config = config
         self.issuer: Issuer | None = None
         own = authority = None
@@ -51,7 +53,7 @@ class Papers:
         if account is not None and config.certified:
             own = self._own(account)
             (authority, *_) = store.load_certificates(config.beside(account.ca_file))
-            self.issuer = issuer_of(config)
+            self.issuer = issuer_of(config, random)
         static = {
             peer.name: self._certified(peer, own) for peer in config.peers if peer.auth == "cert"
         }
@@ -187,7 +189,9 @@ def _credential(key_file: Path, certificate_file: Path) -> Credential:
 # --- The issuer's files, which the command line uses as well --------------------------------------
 
 
-def issuer_of(config: HostConfig) -> Issuer | None:
+def issuer_of(
+    config: HostConfig, random: Callable[[int], bytes] = store.random_bytes
+) -> Issuer | None:
     """The issuer on this host, or ``None`` where the CA's key is not.
 
     Raises :exc:`keys.store.SecretFileError`.
@@ -205,7 +209,7 @@ def issuer_of(config: HostConfig) -> Issuer | None:
             f"{path}: it is not the key of the CA in {account.ca_file}; restore the right one"
         )
     authority = Authority(account.domain, key, certificate)
-    return Issuer(authority, _ledger(path.parent / LEDGER), store.random_bytes)
+    return Issuer(authority, _ledger(path.parent / LEDGER), random)
 
 
 def _ledger(path: Path) -> Ledger:

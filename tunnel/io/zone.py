@@ -38,7 +38,12 @@ class Tell(Protocol):
 class ZoneLink:
     """All of one host's I/O with its rendezvous; without an account it does nothing."""
 
-    def __init__(self, config: HostConfig, account: Account | None) -> None:
+    def __init__(
+        self,
+        config: HostConfig,
+        account: Account | None,
+        random: Callable[[int], bytes] = random_bytes,
+    ) -> None:
         self._config = config
         self._account = account
         self._transport: ZoneTransport | None = None
@@ -47,22 +52,7 @@ class ZoneLink:
         self._servers: list[Endpoint] = []  # where the zone's SRV records named more than one
         self._neighbours: Neighbours | None = None
         self._quieting: asyncio.Task[None] | None = None
-        self.client: ZoneClient | None = None
-        if account is not None:
-            self.client = ZoneClient(
-                domain=account.domain,
-                label=config.host.name,
-                key=self._key(account),
-                random=random_bytes,
-                settings=ClientSettings(
-                    reliable=config.rendezvous.transport != "udp",
-                    secure=config.rendezvous.transport == "tls",
-                ),
-            )
-
-    @staticmethod
-    def _key(account: Account) -> TsigKey:
-        return TsigKey(account.tsig_name, account.tsig_secret)
+        self.client = client_of(config, account, random)
 
     @property
     def server_address(self) -> str | None:
@@ -124,7 +114,7 @@ class ZoneLink:
             server=self.server,
             transport=settings.transport,
             domain=account.domain,
-            key=self._key(account),
+            key=_key(account),
             pin=settings.pin_octets,
             on_message=lambda wire: tell(node.zone_message, wire),
             on_up=lambda: self._up(node, tell),
@@ -177,6 +167,28 @@ class ZoneLink:
             await self._quieting
         if self._neighbours is not None:
             await self._neighbours.stop()
+
+
+def client_of(
+    config: HostConfig, account: Account | None, random: Callable[[int], bytes]
+) -> ZoneClient | None:
+    """The zone client of a host; ``None`` for one without an account."""
+    if account is None:
+        return None
+    return ZoneClient(
+        domain=account.domain,
+        label=config.host.name,
+        key=_key(account),
+        random=random,
+        settings=ClientSettings(
+            reliable=config.rendezvous.transport != "udp",
+            secure=config.rendezvous.transport == "tls",
+        ),
+    )
+
+
+def _key(account: Account) -> TsigKey:
+    return TsigKey(account.tsig_name, account.tsig_secret)
 
 
 async def find_rendezvous(

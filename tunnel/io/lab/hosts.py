@@ -53,10 +53,9 @@ class _Machine:
         document.setdefault(section, tomlkit.table()).update(values)
         self.config.write_text(tomlkit.dumps(document))
 
-    def _start(self, command: str) -> Process:
-        self.process = self.machine.start(
-            *COMMAND, command, "-c", str(self.config), name=command, env=self.env
-        )
+    def _start(self, command: str, *more: str) -> Process:
+        arguments = (*COMMAND, command, "-c", str(self.config), *more)
+        self.process = self.machine.start(*arguments, name=command, env=self.env)
         return self.process
 
     def log(self) -> str:
@@ -104,14 +103,15 @@ class HostMachine(_Machine):
         if stub is not None:
             self.change("resolver", {"listen": f"{stub}:53"})
 
-    def up(self) -> None:
-        """Start ``up`` and wait until it says that it is up: its records stand in the zone."""
-        self.begin_up()
+    def up(self, *more: str) -> None:
+        """Start ``up`` and wait until it says that it is up: its records stand in the zone.
+        ``more`` are further arguments."""
+        self.begin_up(*more)
         self.wait_until_up()
 
-    def begin_up(self) -> None:
+    def begin_up(self, *more: str) -> None:
         """Start ``up``, and do not wait."""
-        self._start("up")
+        self._start("up", *more)
 
     def wait_until_up(self) -> None:
         """Wait until the ``up`` that was begun says that it is up."""
