@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv6Address
 
 from fastpath.types import Endpoint
@@ -28,7 +29,14 @@ from tunnel.pings import Pings
 class Attempts:
     """All attempts under way, and all who wait for them."""
 
-    def __init__(self, core: Core, pings: Pings, calls: Calls) -> None:
+    def __init__(
+        self,
+        core: Core,
+        pings: Pings,
+        calls: Calls,
+        relay: Callable[[Peer], None] = lambda _: None,
+    ) -> None:
+        self._relay = relay  # told of each attempt whose endpoints are being tried
         self._core = core
         self._calls = calls
         self._pings = pings
@@ -143,6 +151,7 @@ class Attempts:
             attempt.until = min(attempt.until, core.now + patience)
             self._calls.call(peer)
         self._next_candidate(peer)
+        self._relay(peer)
 
     def _next_candidate(self, peer: Peer) -> None:
         """The next one joins the race; if there is none, all has been tried."""

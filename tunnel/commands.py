@@ -95,6 +95,38 @@ class SendDummy:
 
 
 @dataclass(frozen=True, slots=True)
+class SendInner:
+    """Seal this inner packet of ours in outbound ``spi`` and send it to exactly this endpoint."""
+
+    spi: int
+    endpoint: Endpoint
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SetRelay:
+    """What goes to the relay endpoint of ``host_id`` goes nested, in outbound relay SA ``spi``,
+    to ``endpoint``. ``forward``: nested packets of others for that host id go that way, too."""
+
+    host_id: IPv6Address
+    spi: int
+    endpoint: Endpoint
+    forward: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClearRelay:
+    host_id: IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class SetRelayLimit:
+    """Forward at most so many octets a second for others; 0 is any number."""
+
+    octets_per_second: int
+
+
+@dataclass(frozen=True, slots=True)
 class AddRoute:
     """Route this one host id (/128) to the TUN device."""
 
@@ -239,6 +271,10 @@ Command: TypeAlias = (
     | SetFlow
     | ClearFlow
     | SendDummy
+    | SendInner
+    | SetRelay
+    | ClearRelay
+    | SetRelayLimit
     | AddRoute
     | RemoveRoute
     | Inject

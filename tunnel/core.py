@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, TypeAlias
 
 from discovery.types import ClientCommand, Service
@@ -16,10 +17,20 @@ from fastpath.types import NARROW_WAYS, Endpoint, Traffic
 from keys.ike import types as ike_types
 from keys.ike.endpoint import IkeEndpoint
 from keys.ike.selectors import narrowness
-from tunnel.commands import ClearFlow, Command, Deliver, Log, SetFlow
+from tunnel.commands import (
+    ClearFlow,
+    Command,
+    Deliver,
+    Log,
+    SendDummy,
+    SendIke,
+    SendInner,
+    SendKeepalive,
+    SetFlow,
+)
 from tunnel.icmpv6 import destination_unreachable
 from tunnel.journal import Journal, What
-from tunnel.peers import Identity, Peer, PeerTable
+from tunnel.peers import OWN, Identity, Peer, PeerTable
 from tunnel.pending import Bucket, PacketQueues
 from tunnel.pmtu import PathMtu
 from tunnel.settings import NodeSettings
@@ -57,6 +68,9 @@ class Core:
         self.mapping = ""  # how our NAT maps, while no router maps for us (tunnel.outside)
         self.services: tuple[Service, ...] = ()  # that shall stand in the zone
         self.withdrawn: tuple[Service, ...] = ()  # that shall stand there no more
+        self.home_agents: tuple[IPv6Address, ...] = ()  # that relay for us
+        self.relayed: set[str] = set()  # host ids to which the engine knows a way by relay
+        self.stirred: set[str] = set()  # peers that are elsewhere, or have other SAs, than before
         self._probes = itertools.count(1)
         self._errors = Bucket(settings.errors_per_second)
         self._answers: deque[Answer] = deque()
@@ -78,9 +92,22 @@ class Core:
         self.journal.add(None if peer is None else peer.name, self.now, what, why, texts)
 
     def take(self) -> list[Command]:
-        """What was gathered since the last call."""
+        """What was gathered since the last call, less what would show a host id on the wire: to a
+        relay endpoint nothing goes that cannot be nested (I50)."""
         commands, self._commands = self._commands, []
-        return commands
+        return [command for command in commands if not self._is_bare(command)]
+
+    def _is_bare(self, command: Command) -> bool:
+        match command:
+            case SendIke(_, remote) | SendKeepalive(remote):
+                host = remote[0]
+            case SendDummy() | SendInner() | SetFlow():
+                host = command.endpoint[0]
+            case _:
+                return False
+        if ":" not in host or host in self.relayed:
+            return False
+        return self.peers.owner(IPv6Address(host.partition("%")[0])) is not None
 
     def ike_said(self, answers: list[ike_types.Command]) -> None:
         """Queues what the IKE endpoint answered."""
@@ -106,12 +133,13 @@ class Core:
             peer.pmtu = PathMtu(self.settings.mtu, self.settings.pmtu, self._probes)
         if endpoint != peer.endpoint:
             self.explain(peer, What.PATH, "data goes there from now on", to=endpoint)
-            peer.pmtu.restart(self.now)
             peer.endpoint, peer.endpoint_at = endpoint, self.now
+            peer.pmtu.restart(self.now, nested=peer.is_relayed)
         self.set_flow(peer)
 
     def set_flow(self, peer: Peer) -> None:
         """Tells the engine how data goes to ``peer`` now."""
+        self.stirred.add(peer.name)
         if peer.current is not None and peer.endpoint is not None and peer.pmtu is not None:
             way = peer.current.peer_id, peer.current.spi_out, peer.endpoint
             narrow = _ways(peer) if peer.narrow else ()
@@ -119,6 +147,7 @@ class Core:
 
     def unpoint(self, peer: Peer) -> None:
         """Nothing goes to ``peer`` any more until there is a new SA."""
+        self.stirred.add(peer.name)
         if peer.current is not None:
             self.emit(ClearFlow(peer.current.peer_id))
             self.explain(peer, What.PATH, "nothing goes to it any more: the SA is gone")
@@ -134,8 +163,11 @@ class Core:
 
 def _ways(peer: Peer) -> tuple[tuple[Traffic, int], ...]:
     """The peer's narrow children as a flow wants them, the narrowest first. Those for which it has
-    no room are left out, and their packets go with all others."""
-    found = sorted(peer.narrow.values(), key=lambda child: narrowness(child.traffic), reverse=True)
+    no room are left out, and their packets go with all others. Those for ourselves carry nothing of
+    applications: that a host speaks for itself is what they stand for."""
+    ours = {child.traffic for child in OWN}
+    found = [one for one in peer.narrow.values() if peer.static or one.traffic not in ours]
+    found.sort(key=lambda child: narrowness(child.traffic), reverse=True)
     return tuple((engine_traffic(one.traffic), one.spi_out) for one in found[:NARROW_WAYS])
 
 

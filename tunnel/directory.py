@@ -15,6 +15,7 @@ from tunnel.candidates import about_lan, lan_of
 from tunnel.commands import AddRoute, ClearFlow, Found, Keep, NotReached, RemoveRoute
 from tunnel.core import Core
 from tunnel.following import Following
+from tunnel.home_agents import OFFER
 from tunnel.journal import What
 from tunnel.peers import Peer
 from tunnel.remembered import Remembered
@@ -72,10 +73,15 @@ class Directory:
             peer = self._core.peers.ensure(records.label)
             if peer is None or peer.host_id is not None:
                 continue
-            peer.endpoints, peer.target, peer.info = records.endpoints, records.target, records.info
+            self._take(peer, records)
             if self._new_host_id(peer, records.host_id):
                 peer.records_at = float("-inf")  # known, and never fresh
                 self._explain(peer, "an earlier run of ours was told this of it")
+
+    def _take(self, peer: Peer, records: HostRecords) -> None:
+        peer.endpoints, peer.target, peer.info = records.endpoints, records.target, records.info
+        peer.home_agents = records.home_agents
+        self._core.stirred.add(peer.name)
 
     def publish(self) -> None:
         """Puts our records into the zone, once we have an endpoint (B36)."""
@@ -87,9 +93,10 @@ class Directory:
             host_id=identity.host_id,
             target=identity.target,
             endpoints=core.endpoints,
-            info=(*identity.info, *_about_nat(core), *about_lan(core)),
+            info=(*identity.info, *_about_relays(core), *_about_nat(core), *about_lan(core)),
             services=core.services,
             withdrawn=core.withdrawn,
+            home_agents=core.home_agents,
         )
         core.zone_said(core.zone.publish(records, core.now, core.unix))
 
@@ -237,7 +244,7 @@ class Directory:
         self._remembered.found(records)
         before, inside = peer.endpoints, lan_of(peer)
         changed = before != records.endpoints
-        peer.endpoints, peer.target, peer.info = records.endpoints, records.target, records.info
+        self._take(peer, records)
         peer.records_at = core.now
         if peer.host_id != records.host_id:
             changed = self._new_host_id(peer, records.host_id) or changed
@@ -375,6 +382,11 @@ class Directory:
 
 def _where(records: HostRecords) -> str:
     return ", ".join(filter(None, map(endpoint_text, records.endpoints)))
+
+
+def _about_relays(core: Core) -> tuple[str, ...]:
+    """What the others must know to be relayed by us."""
+    return (OFFER,) if core.settings.home_agent is not None else ()
 
 
 def _about_nat(core: Core) -> tuple[str, ...]:

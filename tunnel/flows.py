@@ -145,7 +145,7 @@ class Flows:
         return [at for peer in self._core.peers if (at := self._keepalive_at(peer)) is not None]
 
     def _keepalive_at(self, peer: Peer) -> float | None:
-        if not peer.behind_nat or not peer.up or peer.endpoint is None:
+        if not peer.behind_nat or not peer.up or peer.endpoint is None or peer.is_relayed:
             return None
         sent = max(peer.kept_alive_at, peer.endpoint_at, peer.last_out or 0.0)
         return sent + self._core.settings.keepalive

@@ -35,6 +35,11 @@ class Following:
         else:
             self._hint(peer, source, "its packets come from there")
 
+    def hinted(self, peer: Peer, endpoint: Endpoint) -> None:
+        """It says itself, in a sealed message, that it is there."""
+        if peer.current is not None and endpoint != peer.endpoint:
+            self._hint(peer, endpoint, "it says so")
+
     def told(self, peer: Peer, before: tuple[Endpoint, ...] = ()) -> None:
         """The zone has new endpoints for ``peer``, which had those of ``before``.
 

@@ -39,6 +39,7 @@ from tunnel.outside import DEPENDENT, Outside
 from tunnel.path_mtus import PathMtus
 from tunnel.peers import Identity, PeerTable, StaticPeer
 from tunnel.pings import Pings
+from tunnel.relaying import Relaying
 from tunnel.services import Services
 from tunnel.settings import NodeSettings
 from tunnel.signing import Signing
@@ -89,13 +90,19 @@ class Node:
         self._core = core = Core(identity, peers, ike, zone, settings)
         self._pings = Pings(core)
         self._calls = Calls(core, random, self._called)
-        self._attempts = Attempts(core, self._pings, self._calls)
+        self._attempts = Attempts(
+            core, self._pings, self._calls, lambda peer: self._relaying.agents.wanted(peer)
+        )
         self._asks = Asks(core)
         self._following = Following(core)
         self._flows = Flows(core)
         self._directory = Directory(core, self._attempts, self._asks, self._following, remembered)
         self._outside = Outside(core, random, self._directory.publish)
-        self._silence = Silence(core, self._calls)
+        self._silence = Silence(
+            core, self._calls, lambda peer: self._relaying.silent(peer)
+        )
+        publish = self._directory.publish
+        self._relaying = Relaying(core, random, self._attempts, self._following, publish)
         self._path_mtus = PathMtus(core)
         self._services = Services(core, self._directory.publish, services, withdrawn)
         self._parts = (
@@ -131,6 +138,7 @@ class Node:
         self._turn(now, unix)
         self._directory.start()
         self._services.start()
+        self._relaying.start()
         self._calls.start()
         return self._done()
 
@@ -171,7 +179,27 @@ class Node:
     def new_source(self, spi: int, source: Endpoint, now: float, unix: int) -> list[Command]:
         """The newest authenticated packet of inbound ``spi`` came from another endpoint."""
         self._turn(now, unix)
-        self._following.new_source(spi, source)
+        if not self._relaying.new_source(spi, source):
+            self._following.new_source(spi, source)
+        return self._done()
+
+    def nested(
+        self, relay: int, data: bytes, source: Endpoint, now: float, unix: int
+    ) -> list[Command]:
+        """As :meth:`datagram`, for an IKE message that came nested in inbound relay SA ``relay``:
+        ``source`` is a relay endpoint."""
+        self._turn(now, unix)
+        self._relaying.nested(relay, source)
+        self._core.ike_said(self._core.ike.receive(data, source, now))
+        return self._done()
+
+    def mobility(
+        self, spi: int, source: Endpoint, message: bytes, now: float, unix: int
+    ) -> list[Command]:
+        """A Mobility Header came in inbound ``spi``, from ``source`` on the wire, which is a relay
+        endpoint where it came nested (I30)."""
+        self._turn(now, unix)
+        self._relaying.signals.received(spi, source, message)
         return self._done()
 
     def lifetime(self, spi: int, now: float, unix: int) -> list[Command]:
@@ -252,6 +280,7 @@ class Node:
     def _notice_move(self) -> None:
         self._flows.announce()
         self._path_mtus.restart()
+        self._relaying.moved()
         for peer in self._core.peers:
             self._attempts.forgive(peer)
 
@@ -283,6 +312,7 @@ class Node:
         self._flows.activity(inbound, outbound)
         self._silence.activity()
         self._path_mtus.activity()
+        self._relaying.activity()
         return self._done()
 
     def removed(self, spi: int, inbound: bool, counters: SaCounters | None) -> None:
@@ -399,7 +429,7 @@ class Node:
         if core.zone is not None:
             core.zone_said(core.zone.advance(now, unix))
         self._settle()
-        for part in (*self._parts, self._signing, self._pings):
+        for part in (*self._parts, self._relaying, self._signing, self._pings):
             part.advance()
             self._settle()
         return self._done()
@@ -411,7 +441,7 @@ class Node:
         core = self._core
         due = [core.ike.next_timer(), core.zone.next_timer() if core.zone else None]
         due.append(self._farewell)
-        for part in (*self._parts, self._signing, self._pings):
+        for part in (*self._parts, self._relaying, self._signing, self._pings):
             due.extend(part.timers())
         return min((at for at in due if at is not None), default=None)
 
@@ -429,6 +459,7 @@ class Node:
                 "half_open": self._core.ike.half_open(),
                 "counters": dict(sorted(self._core.ike.counters().items())),
             },
+            **self._relaying.status(),
             "peers": [peer_status(peer, views.get(peer.name), now) for peer in peers],
         }
 
@@ -498,6 +529,8 @@ class Node:
     def _settle(self) -> None:
         while (answer := self._core.next_answer()) is not None:
             self._handle(answer)
+            self._relaying.settle()
+        self._relaying.settle()
 
     def _handle(self, answer: Answer) -> None:
         core = self._core
@@ -567,10 +600,12 @@ class Node:
         peer.reason = reason
         self._core.log("info", f"no IKE SA with {peer.name} any more: {reason}")
         self._core.explain(peer, What.FAILED, f"no IKE SA with it any more: {reason}")
+        self._relaying.lost(peer)
         self._directory.tidy(peer)
 
     def _probe_answered(self, name: str, rtt: float, remote: Endpoint | None) -> None:
         self._pings.answered(name, rtt)
+        self._relaying.heard(name)
         if (peer := self._core.peers.named(name)) is not None:
             peer.rtt = rtt
             self._silence.answered(peer)

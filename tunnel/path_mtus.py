@@ -72,7 +72,7 @@ class PathMtus:
         """We are in another network: every path is another one."""
         for peer in self._core.peers:
             if peer.pmtu is not None:
-                peer.pmtu.restart(self._core.now)
+                peer.pmtu.restart(self._core.now, nested=peer.is_relayed)
                 self._core.set_flow(peer)
 
     def activity(self) -> None:

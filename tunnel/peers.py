@@ -14,6 +14,19 @@ from tunnel.pmtu import PathMtu
 DEFAULT_SUITES = ("aes128gcm16", "aes256gcm16", "chacha20poly1305")
 _ULA_FIRST = 0xFC  # fc00::/7, RFC 4193 §3.1
 
+RELAYED = Traffic(41)
+"""Nested packets, IPv6 in IPv6: what travels in a relay SA between a host and its home agent."""
+
+SIGNALS = Traffic(135)
+"""Mobility Headers."""
+
+OWN = (ChildPolicy(RELAYED, "transport"), ChildPolicy(SIGNALS, "transport"))
+"""Children for ourselves: what applications send never goes on them. Any host of the account may
+have them with any other."""
+
+RELAY_PORT = 500
+"""Of a relay endpoint (a host id, 500), as if IKE were spoken there (I48)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -108,6 +121,7 @@ class Peer:
     endpoints: tuple[Endpoint, ...] = ()
     target: str = ""
     info: tuple[str, ...] = ()
+    home_agents: tuple[IPv6Address, ...] = ()  # host ids of those that relay for it
     suites: tuple[str, ...] = DEFAULT_SUITES
     mode: str = "tunnel"
     more: tuple[ChildPolicy, ...] = ()  # children beside the one for everything
@@ -140,6 +154,8 @@ class Peer:
     last_in: float | None = None
     last_out: float | None = None
     behind_nat: bool = False  # a NAT stands before us, on the way to it
+    carrier: str | None = None  # the home agent by which there is a way
+    relay_reason: str | None = None  # why that one was taken
     kept_alive_at: float = float("-inf")
     rtt: float | None = None
     pmtu: PathMtu | None = None  # while there is a flow
@@ -148,6 +164,16 @@ class Peer:
     def static(self) -> bool:
         """Whether it is a peer of the configuration."""
         return self.label is None
+
+    @property
+    def relay_endpoint(self) -> Endpoint | None:
+        """Where it is reached through a home agent."""
+        return None if self.host_id is None else (str(self.host_id), RELAY_PORT)
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether data goes to it through a home agent now."""
+        return self.endpoint is not None and self.endpoint == self.relay_endpoint
 
     @property
     def up(self) -> bool:
@@ -164,8 +190,10 @@ class Peer:
         return PeerState.FAILED if self.failed else PeerState.IDLE
 
     def carries(self, spi_in: int) -> bool:
-        """Whether this inbound SA is one of those in use, and not one that has been replaced."""
-        used = (self.current, *self.narrow.values())
+        """Whether this inbound SA is one of those that say where the peer is: not one that has been
+        replaced, nor that of its signals, which go to endpoints that are yet to be proven."""
+        narrow = (child for traffic, child in self.narrow.items() if traffic != SIGNALS)
+        used = (self.current, *narrow)
         return any(child is not None and child.spi_in == spi_in for child in used)
 
     def policy(self, local_id: IPv6Address) -> PeerPolicy:
@@ -178,6 +206,7 @@ class Peer:
             suites=self.suites,
             mode=self.mode,
             more=self.more,
+            granted=() if self.static else OWN,
         )
 
 

@@ -33,6 +33,9 @@ STEP = 4  # octets: the alignment of ESP (RFC 4303 §2.4)
 SURE = 1198
 """An inner packet of this size fits every IPv6 link: 1280 octets, less IPv6, UDP and ESP."""
 
+NESTED = 80
+"""So much less through a home agent: a second IPv6 header, and a second ESP around it."""
+
 TRAILER = 2  # pad length and next header stand in the same four octets as the payload's end
 
 
@@ -127,9 +130,12 @@ class PathMtu:
 
     # --- What happens -------------------------------------------------------------------------
 
-    def restart(self, now: float) -> None:
-        """The path is another one: what was known of the old one is forgotten."""
-        self.mtu, self.largest = min(SURE, self._limit_octets), self._limit_octets
+    def restart(self, now: float, *, nested: bool = False) -> None:
+        """The path is another one: what was known of the old one is forgotten. ``nested``: it goes
+        through a home agent."""
+        self._nested = nested
+        sure = SURE - NESTED if nested else SURE
+        self.mtu, self.largest = min(sure, self._limit_octets), self._limit_octets
         self._current: int | None = None
         self._checked_at = self._found_at = now
         self._begin_base()
@@ -138,7 +144,7 @@ class PathMtu:
     def spoke(self, now: float) -> None:
         """The peer sent a probe of its own, so it will answer ours."""
         if self._current is None and self._doing is _Doing.RESTING:
-            self.restart(now)
+            self.restart(now, nested=self._nested)
 
     def answered(self, number: int) -> None:
         """The peer has received the probe ``number``; call :meth:`advance` then."""

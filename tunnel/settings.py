@@ -102,10 +102,9 @@ class NodeSettings:
     # The direct way has so long before the one through a home agent is tried besides: a peer comes
     # towards us within two seconds, or cannot.
     relay_after: float = 2.0
-    # Sent through a home agent, and nothing heard by it since: it is asked, and given up.
-    agent_silent: float = 2.0
-    agent_patience: float = 3.0
-    agent_check: float = 30.0  # between two looks at one of which nothing is heard
+    # One of which nothing is heard is asked, and given up; one that we need is missed sooner.
+    agent_check: float = 30.0
+    agent_gone: float = 40.0
 
     keepalive: float = 20.0  # RFC 3948 §4
     ping_wait: float = 5.0

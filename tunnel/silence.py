@@ -20,6 +20,7 @@ peer, which sees from where it comes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tunnel.calls import Calls
@@ -49,8 +50,11 @@ class _Watch:
 class Silence:
     """All peers with a tunnel."""
 
-    def __init__(self, core: Core, calls: Calls) -> None:
+    def __init__(
+        self, core: Core, calls: Calls, by_relay: Callable[[Peer], bool] = lambda _: False
+    ) -> None:
         self._core, self._calls = core, calls
+        self._by_relay = by_relay  # makes data go to a peer through a home agent, if one can
         self._watches: dict[str, _Watch] = {}
 
     # --- What is seen -----------------------------------------------------------------------
@@ -142,6 +146,8 @@ class Silence:
         """Where it was it does not answer."""
         core = self._core
         first, watch.searched = watch.searched is None, core.now
+        if first and self._by_relay(peer):
+            return
         if peer.candidate is not None:
             return  # it is being proven somewhere: that comes first
         places = tuple(one for one in in_order(core, peer) if one != peer.endpoint)

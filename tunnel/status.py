@@ -18,6 +18,13 @@ def endpoint_text(endpoint: Endpoint | None) -> str | None:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def path_of(peer: Peer) -> str | None:
+    """How packets go to it: ``direct``, ``relay`` through a home agent, or ``None``."""
+    if not peer.up:
+        return None
+    return "relay" if peer.is_relayed else "direct"
+
+
 def peer_status(peer: Peer, view: SaView | None, now: float) -> dict[str, Any]:
     """All that is shown of one peer; ``reason`` says why it is not reached."""
     received, sent = _sum(peer.received, peer.inbound), _sum(peer.sent, peer.outbound)
@@ -27,7 +34,9 @@ def peer_status(peer: Peer, view: SaView | None, now: float) -> dict[str, Any]:
         "name": peer.name,
         "id": None if peer.host_id is None else str(peer.host_id),
         "state": str(peer.state),
-        "path": "direct" if peer.up else None,
+        "path": path_of(peer),
+        "home_agent": peer.carrier if peer.is_relayed else None,
+        "relay_reason": peer.relay_reason if peer.is_relayed else None,
         "endpoint": endpoint_text(peer.endpoint),
         "suite": None if child is None else child.suite,
         "mode": None if child is None else child.mode,

@@ -446,8 +446,12 @@ class SimHost:
                 case pump.AcquireEvent(packet):
                     self.acquired += 1
                     self.tell(node.acquire, packet)
-                case pump.ControlEvent(data, source, _):
+                case pump.ControlEvent(data, source, _, 0):
                     self.tell(node.datagram, data, source)
+                case pump.ControlEvent(data, source, _, relay):
+                    self.tell(node.nested, relay, data, source)
+                case pump.MobilityEvent(spi, source, message):
+                    self.tell(node.mobility, spi, source, message)
                 case pump.NewSourceEvent(spi, source):
                     self.tell(node.new_source, spi, source)
                 case pump.LifetimeEvent(spi):
@@ -534,6 +538,8 @@ class SimHost:
                 self._outputs(path.send(b"\xff", remote, world.now))
             case do.SendDummy(spi, endpoint, body, whole):
                 self._outputs(path.dummy(spi, endpoint, body, whole, world.now))
+            case do.SendInner(spi, endpoint, packet):
+                self._outputs(path.send_inner(spi, endpoint, packet, world.now))
             case do.Inject(packet):
                 self._outputs(path.outbound(packet, world.now))
             case do.Deliver(packet):
@@ -568,6 +574,12 @@ class SimHost:
                 path.set_flow(host_id.packed, spi, endpoint, mtu, largest, narrow)
             case do.ClearFlow(host_id):
                 path.clear_flow(host_id.packed)
+            case do.SetRelay(host_id, spi, endpoint, forward):
+                path.set_relay(host_id.packed, spi, endpoint, forward)
+            case do.ClearRelay(host_id):
+                path.clear_relay(host_id.packed)
+            case do.SetRelayLimit(octets):
+                path.set_relay_limit(octets)
             case do.AddRoute(host_id):
                 self.routes.add(host_id)
             case do.RemoveRoute(host_id):

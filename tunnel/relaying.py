@@ -1,0 +1,104 @@
+"""Home agents, from the node's side: its part for all that goes through one, or that one does.
+
+Three ideas behind one door: :mod:`tunnel.relays` is the engine's table of ways,
+:mod:`tunnel.signals` the mobility messages, :mod:`tunnel.home_agents` the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv6Address
+from typing import Any
+
+from fastpath.types import Endpoint
+from tunnel.attempts import Attempts
+from tunnel.core import Core
+from tunnel.following import Following
+from tunnel.home_agents import HomeAgents
+from tunnel.peers import Peer
+from tunnel.relays import Relays
+from tunnel.signals import Signals
+
+
+class Relaying:
+    """The part. ``publish`` puts our records into the zone anew."""
+
+    def __init__(
+        self,
+        core: Core,
+        random: Callable[[int], bytes],
+        attempts: Attempts,
+        following: Following,
+        publish: Callable[[], None],
+    ) -> None:
+        self._core = core
+        self.relays = Relays(core)
+        self.signals = Signals(core, random, self.relays, following)
+        register = self.signals.register
+        self.agents = HomeAgents(core, attempts, self.relays, register, publish)
+        self.signals.agents = self.agents
+
+    def start(self) -> None:
+        """Begins."""
+        self.signals.start()
+
+    # --- What happens ---------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Follows what has changed about peers in this turn."""
+        names, self._core.stirred = self._core.stirred, set()
+        if names:
+            self.relays.follow(names)
+            self.signals.stirred(names)
+            self.agents.stirred(names)
+
+    def nested(self, relay: int, source: Endpoint) -> None:
+        """IKE of ``source``, a relay endpoint, came in this inbound relay SA."""
+        carrier = self._core.peers.by_inbound(relay)
+        if carrier is not None:
+            self.relays.use(IPv6Address(source[0]), carrier)
+
+    def new_source(self, spi: int, source: Endpoint) -> bool:
+        """The newest packet of inbound ``spi`` came from ``source``; true if it came by relay: then
+        there is nothing to be proven, since only the host itself is at its relay endpoint."""
+        peer = self._core.peers.by_inbound(spi)
+        if peer is None or source != peer.relay_endpoint:
+            return False
+        if peer.carries(spi):
+            self.agents.fall_back(peer, "its packets come that way")
+        return True
+
+    def silent(self, peer: Peer) -> bool:
+        """We send to ``peer`` and hear nothing; true if there is another way to it at once."""
+        return self.agents.silent(peer)
+
+    def heard(self, name: str) -> None:
+        """A peer has answered."""
+        self.agents.heard(name)
+
+    def lost(self, peer: Peer) -> None:
+        """There is no IKE SA with ``peer`` any more."""
+        self.agents.lost(peer)
+
+    def moved(self) -> None:
+        """We are in another network."""
+        self.agents.moved()
+
+    def activity(self) -> None:
+        """The counters are new."""
+        self.agents.activity()
+
+    # --- Time and status ------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Does what is due."""
+        self.signals.advance()
+        self.agents.advance()
+
+    def timers(self) -> list[float]:
+        """When something is due."""
+        return self.signals.timers() + self.agents.timers()
+
+    def status(self) -> dict[str, Any]:
+        """``home_agents`` that relay for us, and ``home_agent``, what we are ourselves."""
+        return {"home_agents": self.agents.status(), "home_agent": self.signals.status()}

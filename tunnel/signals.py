@@ -1,0 +1,196 @@
+"""Mobility messages between this host and its peers: the machines of :mod:`tunnel.mobility`, wired.
+
+They travel in a child of their own with each peer (:data:`tunnel.peers.SIGNALS`), from host id to
+host id, to exactly the endpoint that they are about; what comes in any other SA is not heeded. Here
+are home registrations: ours with home agents, and, on a home agent, those of the other hosts, whose
+nested packets are then forwarded. A registered host's endpoint is the one that IKE has proven; what
+its binding update came from is a hint, followed like any other (decision 0062). What is about the
+direct path to a correspondent goes on to ``paths``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from fastpath.types import Endpoint
+from tunnel.commands import SendInner, SetRelayLimit
+from tunnel.core import Core
+from tunnel.following import Following
+from tunnel.home_agents import HomeAgents
+from tunnel.journal import What
+from tunnel.mobility import commands as told
+from tunnel.mobility import header
+from tunnel.mobility.claims import Claim
+from tunnel.mobility.home import HomeAgent
+from tunnel.mobility.machine import Mobility
+from tunnel.peers import RELAYED, SIGNALS, Peer
+from tunnel.relays import Relays
+from tunnel.status import endpoint_text
+
+Told: TypeAlias = told.Command
+
+
+class Signals:
+    """The machine, and its way to the network and to the tables."""
+
+    def __init__(
+        self,
+        core: Core,
+        random: Callable[[int], bytes],
+        relays: Relays,
+        following: Following,
+    ) -> None:
+        self._core, self._relays, self._following = core, relays, following
+        ours = core.settings.home_agent
+        self.machine = Mobility(
+            core.identity.host_id,
+            random,
+            home_agent=None if ours is None else HomeAgent(ours.hosts),
+        )
+        self.agents: HomeAgents | None = None
+        self.paths: Callable[[Told], None] = lambda _: None
+        self._known: set[str] = set()
+        self.astray = 0  # messages that came in an SA that is not for them
+
+    def start(self) -> None:
+        """The engine learns how much we relay at most."""
+        if self._core.settings.home_agent is not None:
+            limit = self._core.settings.home_agent.octets_per_second
+            self._core.emit(SetRelayLimit(limit))
+
+    # --- What comes -----------------------------------------------------------------------------
+
+    def received(self, spi: int, source: Endpoint, message: bytes) -> None:
+        """A Mobility Header came in inbound ``spi``, from ``source``."""
+        core, peer = self._core, self._core.peers.by_inbound(spi)
+        if peer is None or peer.children[spi].traffic != SIGNALS:
+            self.astray += 1
+            return
+        self.carry_out(self.machine.received(peer.name, source, message, core.now, core.unix))
+
+    def stirred(self, names: set[str]) -> None:
+        """These peers have other SAs, or other endpoints, than before."""
+        for name in names:
+            peer = self._core.peers.named(name)
+            if peer is not None and SIGNALS in peer.narrow and peer.host_id is not None:
+                self._known.add(name)
+                self.machine.know(name, peer.host_id)
+            elif name in self._known:
+                self._known.discard(name)
+                self.carry_out(self.machine.forget(name))
+            if peer is not None and self._is_bound(name) and RELAYED in peer.narrow:
+                self._forward_to(peer)
+
+    # --- What goes ------------------------------------------------------------------------------
+
+    def register(self, peer: Peer) -> None:
+        """Tell this home agent where we are."""
+        core = self._core
+        if peer.endpoint is None:
+            return
+        claim = self.claim_towards(peer.endpoint)
+        self.carry_out(self.machine.register(peer.name, peer.endpoint, claim, core.now, home=True))
+
+    def claim_towards(self, endpoint: Endpoint) -> Claim:
+        """Where we say that we are to one at ``endpoint``: as the outside sees us, as far as that
+        is known, and what we know ourselves."""
+        six = ":" in endpoint[0]
+        outer = next((one for one in self._core.endpoints if (":" in one[0]) == six), None)
+        local = next((host for host, _ in self._core.local if ":" not in host), None)
+        if outer is None:
+            return Claim()
+        return Claim.at(outer, None if six else local)
+
+    def carry_out(self, commands: list[Told]) -> None:
+        """Does what the machine says."""
+        for command in commands:
+            match command:
+                case told.SendMobility(name, endpoint, message):
+                    self._send(name, endpoint, message)
+                case told.Refused(name, source, reason):
+                    self._core.log(
+                        "debug", f"a mobility message of {name} was not heeded: {reason}"
+                    )
+                    del source
+                case _:
+                    if not self._home(command):
+                        self.paths(command)
+
+    def _home(self, command: Told) -> bool:
+        """What is about home registrations; false for all else."""
+        core = self._core
+        match command:
+            case told.Registered(name, _, lifetime) if self._is_agent(name):
+                assert self.agents is not None
+                self.agents.registered(name, lifetime)
+            case told.NotRegistered(name, _, _, reason) if self._is_agent(name):
+                assert self.agents is not None
+                self.agents.refused(name, reason)
+            case told.HomeBound(name, endpoint):
+                peer = core.peers.named(name)
+                if peer is not None:
+                    core.log("info", f"{name} is registered here", at=endpoint_text(endpoint))
+                    core.explain(peer, What.RELAY, "it is registered here", at=endpoint)
+                    self._forward_to(peer)
+                    self._following.hinted(peer, endpoint)
+            case told.HomeUnbound(name, reason):
+                core.log("info", f"{name} is not registered here any more: {reason}")
+                peer = core.peers.named(name)
+                if peer is not None and peer.host_id is not None:
+                    core.explain(peer, What.RELAY, f"it is not registered here any more: {reason}")
+                    self._relays.clear(peer.host_id)
+            case _:
+                return False
+        return True
+
+    def _send(self, name: str, endpoint: Endpoint, message: bytes) -> None:
+        peer = self._core.peers.named(name)
+        child = None if peer is None else peer.narrow.get(SIGNALS)
+        if child is not None:
+            packet = header.packet(message, child.local_id, child.peer_id)
+            self._core.emit(SendInner(child.spi_out, endpoint, packet))
+
+    def _forward_to(self, peer: Peer) -> None:
+        if peer.host_id is not None and peer.label is not None:
+            self._relays.use(peer.host_id, peer, forward=True)
+
+    def _is_agent(self, name: str) -> bool:
+        return self.agents is not None and self.agents.is_one(name)
+
+    def _is_bound(self, name: str) -> bool:
+        ours = self.machine.home_agent
+        return ours is not None and name in ours.bindings
+
+    # --- Time and status ------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Does what is due."""
+        due = self.machine.next_timer()
+        if due is not None and due <= self._core.now:
+            self.carry_out(self.machine.advance(self._core.now))
+
+    def timers(self) -> list[float]:
+        """When something is due."""
+        due = self.machine.next_timer()
+        return [] if due is None else [due]
+
+    def status(self) -> dict[str, Any] | None:
+        """Of a home agent: who is registered; the octets are the engine's to fill in."""
+        ours, settings = self.machine.home_agent, self._core.settings.home_agent
+        if ours is None or settings is None:
+            return None
+        return {
+            "bindings": [
+                {
+                    "name": name,
+                    "endpoint": endpoint_text(binding.endpoint),
+                    "nat": binding.nat,
+                    "expires_s": round(max(0.0, binding.until - self._core.now), 3),
+                }
+                for name, binding in sorted(ours.bindings.items())
+            ],
+            "hosts": settings.hosts,
+            "limit_bytes_per_s": settings.octets_per_second or None,
+            "refused": dict(sorted(self.machine.refused.items())),
+        }
