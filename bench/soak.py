@@ -16,8 +16,8 @@ from typing import Any
 
 from bench import machine, report
 from tunnel.cli.demo.scenes import DESK, DOMAIN, LAPTOP, find_token
-from tunnel.cli.demo.stage import RENDEZVOUS, STUB, build
 from tunnel.io.lab import HostMachine, Lab, LabError, Process, RendezvousMachine, wait_until
+from tunnel.io.lab.two_homes import RENDEZVOUS, STUB, build
 
 DESK_NAME = f"{DESK}.{DOMAIN}"
 LIFETIMES = {"child_lifetime": 6.0, "ike_lifetime": 25.0}  # seconds

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from tunnel.cli.demo.scenes import DESK, DOMAIN, LAPTOP, find_token
-from tunnel.cli.demo.stage import RENDEZVOUS, STUB, build
 from tunnel.io.lab import HostMachine, Lab, Process, RendezvousMachine, wait_until
+from tunnel.io.lab.two_homes import RENDEZVOUS, STUB, build
 
 DESK_NAME, LAPTOP_NAME = f"{DESK}.{DOMAIN}", f"{LAPTOP}.{DOMAIN}"
 

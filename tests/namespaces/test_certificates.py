@@ -6,8 +6,8 @@ import pytest
 
 from tests.namespaces.account import DESK_NAME, LAPTOP_NAME
 from tunnel.cli.demo.scenes import DESK, DOMAIN, LAPTOP, find_token
-from tunnel.cli.demo.stage import RENDEZVOUS, STUB, build
 from tunnel.io.lab import HostMachine, Lab, RendezvousMachine, wait_until
+from tunnel.io.lab.two_homes import RENDEZVOUS, STUB, build
 
 pytestmark = pytest.mark.root
 

@@ -23,13 +23,18 @@ pytestmark = pytest.mark.root
 DEFAULT_SIGINT = ("env", "--default-signal=INT")
 STEPS = [
     *("network", "account", "invitation", "up", "discovery", "file", "rekey", "ping"),
-    *("push", "recovery", "shutdown", "secrecy", "eavesdropper"),
+    *("push", "punch", "move", "move-desk", "reboot"),
+    *("recovery", "shutdown", "secrecy", "eavesdropper"),
 ]
 FIGURES = {
     "discovery": {"discovery_ms", "handshake_ms", "lookup_ms"},
     "file": {"octets", "mib_per_s", "sha256"},
     "ping": {"rtt_ms"},
     "push": {"push_ms", "changed_to_told_s", "by"},
+    "punch": {"met_ms", "nat", "path"},
+    "move": {"outage_ms"},
+    "move-desk": {"outage_ms"},
+    "reboot": {"outage_ms", "away_ms", "sha256"},
     "recovery": {"restart_s", "recovery_s"},
     "secrecy": {"packets", "esp_packets", "seen"},
 }
@@ -93,6 +98,7 @@ def test_the_demo_tells_every_step_with_its_figure(demo: Demo) -> None:
         assert set(step["detail"]) >= FIGURES.get(step["name"], set())
         assert demo.has_done(step["name"])
     assert details["file"]["octets"] >= 50_000_000
+    assert details["reboot"]["sha256"] == details["file"]["sha256"]
     assert details["secrecy"]["seen"] == []
     assert details["secrecy"]["esp_packets"] > 0
     assert details["eavesdropper"]["host_ids_seen"]

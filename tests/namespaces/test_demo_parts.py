@@ -10,6 +10,7 @@ import subprocess
 import sys
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -23,7 +24,7 @@ from tunnel.cli.demo.timing import (
     measure_handshake,
     measure_question,
 )
-from tunnel.io.lab import Lab, LabError, find_all, read_packets
+from tunnel.io.lab import Arrivals, Lab, LabError, find_all, read_packets
 from tunnel.io.lab.requirements import missing
 
 RENDEZVOUS, ONE, OTHER = "203.0.113.10", "192.0.2.2", "198.51.100.2"
@@ -113,6 +114,27 @@ def test_a_push_is_measured_from_both_hosts_logs() -> None:
     assert pushed is not None and pushed.milliseconds == 2.5
     assert pushed.words == "2.5 ms after it was acknowledged"
     assert measure_push(desk, laptop, "192.0.2.10") is None
+
+
+def test_a_gap_in_what_arrives_is_measured_while_the_capture_grows(tmp_path: Path) -> None:
+    moments = [10.0, 10.1, 10.2, 11.5, 11.6, *(11.7 + 0.1 * n for n in range(11))]
+    frames = [(one, ethernet((ONE, 1), (OTHER, 2), b"data", 17)) for one in moments]
+    whole = write_pcap(tmp_path / "whole.pcap", frames).read_bytes()
+    growing = tmp_path / "growing.pcap"
+    arrivals = Arrivals(SimpleNamespace(file=growing))
+    seen = []
+    for end in (24, 100, len(whole) // 2, len(whole)):
+        growing.write_bytes(whole[:end])
+        seen.append(len(arrivals.times()))
+    assert seen[0] == 0
+    assert seen == sorted(seen)
+    assert arrivals.times() == pytest.approx(moments)
+    assert arrivals.longest_gap(10.15) == pytest.approx(1.3)
+    assert arrivals.longest_gap(11.55) == pytest.approx(0.1)
+    assert arrivals.flow_since(10.15, 1.0, 0.3)
+    assert not arrivals.flow_since(10.15, 2.0, 0.3)  # it had stopped
+    assert not arrivals.flow_since(12.0, 1.0, 0.3)  # not for so long yet
+    assert not arrivals.flow_since(13.0, 1.0, 0.3)
 
 
 def test_the_look_finds_what_is_there_and_only_that(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.namespaces.account import DESK_NAME, LAPTOP_NAME, Account
-from tunnel.cli.demo import stage as place
 from tunnel.cli.demo.scenes import DESK, LAPTOP
 from tunnel.cli.demo.secrecy import Secrets
-from tunnel.cli.demo.stage import RENDEZVOUS
 from tunnel.io.lab import HostMachine, Lab, find_all, missing, read_packets, wait_until
+from tunnel.io.lab import two_homes as place
+from tunnel.io.lab.two_homes import RENDEZVOUS
 
 pytestmark = pytest.mark.root
 

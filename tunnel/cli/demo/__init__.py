@@ -15,7 +15,10 @@ from tunnel.cli.demo.scenes import Demo
 from tunnel.cli.demo.story import StepFailedError, Story
 from tunnel.io.lab import Lab, LabError, missing
 
-PROGRAMS = ("tcpdump", "curl", "ping", "ss", "getent", "python3")
+PROGRAMS = (
+    *("tcpdump", "curl", "ping", "ss", "getent", "python3"),
+    *("tc", "nft", "miniupnpd", "conntrack"),
+)
 INTERRUPTED = 130
 
 
@@ -61,6 +64,10 @@ def _play(story: Story, demo: Demo) -> None:
         ("rekey", "moving it again while the keys change", demo.rekey),
         ("ping", "pinging", demo.ping),
         ("push", "changing a host's address", demo.push),
+        ("punch", "reaching a host whose router opens nothing", demo.punch),
+        ("move", "moving one host in mid-transfer", demo.move),
+        ("move-desk", "moving the other one", demo.move_desk),
+        ("reboot", "restarting a router", demo.reboot),
         ("recovery", "killing and restarting a host", demo.recovery),
         ("shutdown", "taking both hosts down", demo.shutdown),
         ("secrecy", "searching the capture", demo.secrecy),

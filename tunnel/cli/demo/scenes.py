@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from tunnel.cli.demo import stage as place
 from tunnel.cli.demo.pushed import measure_push
+from tunnel.cli.demo.roaming import Outage, Transfer, narrow_lines, widen_lines
 from tunnel.cli.demo.secrecy import Secrets, make_file
 from tunnel.cli.demo.stage import Stage
 from tunnel.cli.demo.story import Step, StepFailedError
@@ -67,10 +68,10 @@ class Demo:
         """Namespaces for two homes, a rendezvous and the internet, which is captured."""
         self._take_stage(place.build(self.lab))
         self.capture = self._capture("internet")
-        for machine, address in ((self.stage.desk, place.LAPTOP), (self.stage.laptop, place.DESK)):
-            machine.run("ping", "-c", "1", "-W", "5", address)
+        for machine in (self.stage.desk, self.stage.laptop):
+            machine.run("ping", "-c", "1", "-W", "5", place.RENDEZVOUS)
         step.tell(
-            "two homes behind plain routers, a rendezvous, and the internet between, captured",
+            "four places behind routers that translate, a rendezvous, and the internet, captured",
             namespaces=len(self.lab.machines),
         )
 
@@ -143,7 +144,7 @@ class Demo:
         begun = time.time()
         self.laptop.cli("lookup", DESK, "-c", str(self.laptop.config))
         discovery_ms = self._wait_for(
-            lambda: measure_question(self.capture.file, place.LAPTOP, place.RENDEZVOUS, begun)
+            lambda: measure_question(self.capture.file, place.HOME, place.RENDEZVOUS, begun)
         )
         begun, started = time.time(), time.monotonic()
         answer = self.stage.laptop.run("getent", "ahostsv6", name).stdout
@@ -253,14 +254,13 @@ class Demo:
         )
 
     def push(self, step: Step) -> None:
-        """The desk gets another address; the laptop is told by the zone, and does not ask."""
+        """The provider gives the desk's router another address; the router announces that, and the
+        laptop is told by the zone."""
         how = str(self.laptop.status()["zone"]["llq"])
         if how != "push":
             raise StepFailedError(f"{LAPTOP} hears of changes by {how}")
-        other = place.DESK_ALSO
-        self.stage.desk.address("eth0", f"{other}/24")
-        begun = time.time()
-        self.stage.desk.ip("route", "replace", "default", "via", place.DESK_GATEWAY, "src", other)
+        other, begun = place.STUDY_AGAIN, time.time()
+        self.stage.study.renumber(other)
         assert self.desk.process is not None and self.laptop.process is not None
         changed, told = self.desk.process, self.laptop.process
         pushed = wait_until(
@@ -270,11 +270,72 @@ class Demo:
         )
         self.stage.laptop.run("ping", "-6", "-c", "1", "-W", "5", self._id(self.desk))
         step.tell(
-            f"{DESK} changed its address, and the zone pushed it: {LAPTOP}'s node knew "
+            f"{DESK}'s router got another address, and the zone pushed it: {LAPTOP}'s node knew "
             f"{pushed.words} to {DESK}, {pushed.told - begun:.3f} s after the change",
             push_ms=pushed.milliseconds,
             changed_to_told_s=round(pushed.told - begun, 3),
             by=how,
+        )
+
+    # --- Roaming ----------------------------------------------------------------------------
+
+    def punch(self, step: Step) -> None:
+        """The desk wants the laptop, whose router lets in only whom the inside sent to."""
+        self.laptop.down()
+        self.laptop.up()
+        nat = self.laptop.status()["nat"]
+        started = time.monotonic()
+        self.desk.cli("ping", LAPTOP, "-n", "1", "-c", str(self.desk.config))
+        met_ms = round((time.monotonic() - started) * 1000, 1)
+        assert self.laptop.process is not None
+        peer = self._peer(self.desk, LAPTOP)
+        if nat["method"] is not None or f"{DESK} calls" not in self.laptop.process.output():
+            raise StepFailedError(f"{LAPTOP} was not called: {peer['endpoint']}, {nat}")
+        step.tell(
+            f"{DESK} reached {LAPTOP}, whose router opens nothing, after {met_ms:.0f} ms: called "
+            "through the zone, both sent at once",
+            met_ms=met_ms,
+            nat={DESK: self.desk.status()["nat"]["method"], LAPTOP: nat["mapping"]},
+            path=peer["path"],
+        )
+
+    def move(self, step: Step) -> None:
+        """In mid-transfer the laptop goes from its home to a cafe."""
+        narrow_lines(self.stage)
+        self.roaming = self.stage.laptop.folder / "roaming.bin"
+        url = f"http://{DESK}.{DOMAIN}:{HTTP_PORT}/{FILE_NAME}"
+        self.transfer = Transfer(self.lab, self.laptop, url, HTTP_PORT, self.roaming)
+        stage = self.stage
+        outage = self.transfer.through(lambda: place.enter(stage.laptop, stage.cafe, stage.home))
+        self._tell_outage(step, f"{LAPTOP} went from its home to a cafe", outage)
+
+    def move_desk(self, step: Step) -> None:
+        """Then the desk is taken to the office."""
+        stage = self.stage
+        outage = self.transfer.through(lambda: place.enter(stage.desk, stage.office, stage.study))
+        self._tell_outage(step, f"{DESK} went from the study to the office", outage)
+
+    def reboot(self, step: Step) -> None:
+        """Then the office's router is started anew, and gets another address."""
+        outage = self.transfer.through(lambda: self.stage.office.reboot(place.OFFICE_AGAIN))
+        seconds = self.transfer.finish()
+        digest = _sha256(self.roaming)
+        if digest != _sha256(self.stage.desk.folder / "web" / FILE_NAME):
+            raise StepFailedError("the file that arrived across all this is another one")
+        widen_lines(self.stage)
+        what = (
+            f"the office's router lost its memory and its address, {outage.event:.2f} s long; the "
+            f"one TCP connection lived through all three for {seconds:.1f} s, SHA-256 "
+            f"{digest[:16]}… is right"
+        )
+        self._tell_outage(step, what, outage)
+        step.tell(step.said, away_ms=round(outage.event * 1000, 1), sha256=digest)
+
+    @staticmethod
+    def _tell_outage(step: Step, what: str, outage: Outage) -> None:
+        step.tell(
+            f"{what}; nothing arrived for {outage.milliseconds:.0f} ms",
+            outage_ms=outage.milliseconds,
         )
 
     # --- Trouble ----------------------------------------------------------------------------
@@ -317,7 +378,9 @@ class Demo:
         for machine in (self.stage.desk, self.stage.laptop):
             devices = {device["ifname"] for device in machine.ip_json("link", "show")}
             routes = {route["dst"] for route in machine.ip_json("-6", "route", "show")}
-            if devices != {"lo", "eth0"} or any(target.startswith("fd") for target in routes):
+            if devices != {"lo", "eth0", "wlan0"} or any(
+                target.startswith("fd") for target in routes
+            ):
                 raise StepFailedError(f"{machine.role} was left with {devices} and {routes}")
         step.tell(
             f"{DESK} went down: its records are out of the zone, {LAPTOP} has dropped its SAs; "

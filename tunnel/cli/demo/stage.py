@@ -1,65 +1,140 @@
-"""The demo's network: two homes, a rendezvous, and the internet between them.
+"""The demo's network: two homes and two more places to be, each behind a router that translates.
 
 ::
 
-    laptop ── router-laptop ──┐                        ┌── router-desk ── desk
-    192.0.2.2        203.0.113.1 ── the internet ── 203.0.113.2       198.51.100.2
-                                  (captured here)
-                                        │
-                                 rendezvous 203.0.113.10
+    laptop ─┬─ home: opens nothing ── .1 ─┐            ┌─ .2 ── study: miniupnpd ──┬─ desk
+            ┆                             ├─ internet ─┤                           ┆
+            └┄ cafe: opens nothing ── .3 ─┘     │      └─ .4 ── office: miniupnpd ┄┘
+                                        rendezvous .10
 
-Routing is plain: no NAT. The addresses are those of RFC 5737, for documentation.
+All hosts have private addresses. The routers of the laptop's places let in only whom the inside
+sent to: peers come in by punching alone. Those of the desk's run miniupnpd, which opens ports by
+PCP, NAT-PMP and UPnP. The internet, which is captured, is 192.0.1.0/24: it looks public, while
+miniupnpd refuses the nets that are for documentation. Dashed lines are taken later.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
-from tunnel.io.lab import Lab, Namespace, Switch, connect, make_router
+from tunnel.io.lab import Lab, Namespace, Switch, connect
+from tunnel.io.lab.nat import INSIDE, OUTSIDE, PortMapper, forget_flows, make_nat
 
-RENDEZVOUS = "203.0.113.10"
-DESK = "198.51.100.2"
-DESK_ALSO = "198.51.100.3"
-"""Another address of the desk's home, for when it changes."""
-DESK_GATEWAY = "198.51.100.1"
-LAPTOP = "192.0.2.2"
+RENDEZVOUS = "192.0.1.10"
+HOME, STUDY, CAFE, OFFICE = (f"192.0.1.{number}" for number in range(1, 5))
+"""The routers' addresses on the internet, at first."""
+STUDY_AGAIN, OFFICE_AGAIN = "192.0.1.12", "192.0.1.14"
+"""Those that the provider gives next."""
 STUB = "127.0.0.53"
 """Where a host's stub resolver listens, on port 53, since a resolver file can name no port."""
 
-_HOMES = {
-    "desk": (DESK_GATEWAY, DESK, "203.0.113.2"),
-    "laptop": ("192.0.2.1", LAPTOP, "203.0.113.1"),
-}
+
+@dataclass(slots=True)
+class Place:
+    """A place where one host can be, and its router.
+
+    ``outside`` is the router's address on the internet; ``device`` is the host's end of the link to
+    the router, with ``address`` while the host is there.
+    """
+
+    router: Namespace
+    outside: str
+    device: str
+    address: str
+    mapper: PortMapper | None = None
+
+    @property
+    def gateway(self) -> str:
+        """The router's address inside."""
+        return f"{self.subnet}.1"
+
+    @property
+    def subnet(self) -> str:
+        """The first three octets of all addresses inside."""
+        return self.address.rpartition(".")[0]
+
+    def renumber(self, outside: str) -> None:
+        """The provider gives the router another address."""
+        self._readdress(outside)
+
+    def reboot(self, outside: str) -> None:
+        """A power cut, after which the router knows nothing of before, and the provider gives it
+        another address. It is away for as long as all that takes here."""
+        if self.mapper is not None:
+            self.mapper.kill()
+            self.mapper.flush()
+        self._readdress(outside)
+        if self.mapper is not None:
+            self.mapper.start()
+
+    def _readdress(self, outside: str) -> None:
+        """Also for Ethernet: what is sent to the old address finds nobody, as on a real line."""
+        hardware = f"02:00:{int(IPv4Address(outside)):08x}"
+        hardware = ":".join((hardware[:5], *re.findall("..", hardware[6:])))
+        self.router.ip("address", "flush", "dev", OUTSIDE)
+        self.router.ip("link", "set", OUTSIDE, "address", hardware)
+        self.router.address(OUTSIDE, f"{outside}/24")
+        forget_flows(self.router)
+        self.outside = outside
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The machines of the demo."""
+    """The machines of the demo, and where they can be."""
 
     internet: Switch
     rendezvous: Namespace
     desk: Namespace
     laptop: Namespace
+    home: Place
+    cafe: Place
+    study: Place
+    office: Place
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """All of them."""
+        return self.home, self.cafe, self.study, self.office
 
 
 def build(lab: Lab) -> Stage:
-    """Build the network; both homes' programs resolve names through :data:`STUB`."""
+    """Build the network; both hosts' programs resolve names through :data:`STUB`."""
     internet = lab.switch("internet")
-    rendezvous = lab.namespace("rendezvous")
+    rendezvous, desk, laptop = lab.machines_of("rendezvous", "desk", "laptop")
     internet.plug(rendezvous, "eth0", f"{RENDEZVOUS}/24")
-    hosts, routers = {}, {}
-    for name, (inside, address, outside) in _HOMES.items():
-        host, router = lab.machines_of(name, f"router-{name}")
-        connect(host, "eth0", router, "home")
-        host.address("eth0", f"{address}/24")
-        router.address("home", f"{inside}/24")
-        internet.plug(router, "wan", f"{outside}/24")
-        host.gateway(inside)
+    places = {}
+    for name, host, device, outside, address in (
+        ("home", laptop, "eth0", HOME, "192.168.1.10"),
+        ("cafe", laptop, "wlan0", CAFE, "192.168.3.10"),
+        ("study", desk, "eth0", STUDY, "192.168.2.10"),
+        ("office", desk, "wlan0", OFFICE, "10.0.4.10"),
+    ):
+        router = lab.namespace(f"router-{name}")
+        place = places[name] = Place(router, outside, device, address)
+        connect(host, device, router, INSIDE)
+        router.address(INSIDE, f"{place.gateway}/24")
+        internet.plug(router, OUTSIDE, f"{outside}/24")
+        if host is desk:
+            place.mapper = PortMapper(router, f"{place.subnet}.0/24", router.folder)
+            place.mapper.start()
+        else:
+            make_nat(router, "restricted")
+    for host, place in ((laptop, places["home"]), (desk, places["study"])):
+        enter(host, place)
         host.set_resolver(STUB)
-        hosts[name], routers[name] = host, make_router(router)
-    for name, (_, address, outside) in _HOMES.items():
-        home = address.rpartition(".")[0] + ".0/24"
-        others = [router for other, router in routers.items() if other != name]
-        for machine in (rendezvous, *others):
-            machine.ip("route", "add", home, "via", outside)
-    return Stage(internet, rendezvous, hosts["desk"], hosts["laptop"])
+    return Stage(internet, rendezvous, desk, laptop, **places)
+
+
+def enter(host: Namespace, place: Place, leaving: Place | None = None) -> None:
+    """Bring ``host`` to a place. The link to the one that it leaves goes down at that moment."""
+    steps = []
+    if leaving is not None:
+        steps += [f"address flush dev {leaving.device}", f"link set {leaving.device} down"]
+    steps += [
+        f"link set {place.device} up",
+        f"address add {place.address}/24 dev {place.device}",
+        f"route add default via {place.gateway}",
+    ]
+    host.run("ip", "-batch", "-", stdin="\n".join(steps) + "\n")

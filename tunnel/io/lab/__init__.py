@@ -19,6 +19,7 @@ many labs may run at once.
 It needs Linux, root and iproute2: :func:`missing` says in a sentence what is not there.
 """
 
+from tunnel.io.lab.arrivals import Arrivals
 from tunnel.io.lab.capture import Capture, Sighting, find_all
 from tunnel.io.lab.hosts import HostMachine, RendezvousMachine
 from tunnel.io.lab.lab import Lab
@@ -29,6 +30,7 @@ from tunnel.io.lab.requirements import missing
 from tunnel.io.lab.topology import Switch, connect, make_router
 
 __all__ = [
+    "Arrivals",
     "Capture",
     "HostMachine",
     "Lab",

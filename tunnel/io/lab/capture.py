@@ -19,13 +19,16 @@ _PCAP_HEADER_OCTETS = 24
 class Capture:
     """A ``tcpdump`` that writes all packets of one device into ``file``.
 
-    ``filter`` is a pcap filter expression. The packets are complete and in pcap format.
+    ``filter`` is a pcap filter expression. The packets are in pcap format, and complete, or of each
+    the first ``octets``.
     """
 
-    def __init__(self, where: Namespace, device: str, file: Path, filter_: str = "") -> None:
+    def __init__(
+        self, where: Namespace, device: str, file: Path, filter_: str = "", octets: int = 0
+    ) -> None:
         self.file = file
         self._process: Process = where.start(
-            *("tcpdump", "-i", device, "-n", "-U", "-s", "0", "-B", str(BUFFER_KIB)),
+            *("tcpdump", "-i", device, "-n", "-U", "-s", str(octets), "-B", str(BUFFER_KIB)),
             *("--immediate-mode", "-Z", "root", "-w", str(file)),
             *((filter_,) if filter_ else ()),
             name=f"tcpdump-{file.stem}",

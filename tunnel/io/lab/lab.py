@@ -85,10 +85,16 @@ class Lab:
         return Switch(self.namespace(role))
 
     def capture(
-        self, where: Namespace, device: str, name: str = "capture", filter_: str = ""
+        self,
+        where: Namespace,
+        device: str,
+        name: str = "capture",
+        filter_: str = "",
+        octets: int = 0,
     ) -> Capture:
-        """Capture the packets of a device from now on, into ``folder/<name>.pcap``."""
-        made = Capture(where, device, self.folder / f"{name}.pcap", filter_)
+        """Capture the packets of a device from now on, into ``folder/<name>.pcap``; of each the
+        first ``octets``, or all of it."""
+        made = Capture(where, device, self.folder / f"{name}.pcap", filter_, octets)
         self._stack.callback(made.stop)
         return made
 

@@ -66,6 +66,11 @@ table ip home {{
     return router
 
 
+def forget_flows(router: Namespace) -> None:
+    """What a router forgets with a power cut, or when its provider gives it another address."""
+    router.run("conntrack", "-F")
+
+
 class PortMapper:
     """miniupnpd on a home router: NAT-PMP, PCP and UPnP, all or some of them.
 
@@ -154,6 +159,10 @@ table inet filter {{
   chain through {{
     type filter hook forward priority filter
     jump miniupnpd
+    iifname {OUTSIDE} ct state new drop
+  }}
+  chain to_me {{
+    type filter hook input priority filter
     iifname {OUTSIDE} ct state new drop
   }}
   chain into {{
