@@ -1,7 +1,7 @@
 # Two commands (docs/architecture.md): `make demo` and `make test`. Both set up what they need, say what
 # they install, ask nothing, and start at once when there is nothing to set up.
 .NOTPARALLEL:
-.PHONY: help setup demo test interop check coverage fuzz mutants tsan bench bench-plot build clean
+.PHONY: help setup demo test interop check coverage fuzz mutants model tsan bench bench-plot build clean
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -16,6 +16,7 @@ help:
 	@echo "make coverage  lines of keys/ that the tests reach; fails below 95 %"
 	@echo "make fuzz    every parser and whole sessions, guided by coverage; ARGS='--inputs 10000000' or '--seconds 60 session'"
 	@echo "make mutants how many small wrongs in the codec and the windows the tests find"
+	@echo "make model   every state of the binding machines up to a depth; ARGS='--depth 5 loss'"
 	@echo "make tsan    tables changed under full traffic, with the native engine under ThreadSanitizer"
 	@echo "make bench   how fast, as ratios to every other VPN that can be installed (as root; a quarter of an hour)"
 	@echo "make bench-plot  draws what it saved"
@@ -58,6 +59,10 @@ fuzz:
 mutants:
 	@scripts/setup quality
 	@nice -n 19 scripts/mutants $(ARGS)
+
+model:
+	@scripts/setup quality
+	@nice -n 19 $(PYTHON) -m tests.model $(ARGS)
 
 # The others are installed where the distribution has them. WIREGUARD_GO=/path names one more wireguard-go.
 tsan:

@@ -184,12 +184,14 @@ class Correspondent:
 
     # --- Tests --------------------------------------------------------------------------------
 
-    def opened(self, peer: str, source: Endpoint, now: float, unix: int) -> list[Command]:
-        """An AOTO from the address that shall be tested (I20, I25, I28)."""
+    def opened(
+        self, peer: str, source: Endpoint, home: Endpoint, now: float, unix: int
+    ) -> list[Command]:
+        """An AOTO from the address that shall be tested (I20, I25, I28), which is not ``home``."""
         binding = self._bindings.get(peer)
         if binding is None or binding.care_of is None:
             return [Refused(peer, source, "unregistered")]
-        if not is_unicast(source):
+        if source == home or not is_unicast(source):
             return [Refused(peer, source, "not_unicast")]
         proven = binding.used == source or self._proofs.holds(peer, source, unix)
         if self._settings.early and not proven:

@@ -156,7 +156,7 @@ class Mobility:
                 heeded = self.correspondent.update
                 return heeded(peer, message, source, known.relay, now, unix)
             case Aoto():
-                return self.correspondent.opened(peer, source, now, unix)
+                return self.correspondent.opened(peer, source, known.relay, now, unix)
             case Aotr():
                 return self.correspondent.answered(peer, message, source, now, unix)
             case BindingAck():

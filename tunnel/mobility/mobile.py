@@ -282,7 +282,9 @@ class Mobile:
 
     def _update(self, peer: str, known: Registration, now: float) -> list[Command]:
         known.phase = Phase.SAID
-        ways = [known.via] if known.invite is None else [known.invite, known.via]
+        ways = [known.via]
+        if known.invite is not None and known.claim.endpoint is not None:
+            ways.insert(0, known.invite)  # who names no endpoint there says that it is at home
         commands: list[Command] = []
         for way in ways:
             if not known.updates.allows(now):

@@ -380,7 +380,7 @@ def test_an_aoto_where_they_are_not_welcome() -> None:
 
 def test_an_aoto_of_who_is_not_registered_is_dropped_in_silence_i25(net: Network) -> None:
     assert net.hosts["a"].open("b", B1, net.now) == []  # and we send none
-    net.take("b", net.hosts["b"].correspondent.opened("a", A1, net.now, UNIX))
+    net.take("b", net.hosts["b"].correspondent.opened("a", A1, relay("a"), net.now, UNIX))
     assert not net.letters
 
 

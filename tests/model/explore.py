@@ -1,0 +1,87 @@
+"""Breadth first through all worlds; what is wrong is said with the shortest way to it."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+
+from tests.model.worlds import Action, UnsafeError, World, copy
+
+
+class WrongError(AssertionError):
+    """A property does not hold; the text is the way there."""
+
+
+@dataclass
+class Found:
+    """What an exploration saw."""
+
+    states: int = 0
+    steps: int = 0
+    by_depth: list[int] = field(default_factory=list)
+    longest: int = 0  # steps without loss until both had found each other
+    distances: dict[int, int] = field(default_factory=dict)  # such steps left, by world
+    complete: bool = False  # there was nothing new any more before the depth was reached
+
+
+def explore(world: World, depth: int) -> Found:
+    """All worlds that ``depth`` actions lead to. Raises :exc:`WrongError`."""
+    found = Found()
+    seen = {hash(world.key())}
+    level: list[tuple[bytes, tuple[Action, ...]]] = [(_packed(world), ())]
+    _arrives(world, (), found)
+    while level and len(found.by_depth) <= depth:
+        found.by_depth.append(len(level))
+        found.states += len(level)
+        if len(found.by_depth) > depth:
+            break
+        following: list[tuple[bytes, tuple[Action, ...]]] = []
+        for packed, way in level:
+            start: World = pickle.loads(packed)
+            for action in list(start.actions()):
+                after: World = pickle.loads(packed)
+                found.steps += 1
+                _take(after, action, way)
+                key = hash(after.key())
+                if key not in seen:
+                    seen.add(key)
+                    following.append((_packed(after), (*way, action)))
+                    _arrives(after, (*way, action), found)
+        level = following
+    found.complete = not level
+    return found
+
+
+def _packed(world: World) -> bytes:
+    return pickle.dumps(world, pickle.HIGHEST_PROTOCOL)
+
+
+def _take(world: World, action: Action, way: tuple[Action, ...]) -> None:
+    try:
+        world.take(action)
+    except UnsafeError as error:
+        raise WrongError(f"{error}, after {_told((*way, action))}") from None
+
+
+def _arrives(world: World, way: tuple[Action, ...], found: Found) -> None:
+    """No dead end: without loss from here on, both find each other in a few steps."""
+    trial, passed = world, list[int]()
+    for _ in range(world.goal + 1):
+        key = hash(trial.key())
+        left = 0 if trial.arrived() else found.distances.get(key)
+        passed.append(key)
+        if left is not None:
+            for further, one in enumerate(reversed(passed)):
+                found.distances[one] = left + further
+            found.longest = max(found.longest, found.distances[passed[0]])
+            return
+        trial = copy(world) if trial is world else trial
+        try:
+            trial.step_without_loss()
+        except UnsafeError as error:
+            raise WrongError(f"{error}, without loss after {_told(way)}") from None
+    raise WrongError(f"a dead end after {_told(way)}")
+
+
+def _told(way: tuple[Action, ...]) -> str:
+    return " · ".join(" ".join(map(str, action)) for action in way) or "the beginning"

@@ -1,0 +1,424 @@
+"""The worlds: two honest hosts in a bad network, and a host that lies to its correspondent."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from fastpath.types import Endpoint
+from tunnel.mobility.claims import Claim
+from tunnel.mobility.commands import (
+    Accepted,
+    Command,
+    DropBinding,
+    Invited,
+    Send,
+    UseEndpoint,
+)
+from tunnel.mobility.correspondent import Correspondent
+from tunnel.mobility.header import Aotc, Aotr, Aots, BindingAck, BindingUpdate, Message
+from tunnel.mobility.limits import MobilitySettings
+from tunnel.mobility.mobile import Mobile, Phase
+from tunnel.mobility.proofs import Proofs
+
+UNIX = 1_800_000_000
+VICTIM = ("192.0.2.66", 4500)
+RELAYS: dict[str, Endpoint] = {"a": ("fd00::a", 500), "b": ("fd00::b", 500)}
+SETTINGS = MobilitySettings(lifetime=64, nonce_life=20.0)
+AT_ONCE = 4  # messages on their way; one more is lost
+
+
+class UnsafeError(AssertionError):
+    """Traffic would go to an endpoint where the peer never was."""
+
+
+class Numbers:
+    """Octets that differ each time; nonces are told apart by them, and sequences begin with 2."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def __call__(self, count: int) -> bytes:
+        self.last += 1
+        return self.last.to_bytes(count)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A network that a host can be in: where others see it, and what it says of that."""
+
+    seen: Endpoint
+    claim: Claim
+
+
+def own(endpoint: Endpoint) -> Place:
+    """A place without a NAT."""
+    return Place(endpoint, Claim.at(endpoint))
+
+
+PLACES = {
+    "a": (own(("198.51.100.1", 4500)), own(("198.51.100.2", 4500))),
+    "b": (own(("203.0.113.1", 4500)), own(("203.0.113.2", 4500))),
+}
+BEHIND_NATS = {
+    "a": (
+        Place(("198.51.100.1", 61000), Claim("198.51.100.1", 4500, "10.0.0.2")),
+        Place(("198.51.100.2", 62000), Claim("192.0.2.200", 4500, "10.0.0.3")),  # it errs
+    ),
+    "b": (
+        own(("203.0.113.1", 4500)),
+        Place(("203.0.113.2", 63000), Claim("203.0.113.2", 63000, "10.1.1.1")),
+    ),
+}
+UNKNOWN = {
+    "a": (PLACES["a"][0], Place(("198.51.100.2", 62000), Claim(None, None, "10.0.0.3"))),
+    "b": BEHIND_NATS["b"],
+}
+
+
+@dataclass
+class Host:
+    """An honest host with one peer, and what its owner does with what the machines say."""
+
+    name: str
+    peer: str
+    mobile: Mobile
+    correspondent: Correspondent
+    place: int = 0
+    been: set[Endpoint] = field(default_factory=set)
+    via: Endpoint = ("", 0)  # where it says to the peer where it is
+    used: Endpoint | None = None  # where it sends its traffic; by the home agent if nowhere
+
+
+@dataclass
+class Letter:
+    """One on its way."""
+
+    sender: str
+    source: Endpoint
+    destination: Endpoint
+    message: Message
+
+
+Action = tuple[object, ...]
+
+
+@dataclass
+class Honest:
+    """Two hosts that want to be found by each other; ``budget`` is what may still be done to them:
+    moves, repeated messages, changed sources."""
+
+    places: dict[str, tuple[Place, ...]]
+    budget: dict[str, int]
+    now: float = 1000.0
+    hosts: dict[str, Host] = field(default_factory=dict)
+    letters: list[Letter] = field(default_factory=list)
+
+    goal: ClassVar[int] = 60  # steps without loss, after which both must have found each other
+
+    @classmethod
+    def begin(cls, places: dict[str, tuple[Place, ...]] | None = None, **budget: int) -> Honest:
+        """Both know where the other was seen last, and begin at once, by the home agent too."""
+        world = cls(places or PLACES, budget)
+        for name, peer in ("a", "b"), ("b", "a"):
+            numbers = Numbers()
+            correspondent = Correspondent(numbers, Proofs(), SETTINGS)
+            world.hosts[name] = Host(name, peer, Mobile(numbers, SETTINGS), correspondent)
+            world.hosts[name].via = world.places[peer][0].seen
+            world.hosts[name].been = {world.places[name][0].seen}
+        for host in world.hosts.values():
+            world._register(host)
+        return world
+
+    # --- Actions --------------------------------------------------------------------------
+
+    def actions(self) -> Iterator[Action]:
+        """All that can happen now."""
+        for number, letter in enumerate(self.letters):
+            yield "bring", number
+            yield "lose", number
+            if self.budget.get("repeat"):
+                yield "repeat", number
+            if self.budget.get("change") and letter.source != RELAYS[letter.sender]:
+                yield "change", number
+        for name in self.hosts:
+            if self.budget.get("move"):
+                yield "move", name
+        yield ("wait",)
+
+    def take(self, action: Action) -> None:
+        """Lets it happen."""
+        match action:
+            case ("bring", int(number)):
+                self._deliver(self.letters.pop(number))
+            case ("lose", int(number)):
+                del self.letters[number]
+            case ("repeat", int(number)):
+                self.budget["repeat"] -= 1
+                self._deliver(self.letters[number])
+            case ("change", int(number)):
+                self.budget["change"] -= 1
+                self._deliver(self.letters.pop(number), VICTIM)
+            case ("move", str(name)):
+                self.budget["move"] -= 1
+                host = self.hosts[name]
+                host.place = 1 - host.place
+                host.been.add(self.places[name][host.place].seen)
+                self._register(host)
+            case _:
+                self._wait()
+
+    def _deliver(self, letter: Letter, source: Endpoint | None = None) -> None:
+        """To who is there; who changes sources gets what is sent to the victim, and brings it."""
+        host = self.hosts["b" if letter.sender == "a" else "a"]
+        here = self.places[host.name][host.place].seen
+        if letter.destination not in (here, RELAYS[host.name], VICTIM):
+            return
+        self._heard(host, source or letter.source, letter.message)
+
+    def _heard(self, host: Host, source: Endpoint, message: Message) -> None:
+        mobile, correspondent, peer, now = host.mobile, host.correspondent, host.peer, self.now
+        match message:
+            case BindingUpdate():
+                way = source, RELAYS[peer], now, UNIX
+                commands = correspondent.update(peer, message, *way)
+            case Aotr():
+                commands = correspondent.answered(peer, message, source, now, UNIX)
+            case BindingAck():
+                commands = mobile.acknowledged(peer, message, source, now)
+            case Aotc():
+                commands = mobile.challenged(peer, message, source, now)
+            case _:
+                commands = []
+        self._done(host, commands)
+
+    def _wait(self) -> None:
+        """Until the next timer of anybody."""
+        timers = [(at, host) for host in self.hosts.values() if (at := _next(host)) is not None]
+        at, host = min(timers, key=lambda one: (one[0], one[1].name))
+        self.now = max(self.now, at)
+        commands = host.mobile.advance(self.now) + host.correspondent.advance(self.now)
+        self._done(host, commands)
+
+    def _register(self, host: Host) -> None:
+        claim = self.places[host.name][host.place].claim
+        invite = RELAYS[host.peer]
+        self._done(
+            host,
+            host.mobile.register(host.peer, host.via, claim, self.now, invite=invite),
+        )
+
+    def _done(self, host: Host, commands: list[Command]) -> None:
+        """The owner's part: follow the peer with our updates, send traffic where it was proven."""
+        for command in commands:
+            match command:
+                case Send(_, endpoint, message):
+                    nested = endpoint == RELAYS[host.peer]
+                    here = self.places[host.name][host.place].seen
+                    source = RELAYS[host.name] if nested else here
+                    if len(self.letters) < AT_ONCE:
+                        self.letters.append(Letter(host.name, source, endpoint, message))
+                case UseEndpoint(_, endpoint):
+                    if endpoint not in self.hosts[host.peer].been:
+                        raise UnsafeError(f"{host.name} sends to {endpoint}")
+                    host.used = endpoint
+                    self._follow(host, endpoint)
+                case DropBinding():
+                    host.used = None
+                case Invited(_, endpoint) | Accepted(_, endpoint, _):
+                    self._follow(host, endpoint)
+                case _:
+                    pass
+
+    def _follow(self, host: Host, endpoint: Endpoint) -> None:
+        if endpoint != host.via:
+            host.via = endpoint
+            self._register(host)
+
+    # --- Properties -----------------------------------------------------------------------
+
+    def arrived(self) -> bool:
+        """Whether both are registered, and send to where the other is."""
+        return all(
+            host.mobile.registrations[host.peer].phase is Phase.BOUND
+            and host.used == self.places[host.peer][self.hosts[host.peer].place].seen
+            for host in self.hosts.values()
+        )
+
+    def step_without_loss(self) -> None:
+        """What happens where nothing goes wrong."""
+        self.take(("bring", 0) if self.letters else ("wait",))
+
+    def key(self) -> object:
+        """The same for worlds that differ only in time, sequence numbers and nonces."""
+        names: dict[bytes, int] = {}
+        sent = {
+            name: host.mobile.registrations[host.peer].sequence for name, host in self.hosts.items()
+        }
+        return (
+            tuple(_host_key(host, self.now, sent, names) for host in self.hosts.values()),
+            tuple(
+                (one.sender, one.source, one.destination, _message_key(one, sent, names))
+                for one in self.letters
+            ),
+            tuple(sorted(self.budget.items())),
+        )
+
+
+def _next(host: Host) -> float | None:
+    due = (host.mobile.next_timer(), host.correspondent.next_timer())
+    return min((at for at in due if at is not None), default=None)
+
+
+def _message_key(letter: Letter, sent: dict[str, int], names: dict[bytes, int]) -> object:
+    message, other = letter.message, "b" if letter.sender == "a" else "a"
+    match message:
+        case BindingUpdate(sequence, lifetime, options):
+            return "BU", sent[letter.sender] - sequence, lifetime, options
+        case BindingAck(status, sequence, lifetime):
+            return "BA", status, sent[other] - sequence, lifetime
+        case Aotc(nonce) | Aotr(nonce):
+            return type(message).__name__, names.setdefault(nonce, len(names))
+        case _:
+            return message
+
+
+def _host_key(host: Host, now: float, sent: dict[str, int], names: dict[bytes, int]) -> object:
+    known = host.mobile.registrations[host.peer]
+    binding = host.correspondent.bindings.get(host.peer)
+
+    def soon(at: float | None) -> float | None:
+        return None if at is None else round(max(at - now, -1.0), 3)
+
+    def rate(one: object) -> tuple[float | None, ...]:
+        return tuple(soon(at) for at in one._times if at > now - 1.0)  # type: ignore[attr-defined]
+
+    mobile = (
+        *(known.phase, known.via, known.claim, known.tries, known.pause, known.answers),
+        *(soon(known.next_at), soon(known.until), known.challenger),
+        names.setdefault(known.nonce, len(names)) if known.phase is Phase.ANSWERED else None,
+        *(rate(known.updates), rate(known.responses)),
+    )
+    bound: object = None
+    if binding is not None:
+        bound = (
+            *(sent[host.peer] - binding.sequence, binding.care_of, binding.used, binding.nat),
+            soon(binding.until) if binding.care_of else None,
+            tuple(
+                (names.setdefault(t.nonce, len(names)), t.address, t.purpose, soon(t.until))
+                for t in binding.tests
+                if t.until > now
+            ),
+            *(rate(binding.updates), rate(binding.acks), rate(binding.challenges)),
+        )
+    proofs = tuple(sorted(host.correspondent._proofs._peers.get(host.peer, ())))
+    return mobile, bound, proofs, host.place, host.via, host.used, tuple(sorted(host.been))
+
+
+@dataclass
+class Liar:
+    """One correspondent, and a peer that says whatever may help it: any number, any address, from
+    any source, with every nonce that it received where it really is. It wants the correspondent's
+    traffic to go to a victim, where it can send from but not receive (I18)."""
+
+    now: float = 1000.0
+    correspondent: Correspondent = field(
+        default_factory=lambda: Correspondent(Numbers(), Proofs(), SETTINGS)
+    )
+    nonces: tuple[bytes, ...] = ()
+    sequence: int = 0
+
+    goal: ClassVar[int] = 0
+    HERE: ClassVar[Endpoint] = ("198.51.100.1", 4500)
+    HOME: ClassVar[Endpoint] = RELAYS["a"]
+
+    def actions(self) -> Iterator[Action]:
+        """All that the liar can say now."""
+        sources = self.HERE, self.HOME, VICTIM
+        for source in sources:
+            for claimed in (self.HERE, VICTIM, None):
+                for back in (0, 1):
+                    yield "update", source, claimed, back, SETTINGS.lifetime
+            yield "update", source, None, 1, 0
+            yield "open", source
+            for number in range(len(self.nonces)):
+                yield "answer", source, number
+            yield "guess", source
+        yield ("ask at home",)
+        yield ("wait",)
+
+    def take(self, action: Action) -> None:
+        """Says it."""
+        one, now = self.correspondent, self.now
+        match action:
+            case ("update", tuple() as source, claimed, int(ahead), int(lifetime)):
+                self.sequence += ahead
+                options = Claim.at(claimed).options if isinstance(claimed, tuple) else ()
+                message = BindingUpdate(self.sequence, lifetime, options)
+                commands = one.update("a", message, source, self.HOME, now, UNIX)
+            case ("open", tuple() as source):
+                commands = one.opened("a", source, self.HOME, now, UNIX)
+            case ("answer", tuple() as source, int(number)):
+                commands = one.answered("a", Aotr(self.nonces[number]), source, now, UNIX)
+            case ("guess", tuple() as source):
+                commands = one.answered("a", Aotr(b"\xff" * 8), source, now, UNIX)
+            case ("ask at home",):
+                commands = one.check_home("a", self.HOME, now)
+            case _:
+                self.now += 1.0
+                commands = one.advance(self.now)
+        for command in commands:
+            self._said(command)
+
+    def _said(self, command: Command) -> None:
+        match command:
+            case Send(_, endpoint, Aotc(nonce)) if endpoint != VICTIM:
+                self.nonces = (*self.nonces, nonce)[-3:]
+            case Send(_, endpoint, Aots(1)) | UseEndpoint(_, endpoint) if endpoint != self.HERE:
+                raise UnsafeError(f"{command} for {endpoint}")
+
+    def arrived(self) -> bool:
+        """A liar need not arrive."""
+        return True
+
+    def step_without_loss(self) -> None:
+        """Nothing has to follow."""
+
+    def key(self) -> object:
+        """As for the honest ones."""
+        binding = self.correspondent.bindings.get("a")
+        names: dict[bytes, int] = {}
+
+        def soon(at: float) -> float:
+            return round(max(at - self.now, -1.0), 3)
+
+        def rate(one: object) -> tuple[float, ...]:
+            times: tuple[float, ...] = one._times  # type: ignore[attr-defined]
+            return tuple(soon(at) for at in times if at > self.now - 1.0)
+
+        bound: object = None
+        if binding is not None:
+            tests = tuple(
+                (names.setdefault(t.nonce, len(names)), t.address, t.purpose, soon(t.until))
+                for t in binding.tests
+                if t.until > self.now
+            )
+            rates = (binding.updates, binding.acks, binding.challenges, binding.verdicts)
+            bound = (
+                *(self.sequence - binding.sequence, binding.care_of, binding.used, binding.nat),
+                soon(binding.until) if binding.care_of else None,
+                *(tests, tuple(rate(one) for one in rates)),
+            )
+        proofs = tuple(sorted(self.correspondent._proofs._peers.get("a", ())))
+        return bound, tuple(names.get(one) for one in self.nonces), proofs
+
+
+World = Honest | Liar
+
+
+def copy(world: World) -> World:
+    """Another one like it."""
+    copied: World = pickle.loads(pickle.dumps(world, pickle.HIGHEST_PROTOCOL))
+    return copied
