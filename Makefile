@@ -61,7 +61,7 @@ mutants:
 	@nice -n 19 scripts/mutants $(ARGS)
 
 model:
-	@scripts/setup quality
+	@scripts/setup build
 	@nice -n 19 $(PYTHON) -m tests.model $(ARGS)
 
 # The others are installed where the distribution has them. WIREGUARD_GO=/path names one more wireguard-go.
