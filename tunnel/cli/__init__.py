@@ -29,6 +29,7 @@ FAMILIES = {
     "keys": ("keys",),
     "doctor": ("doctor",),
     "device": ("device",),
+    "lab": ("lab",),
     "service": ("service",),
     "completion": ("completion",),
 }

@@ -40,7 +40,7 @@ Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=10_000)]
 Moment = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 
 
-class Network(Section):
+class Network(Section, frozen=True):
     """What one host stands behind. ``timeout``: seconds for which its NAT remembers a flow that
     nobody uses; 0 is the NAT's own choice."""
 
@@ -50,10 +50,10 @@ class Network(Section):
     @property
     def translates(self) -> bool:
         """Whether the host's own address means nothing outside."""
-        return self.kind not in ("public", "blocked")
+        return self.kind != "public"
 
 
-class Links(Section):
+class Links(Section, frozen=True):
     """What the way between the internet and each home does to packets, in each direction."""
 
     delay_ms: Milliseconds = 0.0
@@ -68,8 +68,8 @@ class Links(Section):
         return not (self.delay_ms or self.jitter_ms or self.loss or self.duplicate)
 
 
-class Event(Section):
-    """At ``at`` seconds after both hosts met (or gave up): ``move`` to another network, which is
+class Event(Section, frozen=True):
+    """At ``at`` seconds after both hosts met or gave up: ``move`` to another network, which is
     of ``kind``; the router of the host comes back with another address (``reboot``); its program
     is killed and started (``restart``); the rendezvous is ``away``, or ``back``."""
 
@@ -90,7 +90,7 @@ class Event(Section):
             raise WrongValueError("kind", f"{self.do!r} does not go with that", fix)
 
 
-class Scenario(Section):
+class Scenario(Section, frozen=True):
     """Two hosts, what they stand behind, and what happens to them."""
 
     about: str = ""
@@ -113,6 +113,12 @@ class Scenario(Section):
     def in_order(self) -> tuple[Event, ...]:
         """Its events as they happen."""
         return tuple(sorted(self.event, key=lambda one: one.at))
+
+    def moments(self) -> list[tuple[float, tuple[Event, ...]]]:
+        """The same, those of one moment together."""
+        ordered = self.in_order()
+        times = sorted({one.at for one in ordered})
+        return [(at, tuple(one for one in ordered if one.at == at)) for at in times]
 
     @property
     def has_path(self) -> bool:
