@@ -3,7 +3,9 @@
 It answers nothing but Binding requests, in less than twice the octets, so that it amplifies
 nothing; a source that asks more than :data:`PER_SECOND` times a second is not answered for the rest
 of it. Our hosts ask from the tunnel's own socket, behind the non-ESP marker that IKE has there
-(RFC 3948 §2.2), and are answered behind it; everybody else is answered in plain STUN.
+(RFC 3948 §2.2), and are answered behind it; everybody else is answered in plain STUN. Whoever asks
+to be answered from the other port (CHANGE-REQUEST, RFC 5780 §4.4) is, where one address listens at
+two: so a host learns whom its NAT or firewall lets in.
 """
 
 from __future__ import annotations
@@ -57,10 +59,28 @@ class StunServer:
         """The bound endpoints."""
         return [transport.get_extra_info("sockname")[:2] for transport in self._transports]
 
-    def answer(self, data: bytes, source: Endpoint) -> bytes | None:
-        """What to send back, if anything."""
+    def heard(self, data: bytes, source: tuple[Any, ...], at: asyncio.DatagramTransport) -> None:
+        """A datagram came to one of our sockets, from a socket address."""
+        other, endpoint = self._other_port(at), (str(source[0]), int(source[1]))
+        reply = self.answer(data, endpoint, changes_port=other is not None)
+        if reply is not None:
+            changes = other is not None and stun.wants_other_port(data.removeprefix(MARKER))
+            (other if other is not None and changes else at).sendto(reply, source)
+
+    def _other_port(self, at: asyncio.DatagramTransport) -> asyncio.DatagramTransport | None:
+        """The socket of the same address at another port."""
+        place = at.get_extra_info("sockname")
+        for one in self._transports:
+            there = one.get_extra_info("sockname")
+            if there[0] == place[0] and there[1] != place[1]:
+                return one
+        return None
+
+    def answer(self, data: bytes, source: Endpoint, *, changes_port: bool = False) -> bytes | None:
+        """What to send back, if anything. ``changes_port``: there is another port to do it from."""
         marked = data.startswith(MARKER)
-        reply = stun.answer(data[len(MARKER) :] if marked else data, source)
+        asked = data[len(MARKER) :] if marked else data
+        reply = stun.answer(asked, source, changes_port=changes_port)
         if reply is None:
             self.counters["dropped"] += 1
             return None
@@ -89,6 +109,5 @@ class _Answering(asyncio.DatagramProtocol):
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        reply = self._server.answer(data, (str(addr[0]), int(addr[1])))
-        if reply is not None and self._transport is not None:
-            self._transport.sendto(reply, addr)
+        if self._transport is not None:
+            self._server.heard(data, addr, self._transport)

@@ -23,10 +23,15 @@ LAST_WAIT = 16 * FIRST_WAIT
 
 _HEADER = struct.Struct("!HHI12s")
 _MAPPED, _XOR_MAPPED = 0x0001, 0x0020
+_CHANGE_REQUEST = 0x0003  # RFC 5780 §7.2
+_CHANGE_IP, _CHANGE_PORT = 0x4, 0x2
 _ERROR_CODE, _UNKNOWN = 0x0009, 0x000A
 _FINGERPRINT, _FINGERPRINT_XOR = 0x8028, 0x5354554E
 _INTEGRITY, _INTEGRITY_SHA256 = 0x0008, 0x001C
-_KNOWN = {_MAPPED, _XOR_MAPPED, _ERROR_CODE, _UNKNOWN, _INTEGRITY, _INTEGRITY_SHA256}
+_KNOWN = {
+    *(_MAPPED, _XOR_MAPPED, _CHANGE_REQUEST, _ERROR_CODE, _UNKNOWN),
+    *(_INTEGRITY, _INTEGRITY_SHA256),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +102,19 @@ def mapped_address(message: Message) -> Endpoint | None:
     return None
 
 
-def answer(data: bytes, source: Endpoint) -> bytes | None:
-    """A server's answer to a datagram from ``source``; ``None``: it is no Binding request."""
+def answer(data: bytes, source: Endpoint, *, changes_port: bool = False) -> bytes | None:
+    """A server's answer to a datagram from ``source``; ``None``: it is no Binding request.
+
+    ``changes_port``: the server can answer from another port where :func:`wants_other_port`; a
+    server that cannot change what it is asked to change says so (RFC 5780 §6.1).
+    """
     request = read(data)
     if request is None or request.kind != REQUEST:
         return None
     strange = [name for name, _ in request.attributes if name < 0x8000 and name not in _KNOWN]
+    flags = _change_flags(request)
+    if flags & _CHANGE_IP or (flags & _CHANGE_PORT and not changes_port):
+        strange.append(_CHANGE_REQUEST)
     if strange:
         names = b"".join(name.to_bytes(2, "big") for name in strange[:16])
         error = (_ERROR_CODE, b"\0\0\x04\x14" + b"Unknown Attribute")
@@ -113,6 +125,23 @@ def answer(data: bytes, source: Endpoint) -> bytes | None:
     value = struct.pack("!BBH", 0, 1 if len(packed) == 4 else 2, source[1] ^ (COOKIE >> 16))
     value += bytes(a ^ b for a, b in zip(packed, key, strict=False))
     return Message(SUCCESS, request.transaction, ((_XOR_MAPPED, value),)).pack(fingerprint=True)
+
+
+def wants_other_port(data: bytes) -> bool:
+    """Whether a Binding request is to be answered from the server's other port."""
+    request = read(data)
+    return request is not None and bool(_change_flags(request) & _CHANGE_PORT)
+
+
+def _change_flags(request: Message) -> int:
+    value = dict(reversed(request.attributes)).get(_CHANGE_REQUEST, b"")
+    return int.from_bytes(value) if len(value) == 4 else 0
+
+
+def ask(transaction: bytes, *, change_port: bool = False) -> bytes:
+    """A Binding request with these 12 octets; ``change_port``: to be answered from another port."""
+    flags = ((_CHANGE_REQUEST, _CHANGE_PORT.to_bytes(4)),) if change_port else ()
+    return Message(REQUEST, transaction, flags).pack(fingerprint=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +166,7 @@ class Binding:
 
     def __init__(self, server: Endpoint, random: Callable[[int], bytes]) -> None:
         self.server = server
-        self._wire = Message(REQUEST, random(12)).pack(fingerprint=True)
+        self._wire = ask(random(12))
         self._sent, self._began = 0, 0.0
         self._due: float | None = None
 

@@ -30,6 +30,25 @@ async def test_it_tells_a_real_socket_where_it_is() -> None:
     server.stop()
 
 
+async def test_it_answers_from_its_other_port_where_it_is_asked_to() -> None:
+    server = StunServer((("127.0.0.1", 0), ("127.0.0.1", 0)))
+    await server.start()
+    loop = asyncio.get_running_loop()
+    asked = stun.ask(bytes(12), change_port=True)
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        client.bind(("127.0.0.1", 0))
+        for marker in (b"", bytes(4)):
+            await loop.sock_sendto(client, marker + asked, server.listening[0])
+            async with asyncio.timeout(20):
+                reply, source = await loop.sock_recvfrom(client, 2000)
+            assert source == server.listening[1]
+            message = stun.read(reply.removeprefix(marker))
+            assert message is not None
+            assert message.kind == stun.SUCCESS
+    server.stop()
+
+
 def test_what_is_no_question_is_not_answered() -> None:
     server = StunServer(())
     for data in (b"", b"\xff", bytes(4), bytes(40), ASK[:-1], bytes(4) + b"\x21" * 30):

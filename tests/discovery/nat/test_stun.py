@@ -15,9 +15,11 @@ from discovery.nat.stun import (
     NotSeen,
     Seen,
     answer,
+    ask,
     is_stun,
     mapped_address,
     read,
+    wants_other_port,
 )
 from discovery.nat.types import SendNat
 
@@ -99,13 +101,34 @@ def test_answers_of_strangers_are_dropped() -> None:
 
 
 def test_a_request_with_a_demand_that_we_do_not_know_is_answered_420() -> None:
-    asked = Message(REQUEST, bytes(12), ((0x0003, bytes(4)),)).pack()
+    asked = Message(REQUEST, bytes(12), ((0x0027, bytes(4)),)).pack()
     message = read(answer(asked, ("192.0.2.7", 1)) or b"")
     assert message is not None
     assert message.kind == ERROR
     found = dict(message.attributes)
     assert found[0x0009][2:4] == b"\x04\x14"
-    assert found[0x000A] == b"\0\3"
+    assert found[0x000A] == b"\0\x27"
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes_port", "granted"),
+    [(0, False, True), (2, True, True), (2, False, False), (4, True, False), (6, True, False)],
+)
+def test_a_server_changes_its_port_if_it_has_two_and_never_its_address(
+    flags: int, changes_port: bool, granted: bool
+) -> None:
+    asked = Message(REQUEST, bytes(12), ((0x0003, flags.to_bytes(4)),)).pack()
+    message = read(answer(asked, ("192.0.2.7", 1), changes_port=changes_port) or b"")
+    assert message is not None
+    assert message.kind == (SUCCESS if granted else ERROR)
+    assert wants_other_port(asked) is bool(flags & 2)
+    assert granted or dict(message.attributes)[0x000A] == b"\0\3"
+
+
+def test_a_question_says_whether_another_port_shall_answer() -> None:
+    assert wants_other_port(ask(bytes(12), change_port=True))
+    assert not wants_other_port(ask(bytes(12)))
+    assert not wants_other_port(b"no STUN at all")
 
 
 @pytest.mark.parametrize("kind", [0x0011, SUCCESS, ERROR, 0x0003])
