@@ -43,6 +43,7 @@ cdef struct InboundEntry:
     Endpoint source  # of the newest packet
     Passed passed
     Rate dummies
+    Rate mobility
 
 cdef enum:
     NARROW_WAYS = 4
@@ -60,6 +61,18 @@ cdef struct Flow:
     size_t largest  # above it, an inner packet is refused
     Rate too_big
 
+cdef struct Relay:  # how nested packets to a host id go
+    uint32_t spi  # of a relay SA; 0: not at all, any more
+    bint forward  # those of others, too
+    Endpoint endpoint
+
+cdef struct Limit:  # a token bucket of octets, under the lock of the rates
+    uint64_t on  # atomic
+    double rate
+    double most
+    double tokens
+    double since
+
 cdef enum:
     MAX_LANES = 64
 
@@ -73,6 +86,8 @@ cdef struct Lane:
     Passed sent
     Gate inbound_gate
     Passed received
+    uint64_t relayed_packets
+    uint64_t relayed_octets
 
 cdef struct Core:
     Lane *lanes
@@ -86,8 +101,10 @@ cdef struct Core:
     # when it is tried again, in whole seconds of CLOCK_BOOTTIME.
     uint64_t gso_again[2]
     uint8_t host_id[16]
-    Table outbound
+    Table outbound  # this one and the next two are read under the gate of either half
     Table flows
+    Table relays
+    Limit limit
     uint64_t splits  # atomic; packets that were split so far; their identification
     Table inbound
     uint64_t io_drops[DROPS]  # atomic; what TUN or UDP refused, counted outside the gates
@@ -108,6 +125,9 @@ cdef void outbound_enter_call(Core *core) noexcept nogil
 cdef void outbound_leave_call(Core *core) noexcept nogil
 cdef void inbound_enter_call(Core *core) noexcept nogil
 cdef void inbound_leave_call(Core *core) noexcept nogil
+# Both: those who forward seal under the gate of the inbound half.
+cdef void core_enter_call(Core *core) noexcept nogil
+cdef void core_leave_call(Core *core) noexcept nogil
 
 cdef Core *core_new(bytes host_id, int lanes) except NULL
 cdef void core_free(Core *core) noexcept nogil
@@ -120,6 +140,10 @@ cdef int core_set_flow(
     object narrow,
 ) except -1
 cdef int core_clear_flow(Core *core, bytes peer_id) except -1
+cdef int core_set_relay(
+    Core *core, bytes host_id, uint32_t spi, object endpoint, bint forward
+) except -1
+cdef int core_clear_relay(Core *core, bytes host_id) except -1
 cdef dict core_counters(Core *core)
 cdef object passed_show(const Passed *passed)
 
@@ -143,12 +167,16 @@ cdef inline bint rate_allows(Rate *rate, int limit, double now) noexcept nogil:
     return rate.count <= limit
 
 
-cdef inline void count(Passed *total, Passed *own, size_t octets, double now) noexcept nogil:
-    total.packets += 1
-    total.octets += octets
+cdef inline void count_own(Passed *own, size_t octets, double now) noexcept nogil:
     own.packets += 1
     own.octets += octets
     own.last_used = now
+
+
+cdef inline void count(Passed *total, Passed *own, size_t octets, double now) noexcept nogil:
+    total.packets += 1
+    total.octets += octets
+    count_own(own, octets, now)
 
 
 cdef inline void drop(Passed *total, Passed *own, int reason) noexcept nogil:

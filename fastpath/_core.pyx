@@ -17,7 +17,7 @@ from fastpath._linux cimport (
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
 )
 from fastpath._table cimport (
-    Table, table_clear, table_init, table_put, table_remove, table_reserve,
+    Table, table_clear, table_get, table_init, table_put, table_remove, table_reserve,
 )
 from fastpath._turn cimport turn_clear, turn_init
 
@@ -98,6 +98,16 @@ cdef void inbound_leave_call(Core *core) noexcept nogil:
         gate_leave_call(&core.lanes[lane].inbound_gate)
 
 
+cdef void core_enter_call(Core *core) noexcept nogil:
+    inbound_enter_call(core)  # in this order, here and wherever both are wanted
+    outbound_enter_call(core)
+
+
+cdef void core_leave_call(Core *core) noexcept nogil:
+    outbound_leave_call(core)
+    inbound_leave_call(core)
+
+
 # --- Life -----------------------------------------------------------------------------------------
 
 
@@ -128,6 +138,7 @@ cdef Core *core_new(bytes host_id, int lanes) except NULL:
             turn_init(&core.lanes[number].turn)
         table_init(&core.outbound, int.from_bytes(os.urandom(8), "little"))
         table_init(&core.flows, int.from_bytes(os.urandom(8), "little"))
+        table_init(&core.relays, int.from_bytes(os.urandom(8), "little"))
         table_init(&core.inbound, int.from_bytes(os.urandom(8), "little"))
         events_init(&core.events)
         core.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -152,9 +163,13 @@ cdef void core_free(Core *core) noexcept nogil:
     if core.flows.slots != NULL:
         for place in range(core.flows.mask + 1):
             free(core.flows.slots[place].value)
+    if core.relays.slots != NULL:
+        for place in range(core.relays.mask + 1):
+            free(core.relays.slots[place].value)
     table_clear(&core.outbound)
     table_clear(&core.inbound)
     table_clear(&core.flows)
+    table_clear(&core.relays)
     events_clear(&core.events)
     if core.wake >= 0:
         close(core.wake)
@@ -202,9 +217,9 @@ cdef void *_swap_outbound(
     Core *core, Table *table, uint64_t high, uint64_t low, void *value
 ) noexcept nogil:
     cdef void *before
-    outbound_enter_call(core)
+    core_enter_call(core)
     before = _swap(table, high, low, value)
-    outbound_leave_call(core)
+    core_leave_call(core)
     return before
 
 
@@ -310,6 +325,48 @@ cdef int core_clear_flow(Core *core, bytes peer_id) except -1:
     return 0
 
 
+cdef int core_set_relay(
+    Core *core, bytes host_id, uint32_t spi, object endpoint, bint forward
+) except -1:
+    """Raises :class:`ValueError` for a bad host id or endpoint."""
+    cdef uint64_t key[2]
+    cdef Relay *relay
+    cdef void *before
+    cdef Endpoint parsed
+    endpoint_parse(endpoint, &parsed)
+    _host_key(host_id, key)
+    relay = <Relay *>calloc(1, sizeof(Relay))
+    if relay == NULL:
+        raise MemoryError
+    relay.spi = spi
+    relay.endpoint = parsed
+    relay.forward = forward
+    with nogil:
+        before = _swap_outbound(core, &core.relays, key[0], key[1], relay)
+        free(before)
+    if before == relay:
+        raise MemoryError
+    return 0
+
+
+cdef int core_clear_relay(Core *core, bytes host_id) except -1:
+    """A host id that was not forwarded to stays known, without a way."""
+    cdef uint64_t key[2]
+    cdef Relay *relay
+    cdef void *removed = NULL
+    _host_key(host_id, key)
+    with nogil:
+        core_enter_call(core)
+        relay = <Relay *>table_get(&core.relays, key[0], key[1])
+        if relay != NULL and relay.forward:
+            removed = table_remove(&core.relays, key[0], key[1])
+        elif relay != NULL:
+            relay.spi = 0
+        core_leave_call(core)
+        free(removed)
+    return 0
+
+
 cdef int _host_key(bytes host_id, uint64_t *key) except -1:
     if len(host_id) != 16:
         raise ValueError("a host id is 16 octets")
@@ -332,6 +389,8 @@ cdef dict core_counters(Core *core):
     """As :meth:`fastpath.types.Pump.counters` has it."""
     cdef Passed sent, received
     cdef int number, reason
+    cdef uint64_t relayed_packets = 0
+    cdef uint64_t relayed_octets = 0
     memset(&sent, 0, sizeof(Passed))
     memset(&received, 0, sizeof(Passed))
     with nogil:
@@ -342,6 +401,8 @@ cdef dict core_counters(Core *core):
         inbound_enter_call(core)
         for number in range(core.count):
             _add(&received, &core.lanes[number].received)
+            relayed_packets += core.lanes[number].relayed_packets
+            relayed_octets += core.lanes[number].relayed_octets
         inbound_leave_call(core)
     for reason in range(DROPS):
         sent.drops[reason] += received.drops[reason] + atomic_get(&core.io_drops[reason])
@@ -350,8 +411,8 @@ cdef dict core_counters(Core *core):
         "tx_packets": sent.packets,
         "rx_octets": received.octets,
         "tx_octets": sent.octets,
-        "relayed_packets": 0,
-        "relayed_octets": 0,
+        "relayed_packets": relayed_packets,
+        "relayed_octets": relayed_octets,
     } | _drops(sent.drops, "drop_")
 
 

@@ -23,6 +23,7 @@ cdef struct Outbound:
     uint32_t spi
     bint esn
     bint transport
+    bint relay  # for nested packets
     uint8_t local_id[16]
     uint8_t peer_id[16]
 
@@ -31,6 +32,7 @@ cdef struct Inbound:
     Replay window
     uint32_t spi
     bint transport
+    bint relay  # for nested packets
     bint narrow  # only packets of this traffic are taken
     Traffic traffic
     uint8_t local_id[16]
@@ -51,6 +53,11 @@ cdef void inbound_clear(Inbound *sa) noexcept nogil
 # the only pass.
 cdef Py_ssize_t esp_seal(
     Outbound *sa, uint8_t *payload, size_t octets, uint8_t next_header, uint8_t *target
+) noexcept nogil
+
+# The same for a payload that stands at `target` + HEADER_OCTETS. What is behind it is overwritten.
+cdef Py_ssize_t esp_seal_in_place(
+    Outbound *sa, uint8_t *target, size_t octets, uint8_t next_header
 ) noexcept nogil
 
 # A Drop, 0 for a packet to pass on. `target` (octets - 32) is written even when it is dropped.

@@ -32,6 +32,15 @@ cdef int _check(object params) except -1:
     return 0
 
 
+cdef bint _is_relay(object params) except *:
+    """Whether an SA carries nested packets (fastpath/reference/relay.py)."""
+    return (
+        params.mode == types.Mode.TRANSPORT
+        and params.traffic is not None
+        and params.traffic.protocol == IPV6
+    )
+
+
 cdef int outbound_init(Outbound *sa, object params, str backend) except -1:
     """Fills a zeroed ``sa`` from :class:`fastpath.types.SaParams`; raises as the reference does."""
     _check(params)
@@ -40,6 +49,7 @@ cdef int outbound_init(Outbound *sa, object params, str backend) except -1:
     sa.esn = params.esn
     sa.last = ~<uint64_t>0 >> (0 if sa.esn else 32)
     sa.transport = params.mode == types.Mode.TRANSPORT
+    sa.relay = _is_relay(params)
     memcpy(sa.local_id, <const uint8_t *>(<bytes>params.local_id), 16)
     memcpy(sa.peer_id, <const uint8_t *>(<bytes>params.peer_id), 16)
     return 0
@@ -59,6 +69,7 @@ cdef int inbound_init(Inbound *sa, object params, str backend) except -1:
     aead_init(&sa.aead, backend, params.suite, params.key, False)
     sa.spi = params.spi
     sa.transport = params.mode == types.Mode.TRANSPORT
+    sa.relay = _is_relay(params)
     memcpy(sa.local_id, <const uint8_t *>(<bytes>params.local_id), 16)
     memcpy(sa.peer_id, <const uint8_t *>(<bytes>params.peer_id), 16)
     return 0
@@ -83,6 +94,19 @@ cdef inline size_t _associated(
 cdef Py_ssize_t esp_seal(
     Outbound *sa, uint8_t *payload, size_t octets, uint8_t next_header, uint8_t *target
 ) noexcept nogil:
+    return _seal(sa, payload, octets, next_header, target, False)
+
+
+cdef Py_ssize_t esp_seal_in_place(
+    Outbound *sa, uint8_t *target, size_t octets, uint8_t next_header
+) noexcept nogil:
+    return _seal(sa, target + HEADER_OCTETS, octets, next_header, target, True)
+
+
+cdef inline Py_ssize_t _seal(
+    Outbound *sa, uint8_t *payload, size_t octets, uint8_t next_header, uint8_t *target,
+    bint in_place,
+) noexcept nogil:
     cdef uint8_t nonce[12]
     cdef uint8_t aad[12]
     cdef uint8_t saved[SLACK_OCTETS]
@@ -99,7 +123,8 @@ cdef Py_ssize_t esp_seal(
     memcpy(nonce, sa.aead.salt, 4)
     memcpy(nonce + 4, target + 8, 8)
     cdef size_t aad_octets = _associated(aad, sa.spi, sa.sequence, sa.esn)
-    memcpy(saved, trailer, SLACK_OCTETS)
+    if not in_place:
+        memcpy(saved, trailer, SLACK_OCTETS)
     for step in range(pad):
         trailer[step] = <uint8_t>(step + 1)
     trailer[pad] = <uint8_t>pad
@@ -107,7 +132,8 @@ cdef Py_ssize_t esp_seal(
     octets += pad + TRAILER_OCTETS
     sealed = sa.aead.backend.seal(
         sa.aead.state, nonce, aad, aad_octets, payload, octets, target + HEADER_OCTETS)
-    memcpy(trailer, saved, SLACK_OCTETS)
+    if not in_place:
+        memcpy(trailer, saved, SLACK_OCTETS)
     if not sealed:
         return -AUTHENTICATION  # the library failed; what it wrote must not leave
     return HEADER_OCTETS + octets + TAG_OCTETS

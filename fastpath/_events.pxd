@@ -10,12 +10,13 @@ from fastpath._linux cimport pthread_mutex_t
 cdef enum:
     ACQUIRE = 1
     CONTROL = 2  # the non-ESP marker was there and is stripped
-    CONTROL_BARE = 3
+    CONTROL_BARE = 3  # spi: of the relay SA that it came nested in, or 0
     NEW_SOURCE = 4
     LIFETIME = 5
     UNKNOWN = 6
     DUMMY_CAME = 7  # number: octets that it carried
     TOO_LARGE = 8  # number: the largest that goes
+    MOBILITY_CAME = 9
 
 cdef struct Event:
     int kind
@@ -45,7 +46,8 @@ cdef bint events_put(
     const uint8_t *data, size_t octets,
 ) noexcept nogil
 cdef bint events_put_stranger(
-    EventQueue *queue, int kind, const Endpoint *source, const uint8_t *data, size_t octets
+    EventQueue *queue, int kind, uint32_t spi, const Endpoint *source,
+    const uint8_t *data, size_t octets,
 ) noexcept nogil
 cdef bint events_put_number(
     EventQueue *queue, int kind, uint32_t spi, uint32_t number, const Endpoint *source,

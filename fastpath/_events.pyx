@@ -62,10 +62,11 @@ cdef bint events_put_number(
 
 
 cdef bint events_put_stranger(
-    EventQueue *queue, int kind, const Endpoint *source, const uint8_t *data, size_t octets
+    EventQueue *queue, int kind, uint32_t spi, const Endpoint *source,
+    const uint8_t *data, size_t octets,
 ) noexcept nogil:
     """The same for a stranger's first message, of which it keeps fewer."""
-    return _put(queue, kind, 0, 0, source, data, octets, True)
+    return _put(queue, kind, spi, 0, source, data, octets, True)
 
 
 cdef bint _put(
@@ -134,6 +135,8 @@ cdef object _event(Arena *arena, Event *event):
     source = endpoint_show(&event.source)
     if event.kind == NEW_SOURCE:
         return types.NewSourceEvent(event.spi, source)
+    if event.kind == MOBILITY_CAME:
+        return types.MobilityEvent(event.spi, source, data)
     if event.kind == UNKNOWN:
         return types.UnknownSpiEvent(event.spi, source)
-    return types.ControlEvent(data, source, event.kind == CONTROL)
+    return types.ControlEvent(data, source, event.kind == CONTROL, event.spi)

@@ -1,27 +1,34 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """UDP to TUN: receive a batch, tell it apart, open and write it; see ``_inbound.pxd``.
 
-In the order a packet meets them: ``inbound_run``, ``_batch``, ``_datagram`` (RFC 3948), ``_esp``.
+In the order a packet meets them: ``inbound_run``, ``_batch``, ``_datagram`` (RFC 3948), ``_esp``;
+through a home agent: ``_nested``, and then ``_deliver`` and ``_esp``, or ``_forward``.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from fastpath._bytes cimport load32
+from fastpath._checksum cimport UDP_HEADER
 from fastpath._core cimport (
-    Core, InboundEntry, Lane, count, drop, gate_enter_batch, gate_leave_batch, rate_allows,
+    Core, InboundEntry, Lane, Relay, count, count_own, drop, gate_enter_batch, gate_leave_batch,
+    host_key, rate_allows,
 )
-from fastpath._drops cimport DUMMY, KEEPALIVE, MALFORMED, QUEUE_FULL, SELECTOR, UNKNOWN_SPI
+from fastpath._drops cimport (
+    DUMMY, FOREIGN_SOURCE, KEEPALIVE, MALFORMED, NOT_RELAYED, QUEUE_FULL, RELAY_LIMIT, SELECTOR,
+    UNKNOWN_SPI,
+)
 from fastpath._endpoint cimport Endpoint
-from fastpath._esp cimport Opened, esp_open
+from fastpath._esp cimport HEADER_OCTETS, Opened, esp_open
 from fastpath._events cimport (
-    CONTROL, CONTROL_BARE, DUMMY_CAME, NEW_SOURCE, UNKNOWN, events_put, events_put_number,
-    events_put_stranger,
+    CONTROL, CONTROL_BARE, DUMMY_CAME, MOBILITY_CAME, NEW_SOURCE, UNKNOWN, events_put,
+    events_put_number, events_put_stranger,
 )
 from fastpath._inner cimport IPV6_HEADER, unwrap_transport, unwrap_tunnel
 from fastpath._linux cimport (
-    atomic_get, atomic_set, boottime, pthread_mutex_lock, pthread_mutex_unlock,
+    AF_INET6, atomic_get, atomic_set, boottime, pthread_mutex_lock, pthread_mutex_trylock,
+    pthread_mutex_unlock,
 )
 from fastpath._merge cimport (
     merger_drop, merger_flush, merger_free, merger_new, merger_place, merger_take,
@@ -30,8 +37,15 @@ from fastpath._outbound cimport OutboundWorker, outbound_serve
 from fastpath._receiver cimport (
     Message, receiver_free, receiver_message, receiver_new, receiver_read,
 )
+from fastpath._relay cimport (
+    FIRST_EXCHANGE, IKE_HEADER, NESTED_HEADER, RELAY_PORT, looks_like_ike, relay_allows,
+    relay_follow, relay_hold, relay_read, relay_seal,
+)
+from fastpath._sender cimport (
+    Sender, sender_add, sender_finish, sender_free, sender_new, sender_place,
+)
 from fastpath._table cimport table_get
-from fastpath._traffic cimport Upper, traffic_holds, upper_of
+from fastpath._traffic cimport MOBILITY, Upper, is_mobility, traffic_holds, upper_of
 from fastpath._turn cimport (
     READY_TUN, READY_UDP4, READY_UDP6, is_little, turn_pause, turn_to_sealing, turn_wait,
 )
@@ -41,14 +55,16 @@ from fastpath import types
 cdef int UNKNOWN_PER_SECOND = types.UNKNOWN_SPI_EVENTS_PER_SECOND
 cdef int DUMMIES_PER_SECOND = types.DUMMY_EVENTS_PER_SECOND
 cdef size_t DUMMY_HEAD = types.DUMMY_HEAD_OCTETS
+cdef int MOBILITIES_PER_SECOND = types.MOBILITY_EVENTS_PER_SECOND
+cdef size_t MOBILITY_OCTETS = types.MOBILITY_OCTETS
 
 cdef uint8_t[8] NO_SPI = [0, 0, 0, 0, 0, 0, 0, 0]
 
 cdef enum:
     MARKER_OCTETS = 4
-    IKE_HEADER = 28
-    FIRST_EXCHANGE = 34  # IKE_SA_INIT
-    LAST_EXCHANGE = 44  # IKE_FOLLOWUP_KE
+    SMALLEST_MOBILITY = 8  # octets of a Mobility Header (RFC 6275 §6.1.1)
+    FORWARDED_OCTETS = 640 * 1024  # what a batch of large messages brings
+    SEAL_ROOM = 64  # behind an opened packet, for what sealing it adds
     BATCHES = 64  # before the set of ready descriptors is asked for again
     BROKEN_UDP_MS = 100  # so long a socket that fails again and again is left alone
     ERRORS_IN_A_ROW = 16
@@ -63,6 +79,7 @@ cdef InboundWorker *inbound_new(Lane *lane, OutboundWorker *outbound) except NUL
     try:
         worker.receiver = receiver_new()
         worker.merger = merger_new(lane)
+        worker.forwarded = sender_new(lane, &lane.received, FORWARDED_OCTETS)
     except MemoryError:
         inbound_free(worker)
         raise
@@ -73,6 +90,7 @@ cdef void inbound_free(InboundWorker *worker) noexcept nogil:
     if worker != NULL:
         receiver_free(worker.receiver)
         merger_free(worker.merger)
+        sender_free(worker.forwarded)
         free(worker)
 
 
@@ -150,8 +168,9 @@ cdef bint _batch(InboundWorker *worker, int fd, bint *more) noexcept nogil:
         return got == 0
     more[0] = True
     worker.packets += got
-    now = boottime()
+    now = worker.forwarded.now = boottime()
     gate_enter_batch(&worker.lane.inbound_gate)
+    worker.relay = NULL
     for index in range(got):
         receiver_message(worker.receiver, index, &message)
         worker.octets += message.octets
@@ -169,6 +188,8 @@ cdef bint _batch(InboundWorker *worker, int fd, bint *more) noexcept nogil:
         merger_flush(worker.merger)  # else more comes at once, which may belong to the run
     _hold(worker, NULL)
     gate_leave_batch(&worker.lane.inbound_gate)
+    if worker.forwarded.holds:
+        sender_finish(worker.forwarded, True)
     return True
 
 
@@ -176,9 +197,7 @@ cdef void _datagram(
     InboundWorker *worker, const uint8_t *data, size_t octets, const Endpoint *source, double now
 ) noexcept nogil:
     """What it is (RFC 3948 §2); a known SPI goes before what merely looks like IKE."""
-    cdef Core *core = worker.lane.core
     cdef InboundEntry *entry
-    cdef bint told
     if octets == 1 and data[0] == 0xFF:
         drop(&worker.lane.received, NULL, KEEPALIVE)
         return
@@ -187,41 +206,46 @@ cdef void _datagram(
         return
     cdef uint32_t spi = load32(data)
     if spi == 0:
-        _ike(worker, CONTROL, source, data + MARKER_OCTETS, octets - MARKER_OCTETS)
+        _ike(worker, CONTROL, 0, source, data + MARKER_OCTETS, octets - MARKER_OCTETS)
         return
-    entry = <InboundEntry *>table_get(&core.inbound, 0, spi)
+    entry = <InboundEntry *>table_get(&worker.lane.core.inbound, 0, spi)
     if entry != NULL:
         _hold(worker, entry)
-        _esp(worker, entry, data, octets, source, now)
-    elif _looks_like_ike(data, octets):
-        _ike(worker, CONTROL_BARE, source, data, octets)
+        if entry.sa.relay:
+            _nested(worker, entry, data, octets, source, now)
+        else:
+            _esp(worker, entry, data, octets, source, now)
+    elif looks_like_ike(data, octets):
+        _ike(worker, CONTROL_BARE, 0, source, data, octets)
     else:
-        drop(&worker.lane.received, NULL, UNKNOWN_SPI)
-        pthread_mutex_lock(&core.rates)
-        told = rate_allows(&core.unknown, UNKNOWN_PER_SECOND, now)
-        pthread_mutex_unlock(&core.rates)
-        if told:
-            _event(worker, UNKNOWN, spi, source, NULL, 0)
+        _unknown_spi(worker, spi, source, now)
 
 
-cdef inline bint _looks_like_ike(const uint8_t *data, size_t octets) noexcept nogil:
-    return (
-        octets >= IKE_HEADER
-        and data[17] >> 4 == 2
-        and FIRST_EXCHANGE <= data[18] <= LAST_EXCHANGE
-        and load32(data + 24) == octets
-    )
+cdef void _unknown_spi(
+    InboundWorker *worker, uint32_t spi, const Endpoint *source, double now
+) noexcept nogil:
+    cdef Core *core = worker.lane.core
+    cdef bint told
+    drop(&worker.lane.received, NULL, UNKNOWN_SPI)
+    pthread_mutex_lock(&core.rates)
+    told = rate_allows(&core.unknown, UNKNOWN_PER_SECOND, now)
+    pthread_mutex_unlock(&core.rates)
+    if told:
+        _event(worker, UNKNOWN, spi, source, NULL, 0)
 
 
 cdef void _ike(
-    InboundWorker *worker, int kind, const Endpoint *source, const uint8_t *data, size_t octets
+    InboundWorker *worker, int kind, uint32_t relay_spi, const Endpoint *source,
+    const uint8_t *data, size_t octets,
 ) noexcept nogil:
     """Hands an IKE message over; of first words, which anybody can send, fewer wait."""
     cdef bint queued
     if octets >= IKE_HEADER and data[18] == FIRST_EXCHANGE and not memcmp(data + 8, NO_SPI, 8):
-        queued = events_put_stranger(&worker.lane.core.events, kind, source, data, octets)
+        queued = events_put_stranger(
+            &worker.lane.core.events, kind, relay_spi, source, data, octets)
     else:
-        queued = events_put(&worker.lane.core.events, kind, 0, source, data, octets)
+        queued = events_put(
+            &worker.lane.core.events, kind, relay_spi, source, data, octets)
     if not queued:
         drop(&worker.lane.received, NULL, QUEUE_FULL)
 
@@ -238,13 +262,32 @@ cdef bint _event(
 
 cdef inline void _hold(InboundWorker *worker, InboundEntry *entry) noexcept nogil:
     """From here to the next call, only we open with ``entry``; ``NULL`` for none."""
-    if worker.held == entry:
-        return
-    if worker.held != NULL:
-        pthread_mutex_unlock(&worker.held.lock)
-    if entry != NULL:
+    if worker.held != entry:
+        _hold_inside(worker, NULL)
+        if worker.held != NULL:
+            pthread_mutex_unlock(&worker.held.lock)
+        if entry != NULL:
+            _lock(worker, entry)
+        worker.held = entry
+
+
+cdef void _hold_inside(InboundWorker *worker, InboundEntry *entry) noexcept nogil:
+    """The same for the SA whose packets came nested. Only who holds a relay SA waits for it, and a
+    relay SA is never inside; so no two can wait for each other."""
+    if worker.held_inside != entry:
+        if worker.held_inside != NULL:
+            pthread_mutex_unlock(&worker.held_inside.lock)
+        if entry != NULL:
+            _lock(worker, entry)
+        worker.held_inside = entry
+
+
+cdef void _lock(InboundWorker *worker, InboundEntry *entry) noexcept nogil:
+    """Who waits for an SA to open with holds none to seal with."""
+    if pthread_mutex_trylock(&entry.lock):
+        if worker.forwarded.holds:
+            sender_finish(worker.forwarded, False)
         pthread_mutex_lock(&entry.lock)
-    worker.held = entry
 
 
 cdef void _esp(
@@ -258,21 +301,13 @@ cdef void _esp(
     cdef uint8_t *packet = merger_place(worker.merger)
     cdef uint8_t *payload = packet + (IPV6_HEADER if entry.sa.transport else 0)
     cdef int reason = esp_open(&entry.sa, data, octets, payload, &opened)
-    if entry.sa.window.top > highest and memcmp(&entry.source, source, sizeof(Endpoint)):
-        if _event(worker, NEW_SOURCE, entry.sa.spi, source, NULL, 0):
-            entry.source = source[0]
+    _newest(worker, entry, highest, source)
     if reason == 0 and entry.sa.transport:
         reason = unwrap_transport(&entry.sa, packet, &opened)
     elif reason == 0:
         reason = unwrap_tunnel(&entry.sa, packet, &opened)
-    elif reason == DUMMY and opened.octets and rate_allows(
-        &entry.dummies, DUMMIES_PER_SECOND, now
-    ):
-        if not events_put_number(
-            &worker.lane.core.events, DUMMY_CAME, entry.sa.spi, <uint32_t>opened.octets, NULL,
-            payload, min(opened.octets, DUMMY_HEAD),
-        ):
-            drop(&worker.lane.received, NULL, QUEUE_FULL)
+    elif reason == DUMMY:
+        _dummy(worker, entry, payload, &opened, now)
     if reason == 0 and entry.sa.narrow:
         upper_of(packet, opened.octets, &upper)
         reason = 0 if traffic_holds(&entry.sa.traffic, &upper, False) else SELECTOR
@@ -280,5 +315,159 @@ cdef void _esp(
         merger_drop(worker.merger, packet)
         drop(&worker.lane.received, &entry.passed, reason)
         return
+    if is_mobility(packet, opened.octets):
+        _mobility(worker, entry, packet, opened.octets, source, now)
+        merger_drop(worker.merger, packet)
+        return
     count(&worker.lane.received, &entry.passed, opened.octets, now)
     merger_take(worker.merger, packet, opened.octets)
+
+
+cdef inline void _newest(
+    InboundWorker *worker, InboundEntry *entry, uint64_t highest, const Endpoint *source
+) noexcept nogil:
+    """Only the newest packet moves the source."""
+    if entry.sa.window.top > highest and memcmp(&entry.source, source, sizeof(Endpoint)):
+        if _event(worker, NEW_SOURCE, entry.sa.spi, source, NULL, 0):
+            entry.source = source[0]
+
+
+cdef void _dummy(
+    InboundWorker *worker, InboundEntry *entry, const uint8_t *payload, const Opened *opened,
+    double now,
+) noexcept nogil:
+    """Only one that carries something is told, and not too many of them."""
+    if opened.octets == 0 or not rate_allows(&entry.dummies, DUMMIES_PER_SECOND, now):
+        return
+    if not events_put_number(
+        &worker.lane.core.events, DUMMY_CAME, entry.sa.spi, <uint32_t>opened.octets, NULL,
+        payload, min(opened.octets, DUMMY_HEAD),
+    ):
+        drop(&worker.lane.received, NULL, QUEUE_FULL)
+
+
+cdef void _mobility(
+    InboundWorker *worker, InboundEntry *entry, const uint8_t *packet, size_t octets,
+    const Endpoint *source, double now,
+) noexcept nogil:
+    """Hands a Mobility Header over; it stands right behind the IPv6 header."""
+    cdef size_t size = octets - IPV6_HEADER
+    if packet[6] != MOBILITY or not SMALLEST_MOBILITY <= size <= MOBILITY_OCTETS:
+        drop(&worker.lane.received, &entry.passed, MALFORMED)
+    elif not rate_allows(&entry.mobility, MOBILITIES_PER_SECOND, now):
+        drop(&worker.lane.received, &entry.passed, QUEUE_FULL)
+    else:
+        count(&worker.lane.received, &entry.passed, octets, now)
+        _event(worker, MOBILITY_CAME, entry.sa.spi, source, packet + IPV6_HEADER, size)
+
+
+# --- Nested packets -------------------------------------------------------------------------------
+
+
+cdef void _nested(
+    InboundWorker *worker, InboundEntry *entry, const uint8_t *data, size_t octets,
+    const Endpoint *source, double now,
+) noexcept nogil:
+    """Opens a packet of a relay SA right where it will be sealed again, if it is not for us."""
+    cdef Opened opened
+    cdef bint is_ike = False
+    cdef uint64_t highest = entry.sa.window.top
+    cdef uint8_t *place = sender_place(worker.forwarded, octets + SEAL_ROOM)
+    cdef uint8_t *packet = place + HEADER_OCTETS
+    cdef int reason = esp_open(&entry.sa, data, octets, packet, &opened)
+    _newest(worker, entry, highest, source)
+    if reason == DUMMY:
+        _dummy(worker, entry, packet, &opened, now)
+    if reason == 0:
+        reason = relay_read(packet, &opened, &is_ike)
+    if reason == 0:
+        if memcmp(packet + 24, worker.lane.core.host_id, 16):
+            reason = _forward(worker, entry, place, opened.octets, now)
+        else:
+            reason = _deliver(worker, entry, packet, opened.octets, is_ike, now)
+    if reason:
+        drop(&worker.lane.received, &entry.passed, reason)
+
+
+cdef int _deliver(
+    InboundWorker *worker, InboundEntry *entry, const uint8_t *packet, size_t octets, bint is_ike,
+    double now,
+) noexcept nogil:
+    """What is for us, as if it had just come from the relay endpoint of its source; or a Drop."""
+    cdef Endpoint source
+    cdef InboundEntry *inside = NULL
+    cdef uint32_t spi = load32(packet + NESTED_HEADER)
+    # A host id is a ULA; so no answer to it leaves for an outer address.
+    if not memcmp(packet + 8, worker.lane.core.host_id, 16) or packet[8] & 0xFE != 0xFC:
+        return FOREIGN_SOURCE
+    if not is_ike:
+        inside = <InboundEntry *>table_get(&worker.lane.core.inbound, 0, spi)
+        if inside != NULL and inside.sa.relay:
+            return NOT_RELAYED  # nested in a nested packet
+    count_own(&entry.passed, octets, now)
+    memset(&source, 0, sizeof(Endpoint))
+    source.family = <uint16_t>AF_INET6
+    source.port = RELAY_PORT
+    memcpy(source.ip, packet + 8, 16)
+    packet += NESTED_HEADER
+    octets -= NESTED_HEADER
+    if is_ike:
+        _ike(worker, CONTROL_BARE, entry.sa.spi, &source,
+             packet + UDP_HEADER, octets - UDP_HEADER)
+    elif inside == NULL:
+        _unknown_spi(worker, spi, &source, now)
+    else:
+        _hold_inside(worker, inside)
+        _esp(worker, inside, packet, octets, &source, now)
+    return 0
+
+
+cdef int _forward(
+    InboundWorker *worker, InboundEntry *entry, uint8_t *place, size_t octets, double now
+) noexcept nogil:
+    """Home agent only: seals what stands behind ``place`` in another relay SA; or a Drop.
+
+    A host speaks for itself alone, so nothing is forwarded twice.
+    """
+    cdef Sender *sender = worker.forwarded
+    cdef uint8_t *packet = place + HEADER_OCTETS
+    cdef uint8_t *target
+    cdef size_t sealed
+    if not _way(worker, packet + 24) or not memcmp(packet + 24, entry.sa.peer_id, 16):
+        return NOT_RELAYED
+    if memcmp(packet + 8, entry.sa.peer_id, 16):
+        return FOREIGN_SOURCE
+    if worker.hop.entry == NULL or packet[7] <= 1:
+        return NOT_RELAYED
+    if not relay_allows(worker.lane.core, octets, now):
+        return RELAY_LIMIT
+    count_own(&entry.passed, octets, now)
+    relay_hold(sender, NULL, &worker.hop)
+    target = sender_place(sender, octets + SEAL_ROOM)
+    if target != place:  # waiting for the SA sent what was there
+        memmove(target + HEADER_OCTETS, packet, octets)
+    target[HEADER_OCTETS + 7] -= 1
+    sealed = relay_seal(sender, &worker.hop, target, octets)
+    if sealed:
+        sender_add(sender, worker.hop.endpoint, sealed)
+        worker.lane.relayed_packets += 1
+        worker.lane.relayed_octets += octets
+    return 0
+
+
+cdef bint _way(InboundWorker *worker, const uint8_t *host_id) noexcept nogil:
+    """Whether packets of others go to a host; ``worker.hop`` says how, its entry ``NULL`` if they
+    cannot now. It is mostly the one that the packet before went to."""
+    cdef Core *core = worker.lane.core
+    cdef uint64_t key[2]
+    if worker.relay != NULL and memcmp(worker.relay_id, host_id, 16) == 0:
+        return True
+    host_key(host_id, key)
+    worker.relay = <const Relay *>table_get(&core.relays, key[0], key[1])
+    if worker.relay == NULL or not worker.relay.forward:
+        worker.relay = NULL
+        return False
+    memcpy(worker.relay_id, host_id, 16)
+    worker.hop.entry = NULL
+    relay_follow(core, worker.relay, worker.relay_id, &worker.hop)
+    return True

@@ -27,10 +27,14 @@ cdef void outbound_run(OutboundWorker *worker) noexcept nogil
 # What came stands in `count` and `burst` then.
 cdef bint outbound_serve(OutboundWorker *worker) noexcept nogil
 
-# Under the outbound gate; sender_finish sends it. Behind a packet or body 5 octets must be writable
-# (esp_seal).
-cdef void outbound_packet(
-    Sender *sender, uint8_t *packet, size_t octets, double now
+# Under the outbound gate, with sender.now set; sender_finish sends it. Behind a packet or body
+# 5 octets must be writable (esp_seal).
+cdef void outbound_packet(Sender *sender, uint8_t *packet, size_t octets) noexcept nogil
+cdef void outbound_datagram(
+    Sender *sender, const Endpoint *endpoint, const uint8_t *datagram, size_t octets
+) noexcept nogil
+cdef void outbound_inner(
+    Sender *sender, uint32_t spi, const Endpoint *endpoint, uint8_t *packet, size_t octets
 ) noexcept nogil
 cdef void outbound_dummy(
     Sender *sender, uint32_t spi, const Endpoint *endpoint, uint8_t *body,

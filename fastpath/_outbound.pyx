@@ -16,7 +16,7 @@ from fastpath._core cimport (
     rate_allows,
 )
 from fastpath._drops cimport (
-    FOREIGN_SOURCE, MALFORMED, NO_FLOW, QUEUE_FULL, TOO_BIG,
+    FOREIGN_SOURCE, MALFORMED, NO_FLOW, NOT_RELAYED, QUEUE_FULL, SELECTOR, TOO_BIG,
 )
 from fastpath._esp cimport IPV6, NO_NEXT_HEADER, OVERHEAD_OCTETS, SLACK_OCTETS, esp_seal
 from fastpath._events cimport ACQUIRE, LIFETIME, TOO_LARGE, events_put, events_put_number
@@ -24,13 +24,16 @@ from fastpath._inner cimport IPV6_HEADER, is_ipv6, never_tunnelled
 from fastpath._linux cimport (
     atomic_get, atomic_next, boottime, pthread_mutex_lock, pthread_mutex_unlock, read,
 )
+from fastpath._relay cimport (
+    NESTED_LEAD, NESTED_OVERHEAD, Hop, hop_to, relay_hold, relay_nest_esp, relay_send,
+)
 from fastpath._segment cimport VNET_OCTETS, Cut, Vnet, cut_begin, cut_next
 from fastpath._sender cimport (
     MAX_DATAGRAM, SENDER_OCTETS, sender_add, sender_finish, sender_flush, sender_free, sender_hold,
     sender_new, sender_place,
 )
 from fastpath._table cimport table_get
-from fastpath._traffic cimport Upper, traffic_holds, upper_of
+from fastpath._traffic cimport Upper, is_mobility, traffic_holds, upper_of
 from fastpath._turn cimport (
     CALM_ROUNDS, READY_TUN, is_little, turn_pause, turn_to_opening, turn_wait,
 )
@@ -45,6 +48,8 @@ cdef size_t QUOTE_OCTETS = types.QUOTE_OCTETS
 cdef struct Way:
     OutboundEntry *entry  # NULL: `reason` says why
     Flow *flow
+    Hop hop
+    bint reachable  # else there is no way to the flow's endpoint
     int reason
     bint acquire  # the control plane is asked for a way
 
@@ -65,7 +70,7 @@ cdef OutboundWorker *outbound_new(Lane *lane) except NULL:
     worker.lane = lane
     worker.room = <uint8_t *>malloc(BURST_OCTETS)
     try:
-        worker.sender = sender_new(lane, SENDER_OCTETS)
+        worker.sender = sender_new(lane, &lane.sent, SENDER_OCTETS)
         if worker.room == NULL:
             raise MemoryError
     except MemoryError:
@@ -104,13 +109,11 @@ cdef bint outbound_serve(OutboundWorker *worker) noexcept nogil:
     cdef Lane *lane = worker.lane
     cdef bint works = _read_burst(worker)
     cdef int index
-    cdef double now
     if worker.count:
-        now = boottime()
+        worker.sender.now = boottime()
         gate_enter_batch(&lane.outbound_gate)
         for index in range(worker.count):
-            _frame(worker.sender, worker.room + worker.offsets[index],
-                   worker.octets[index], now)
+            _frame(worker.sender, worker.room + worker.offsets[index], worker.octets[index])
         gate_leave_batch(&lane.outbound_gate)
         sender_finish(worker.sender, True)
     return works
@@ -134,9 +137,7 @@ cdef bint _read_burst(OutboundWorker *worker) noexcept nogil:
     return True
 
 
-cdef void _frame(
-    Sender *sender, uint8_t *frame, size_t octets, double now
-) noexcept nogil:
+cdef void _frame(Sender *sender, uint8_t *frame, size_t octets) noexcept nogil:
     """A frame is one packet, or behind a virtio header many; their policy is asked once."""
     cdef Vnet vnet
     cdef Cut cut
@@ -145,7 +146,7 @@ cdef void _frame(
     cdef size_t mtu
     cdef Core *core = sender.lane.core
     if not core.vnet_hdr:
-        outbound_packet(sender, frame, octets, now)
+        outbound_packet(sender, frame, octets)
         return
     if octets < VNET_OCTETS:
         drop(&sender.lane.sent, NULL, MALFORMED)
@@ -161,16 +162,14 @@ cdef void _frame(
         drop(&sender.lane.sent, NULL, MALFORMED)
         return
     while cut_next(&cut, &packet, &octets):
-        _pass(sender, &way, packet, octets, now)
+        _pass(sender, &way, packet, octets)
 
 
-cdef void outbound_packet(
-    Sender *sender, uint8_t *packet, size_t octets, double now
-) noexcept nogil:
+cdef void outbound_packet(Sender *sender, uint8_t *packet, size_t octets) noexcept nogil:
     """One inner packet: its policy, then :func:`_pass`."""
     cdef Way way
     _find_way(sender, packet, octets, &way)
-    _pass(sender, &way, packet, octets, now)
+    _pass(sender, &way, packet, octets)
 
 
 cdef void _find_way(
@@ -187,6 +186,8 @@ cdef void _find_way(
         way.reason = NO_FLOW
     elif memcmp(packet + 8, core.host_id, 16):
         way.reason = FOREIGN_SOURCE
+    elif is_mobility(packet, octets):  # applications do not speak for the host
+        way.reason = NO_FLOW
     else:
         way.reason = NO_FLOW
         host_key(packet + 24, key)
@@ -198,7 +199,8 @@ cdef void _find_way(
                 way.entry = <OutboundEntry *>table_get(&core.outbound, 0, way.flow.spi)
         way.acquire = way.entry == NULL
         if way.entry != NULL:
-            sender_hold(sender, way.entry)
+            way.reachable = hop_to(core, &way.flow.endpoint, &way.hop)
+            relay_hold(sender, way.entry, &way.hop)
 
 
 cdef OutboundEntry *_narrow(
@@ -218,7 +220,7 @@ cdef OutboundEntry *_narrow(
 
 
 cdef void _pass(
-    Sender *sender, const Way *way, uint8_t *packet, size_t octets, double now
+    Sender *sender, const Way *way, uint8_t *packet, size_t octets
 ) noexcept nogil:
     """Seals one inner packet, or counts why not."""
     cdef OutboundEntry *entry = way.entry
@@ -231,25 +233,27 @@ cdef void _pass(
             drop(&sender.lane.sent, NULL, QUEUE_FULL)
         return
     if octets > way.flow.largest:
-        _refuse(sender, way, packet, octets, now)
+        _refuse(sender, way, packet, octets)
+        return
+    if not way.reachable:
+        drop(&sender.lane.sent, &entry.passed, NOT_RELAYED)
         return
     if octets > way.flow.mtu:
         sealed = _split(sender, way, packet, octets)
     else:
-        sealed = _wrap(sender, way, packet, octets)
+        sealed = _wrap(sender, entry, &way.hop, packet, octets)
     if sealed:
-        count(&sender.lane.sent, &entry.passed, octets, now)
+        count(&sender.lane.sent, &entry.passed, octets, sender.now)
 
 
 cdef inline bint _wrap(
-    Sender *sender, const Way *way, uint8_t *packet, size_t octets
+    Sender *sender, OutboundEntry *entry, const Hop *hop, uint8_t *packet, size_t octets
 ) noexcept nogil:
     """Seals what the mode of the SA carries of a whole packet."""
-    cdef OutboundEntry *entry = way.entry
     if entry.sa.transport:
-        return _seal(sender, entry, &way.flow.endpoint, packet + IPV6_HEADER,
-                     octets - IPV6_HEADER, packet[6], False)
-    return _seal(sender, entry, &way.flow.endpoint, packet, octets, IPV6, False)
+        return _seal(sender, entry, hop, packet + IPV6_HEADER, octets - IPV6_HEADER, packet[6],
+                     False)
+    return _seal(sender, entry, hop, packet, octets, IPV6, False)
 
 
 cdef bint _split(
@@ -264,10 +268,10 @@ cdef bint _split(
     cdef uint32_t identification
     identification = <uint32_t>atomic_next(&sender.lane.core.splits)
     if kind in (HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS):
-        return _wrap(sender, way, packet, octets)
+        return _wrap(sender, way.entry, &way.hop, packet, octets)
     if kind == FRAGMENT:
         if octets < PIECE_HEADERS:
-            return _wrap(sender, way, packet, octets)
+            return _wrap(sender, way.entry, &way.hop, packet, octets)
         kind = packet[IPV6_HEADER]
         field = load16(packet + IPV6_HEADER + 2)
         identification = load32(packet + IPV6_HEADER + 4)
@@ -284,7 +288,7 @@ cdef bint _split(
         store16(piece + IPV6_HEADER + 2,
                 <unsigned short>(field if at + part == octets else field | 1))
         memcpy(piece + PIECE_HEADERS, packet + at, part)
-        if not _wrap(sender, way, piece, PIECE_HEADERS + part):
+        if not _wrap(sender, way.entry, &way.hop, piece, PIECE_HEADERS + part):
             return False
         at += part
         field += <uint32_t>part  # offsets count eights of octets, above three bits
@@ -292,14 +296,14 @@ cdef bint _split(
 
 
 cdef void _refuse(
-    Sender *sender, const Way *way, const uint8_t *packet, size_t octets, double now
+    Sender *sender, const Way *way, const uint8_t *packet, size_t octets
 ) noexcept nogil:
     """The packet is larger than its flow takes; the control plane tells its sender."""
     cdef Core *core = sender.lane.core
     cdef bint told
     drop(&sender.lane.sent, &way.entry.passed, TOO_BIG)
     pthread_mutex_lock(&core.rates)
-    told = rate_allows(&way.flow.too_big, TOO_BIG_PER_SECOND, now)
+    told = rate_allows(&way.flow.too_big, TOO_BIG_PER_SECOND, sender.now)
     pthread_mutex_unlock(&core.rates)
     if told and not events_put_number(
         &core.events, TOO_LARGE, 0, <uint32_t>way.flow.largest, NULL,
@@ -313,32 +317,95 @@ cdef void outbound_dummy(
     size_t octets, bint whole,
 ) noexcept nogil:
     """One dummy packet (RFC 4303 §2.6); not counted as traffic."""
+    cdef Hop hop
+    cdef OutboundEntry *entry = _entry_of(sender, spi)
+    if entry != NULL and _hold(sender, entry, endpoint, &hop):
+        _seal(sender, entry, &hop, body, octets, NO_NEXT_HEADER, whole)
+
+
+cdef void outbound_inner(
+    Sender *sender, uint32_t spi, const Endpoint *endpoint, uint8_t *packet, size_t octets
+) noexcept nogil:
+    """One inner packet of our host id to exactly this endpoint, whatever the flow says (I30)."""
+    cdef Hop hop
+    cdef OutboundEntry *entry
+    if not is_ipv6(packet, octets):
+        drop(&sender.lane.sent, NULL, MALFORMED)
+        return
+    entry = _entry_of(sender, spi)
+    if entry == NULL:
+        return
+    if memcmp(packet + 8, sender.lane.core.host_id, 16):
+        drop(&sender.lane.sent, &entry.passed, FOREIGN_SOURCE)
+        return
+    if memcmp(packet + 24, entry.sa.peer_id, 16):
+        drop(&sender.lane.sent, &entry.passed, SELECTOR)
+        return
+    if _hold(sender, entry, endpoint, &hop) and _wrap(sender, entry, &hop, packet, octets):
+        count(&sender.lane.sent, &entry.passed, octets, sender.now)
+
+
+cdef void outbound_datagram(
+    Sender *sender, const Endpoint *endpoint, const uint8_t *datagram, size_t octets
+) noexcept nogil:
+    """A UDP payload of the control plane: as it is, or nested."""
+    cdef Hop hop
+    if not hop_to(sender.lane.core, endpoint, &hop):
+        drop(&sender.lane.sent, NULL, NOT_RELAYED)
+    elif hop.entry != NULL:
+        relay_hold(sender, NULL, &hop)
+        relay_send(sender, &hop, datagram, octets)
+    else:
+        memcpy(sender_place(sender, octets), datagram, octets)
+        sender_add(sender, endpoint, octets)
+
+
+cdef OutboundEntry *_entry_of(Sender *sender, uint32_t spi) noexcept nogil:
+    """The SA, held, or ``NULL``, and that is counted."""
     cdef OutboundEntry *entry = <OutboundEntry *>table_get(
         &sender.lane.core.outbound, 0, spi)
     if entry == NULL:
         drop(&sender.lane.sent, NULL, NO_FLOW)
-        return
-    sender_hold(sender, entry)
-    _seal(sender, entry, endpoint, body, octets, NO_NEXT_HEADER, whole)
+    else:
+        sender_hold(sender, entry)
+    return entry
+
+
+cdef bint _hold(
+    Sender *sender, OutboundEntry *entry, const Endpoint *endpoint, Hop *hop
+) noexcept nogil:
+    """Finds the way to an endpoint and holds all SAs of it; false, and counted, without one."""
+    if not hop_to(sender.lane.core, endpoint, hop):
+        drop(&sender.lane.sent, &entry.passed, NOT_RELAYED)
+        return False
+    relay_hold(sender, entry, hop)
+    return True
 
 
 cdef bint _seal(
-    Sender *sender, OutboundEntry *entry, const Endpoint *endpoint,
+    Sender *sender, OutboundEntry *entry, const Hop *hop,
     uint8_t *payload, size_t octets, uint8_t next_header, bint whole,
 ) noexcept nogil:
     """Whether the packet is on its way; a drop is counted here."""
-    cdef uint8_t *target = sender_place(sender, octets + OVERHEAD_OCTETS)
-    cdef Py_ssize_t sealed = esp_seal(&entry.sa, payload, octets, next_header, target)
+    cdef size_t lead = 0
+    cdef size_t overhead = OVERHEAD_OCTETS
+    if hop.entry != NULL:
+        lead = NESTED_LEAD
+        overhead = OVERHEAD_OCTETS + NESTED_OVERHEAD
+    cdef uint8_t *target = sender_place(sender, octets + overhead)
+    cdef Py_ssize_t sealed = esp_seal(&entry.sa, payload, octets, next_header, target + lead)
     if sealed > MAX_DATAGRAM:
         drop(&sender.lane.sent, &entry.passed, TOO_BIG)
         return False
+    if sealed < 0:
+        drop(&sender.lane.sent, &entry.passed, <int>-sealed)
+    elif hop.entry != NULL:
+        sealed = <Py_ssize_t>relay_nest_esp(sender, hop, target, <size_t>sealed)
     if sealed > 0 and whole:
         sender_flush(sender, False)  # what came before goes before; `target` stays
-        send_whole(sender.lane, endpoint, target, <size_t>sealed)
+        send_whole(sender.lane, hop.endpoint, target, <size_t>sealed)
     elif sealed > 0:
-        sender_add(sender, endpoint, <size_t>sealed)
-    else:
-        drop(&sender.lane.sent, &entry.passed, <int>-sealed)
+        sender_add(sender, hop.endpoint, <size_t>sealed)
     if not entry.asked and entry.sa.sequence >= SOFT_LIMIT:
         # Asked again with the next packet when the queue is full.
         entry.asked = events_put(

@@ -13,12 +13,13 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fastpath._aead import describe
-from fastpath.types import Offload, OffloadState
+from fastpath.types import RELAY_BURST_OCTETS, Offload, OffloadState
 from fastpath._core cimport (
-    MAX_LANES, Core, InboundEntry, Lane, OutboundEntry, Passed, core_clear_flow, core_counters,
-    core_free, core_install_inbound, core_install_outbound, core_new, core_remove_inbound,
-    core_remove_outbound, core_set_flow, inbound_enter_call, inbound_leave_call,
-    outbound_enter_call, outbound_leave_call, passed_show,
+    MAX_LANES, Core, InboundEntry, Lane, OutboundEntry, Passed, core_clear_flow, core_clear_relay,
+    core_counters, core_enter_call, core_free, core_install_inbound, core_install_outbound,
+    core_leave_call, core_new, core_remove_inbound, core_remove_outbound, core_set_flow,
+    core_set_relay, inbound_enter_call, inbound_leave_call, outbound_enter_call,
+    outbound_leave_call, passed_show,
 )
 from fastpath._drops cimport TUN_WRITE
 from fastpath._endpoint cimport Endpoint, endpoint_parse
@@ -29,12 +30,15 @@ from fastpath._linux cimport (
     atomic_add, atomic_get, atomic_set, boottime, getsockopt, IPPROTO_UDP, pthread_self,
     pthread_setname_np, setsockopt, UDP_GRO, UDP_SEGMENT, write,
 )
+from fastpath._inner cimport IPV6_HEADER
 from fastpath._outbound cimport (
-    OutboundWorker, outbound_dummy, outbound_free, outbound_new, outbound_packet, outbound_run,
+    OutboundWorker, outbound_datagram, outbound_dummy, outbound_free, outbound_inner, outbound_new,
+    outbound_packet, outbound_run,
 )
+from fastpath._relay cimport relay_set_limit
 from fastpath._segment cimport VNET_OCTETS
 from fastpath._sender cimport (
-    GSO_NEVER, Sender, sender_add, sender_finish, sender_free, sender_new, sender_place,
+    GSO_NEVER, Sender, sender_finish, sender_free, sender_new,
 )
 from fastpath._table cimport table_get
 from fastpath._turn cimport turn_begin
@@ -88,7 +92,7 @@ cdef class NativePump:
         self.core.mtu = DEFAULT_MTU
         for number, queue in enumerate([(tun_fd, udp4_fd, udp6_fd), *more]):
             self._set_up(number, queue, offload)
-        self.caller = sender_new(&self.core.lanes[0], CALL_OCTETS)
+        self.caller = sender_new(&self.core.lanes[0], &self.core.lanes[0].sent, CALL_OCTETS)
 
     cdef _set_up(self, int number, queue, bint offload):
         """One lane. All sockets are of one kernel: what it says of the last is true of all."""
@@ -186,13 +190,19 @@ cdef class NativePump:
         atomic_set(&self.core.mtu, octets)
 
     def set_relay(self, bytes host_id, uint32_t spi, endpoint, bint forward=False):
-        """As :meth:`fastpath.types.Pump.set_relay`."""
+        """As :meth:`fastpath.types.Pump.set_relay`; :class:`ValueError` for a bad endpoint."""
+        core_set_relay(self.core, host_id, spi, endpoint, forward)
 
     def clear_relay(self, bytes host_id):
         """As :meth:`fastpath.types.Pump.clear_relay`."""
+        core_clear_relay(self.core, host_id)
 
-    def set_relay_limit(self, uint64_t octets_per_second):
+    def set_relay_limit(self, octets_per_second):
         """As :meth:`fastpath.types.Pump.set_relay_limit`."""
+        if octets_per_second < 0:
+            raise ValueError("a limit is 0 or more octets a second")
+        relay_set_limit(
+            self.core, octets_per_second, max(octets_per_second / 10, RELAY_BURST_OCTETS))
 
     # --- Packets of the control thread ----------------------------------------------------------
 
@@ -203,7 +213,8 @@ cdef class NativePump:
         cdef uint8_t *room = _writable(data, octets)
         with nogil:
             outbound_enter_call(self.core)
-            outbound_packet(self.caller, room, octets, boottime())
+            self.caller.now = boottime()
+            outbound_packet(self.caller, room, octets)
             sender_finish(self.caller, False)
             outbound_leave_call(self.core)
             free(room)
@@ -219,7 +230,8 @@ cdef class NativePump:
                 atomic_add(&self.core.io_drops[TUN_WRITE], 1)
 
     def send(self, bytes datagram, endpoint):
-        """Sends a UDP payload as it is; :class:`ValueError` when ``endpoint`` is none."""
+        """Sends a UDP payload as it is, or nested where ``endpoint`` is a relay endpoint;
+        :class:`ValueError` when it is none at all."""
         cdef const uint8_t *data = <const uint8_t *>datagram
         cdef size_t octets = len(datagram)
         cdef Endpoint target
@@ -228,8 +240,8 @@ cdef class NativePump:
             raise ValueError(f"{octets} octets are more than UDP can carry")
         with nogil:
             outbound_enter_call(self.core)
-            memcpy(sender_place(self.caller, octets), data, octets)
-            sender_add(self.caller, &target, octets)
+            self.caller.now = boottime()
+            outbound_datagram(self.caller, &target, data, octets)
             sender_finish(self.caller, False)
             outbound_leave_call(self.core)
 
@@ -245,13 +257,29 @@ cdef class NativePump:
         room = _writable(data, octets)
         with nogil:
             outbound_enter_call(self.core)
+            self.caller.now = boottime()
             outbound_dummy(self.caller, spi, &target, room, octets, whole)
             sender_finish(self.caller, False)
             outbound_leave_call(self.core)
             free(room)
 
     def send_inner(self, uint32_t spi, endpoint, bytes packet):
-        """As :meth:`fastpath.types.Pump.send_inner`."""
+        """As :meth:`fastpath.types.Pump.send_inner`; :class:`ValueError` for a bad endpoint."""
+        cdef const uint8_t *data = <const uint8_t *>packet
+        cdef size_t octets = len(packet)
+        cdef uint8_t *room
+        cdef Endpoint target
+        endpoint_parse(endpoint, &target)
+        if octets > MAX_MTU + IPV6_HEADER:
+            raise ValueError(f"{octets} octets are no packet")
+        room = _writable(data, octets)
+        with nogil:
+            outbound_enter_call(self.core)
+            self.caller.now = boottime()
+            outbound_inner(self.caller, spi, &target, room, octets)
+            sender_finish(self.caller, False)
+            outbound_leave_call(self.core)
+            free(room)
 
     def offloads(self):
         """As :meth:`fastpath.types.Pump.offloads`."""
@@ -294,11 +322,11 @@ cdef class NativePump:
         cdef OutboundEntry *entry
         cdef Passed passed
         with nogil:
-            outbound_enter_call(self.core)
+            core_enter_call(self.core)
             entry = <OutboundEntry *>table_get(&self.core.outbound, 0, spi)
             if entry != NULL:
                 passed = entry.passed
-            outbound_leave_call(self.core)
+            core_leave_call(self.core)
         return None if entry == NULL else passed_show(&passed)
 
 

@@ -5,9 +5,9 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from fastpath._core cimport Lane, OutboundEntry
+from fastpath._core cimport Lane, OutboundEntry, Passed
 from fastpath._endpoint cimport Endpoint
-from fastpath._linux cimport iovec, mmsghdr, sockaddr_storage
+from fastpath._linux cimport atomic_get, iovec, mmsghdr, sockaddr_storage
 
 cdef enum:
     SENDS = 128
@@ -30,6 +30,8 @@ cdef struct Send:
 
 cdef struct Sender:
     Lane *lane
+    Passed *counts  # where drops are counted: of the half whose gate its owner holds
+    double now  # of the batch
     OutboundEntry *held[HELD]  # SAs whose packets may be in here: nobody else may seal with them
     int holds
     uint8_t *room
@@ -43,7 +45,7 @@ cdef struct Sender:
     sockaddr_storage names[SENDS]
     uint8_t controls[SENDS][CONTROL_OCTETS]
 
-cdef Sender *sender_new(Lane *lane, size_t capacity) except NULL
+cdef Sender *sender_new(Lane *lane, Passed *counts, size_t capacity) except NULL
 cdef void sender_free(Sender *sender) noexcept nogil
 cdef uint8_t *sender_place(Sender *sender, size_t octets) noexcept nogil
 cdef void sender_add(
@@ -54,3 +56,8 @@ cdef void sender_flush(Sender *sender, bint patient) noexcept nogil
 # leave in the order of their numbers. Under the gate; the SA may be removed before the end.
 cdef void sender_hold(Sender *sender, OutboundEntry *entry) noexcept nogil
 cdef void sender_finish(Sender *sender, bint patient) noexcept nogil
+
+
+cdef inline bint sender_holds(Sender *sender, OutboundEntry *entry) noexcept nogil:
+    # Nobody else writes our own name there.
+    return atomic_get(&entry.holder) == <uint64_t><size_t>sender

@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memset
 
-from fastpath._core cimport Core
+from fastpath._core cimport Core, Passed
 from fastpath._drops cimport TOO_BIG, UDP_SEND
 from fastpath._endpoint cimport endpoint_to_socket
 from fastpath._linux cimport (
@@ -23,10 +23,11 @@ cdef enum:
 GSO_NEVER = <uint64_t>-1  # the kernel does not know it
 
 
-cdef Sender *sender_new(Lane *lane, size_t capacity) except NULL:
+cdef Sender *sender_new(Lane *lane, Passed *counts, size_t capacity) except NULL:
     cdef Sender *sender = <Sender *>calloc(1, sizeof(Sender))
     if sender != NULL:
         sender.lane = lane
+        sender.counts = counts
         sender.room = <uint8_t *>malloc(capacity)
         sender.capacity = capacity
     if sender == NULL or sender.room == NULL:
@@ -100,15 +101,14 @@ cdef void sender_flush(Sender *sender, bint patient) noexcept nogil:
 
 
 cdef void sender_hold(Sender *sender, OutboundEntry *entry) noexcept nogil:
-    cdef uint64_t own = <uint64_t><size_t>sender
-    if atomic_get(&entry.holder) == own:  # nobody else writes that
+    if sender_holds(sender, entry):
         return
     if sender.holds == HELD:
         sender_finish(sender, False)
     if pthread_mutex_trylock(&entry.lock):
         sender_finish(sender, False)  # who waits holds nothing, so all waiting ends
         pthread_mutex_lock(&entry.lock)
-    atomic_set(&entry.holder, own)
+    atomic_set(&entry.holder, <uint64_t><size_t>sender)
     sender.held[sender.holds] = entry
     sender.holds += 1
 

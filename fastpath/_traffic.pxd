@@ -69,6 +69,15 @@ cdef inline void upper_of(const uint8_t *packet, size_t octets, Upper *upper) no
         upper.source = upper.target = <uint16_t>(packet[at + 2] << 8)
 
 
+cdef inline bint is_mobility(const uint8_t *packet, size_t octets) noexcept nogil:
+    # Whether the upper layer is the Mobility Header.
+    cdef Upper upper
+    if packet[6] in (TCP, UDP):
+        return False
+    upper_of(packet, octets, &upper)
+    return upper.protocol == MOBILITY
+
+
 cdef inline bint traffic_holds(const Traffic *traffic, const Upper *upper, bint outgoing) \
         noexcept nogil:
     cdef uint16_t ours, theirs

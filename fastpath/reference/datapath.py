@@ -434,20 +434,19 @@ class Datapath:
             return self._forward(entry, nested)
         if nested.source == self.host_id or not relay.is_host_id(nested.source):
             return self._drop(Drop.FOREIGN_SOURCE, entry.passed)
+        inside = (
+            None if nested.is_ike else self._inbound.get(int.from_bytes(nested.body[:4], "big"))
+        )
+        if inside is not None and relay.is_relay(inside.sa.params):  # nested in a nested packet
+            return self._drop(Drop.NOT_RELAYED, entry.passed)
         entry.passed.count(len(nested.packet), self._now)
         source = relay.endpoint_of(nested.source)
         if nested.is_ike:
             relay_spi = entry.sa.params.spi
             return [ControlEvent(nested.body, source, marker=False, relay=relay_spi)]
-        return self._open_nested(nested.body, source)
-
-    def _open_nested(self, packet: bytes, source: Endpoint) -> list[Output]:
-        found = self._inbound.get(int.from_bytes(packet[:4], "big"))
-        if found is None:
-            return self._unknown_spi(packet, source)
-        if relay.is_relay(found.sa.params):  # nested in a nested packet
-            return self._drop(Drop.NOT_RELAYED, found.passed)
-        return self._open(packet, source)
+        if inside is None:
+            return self._unknown_spi(nested.body, source)
+        return self._open(nested.body, source)
 
     def _forward(self, entry: Inbound, nested: relay.Nested) -> list[Output]:
         """Home agent only. A host speaks for itself alone, so none is forwarded twice."""

@@ -119,7 +119,9 @@ class Tuns:
 class Rig:
     """A pump between far ends of its TUN stand-in and a far end of its UDP sockets."""
 
-    def __init__(self, make: Callable[..., Pump], queues: int = 1) -> None:
+    def __init__(
+        self, make: Callable[..., Pump], queues: int = 1, *, host_id: bytes = OUR_ID
+    ) -> None:
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(queues)]
         self.near_tuns = [near for near, _ in pairs]
         for end in itertools.chain(*pairs):
@@ -135,7 +137,7 @@ class Rig:
                 self.near_tuns, [(self.near_udp, self.near_udp6), *more], strict=True
             )
         )
-        self.pump = make(*first, OUR_ID, **({"more": others} if others else {}))
+        self.pump = make(*first, host_id, **({"more": others} if others else {}))
         self.stopped = False
 
     def with_sas(self, suite: Suite = Suite.AES128GCM16, mode: Mode = Mode.TUNNEL) -> None:
