@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from discovery import pinning
 from discovery.exchange import Rejection
+from discovery.io_connect import connect
 from discovery.types import Endpoint, TsigKey
 
 TransportName: TypeAlias = Literal["tls", "tcp", "udp"]
@@ -48,11 +49,13 @@ _TC: Final = 0x02  # in the third octet of the header
 
 @dataclass(frozen=True, slots=True)
 class TransportSettings:
-    """Times in seconds. ``idle``: a connection that ends after so long without a message from us
-    was not lost, it was tidied away. A connection that lives shorter than ``stable`` counts as a
-    failed attempt."""
+    """Times in seconds. ``second_attempt``: so long after the first one begins another connection,
+    if that does not stand yet (:mod:`discovery.io_connect`). ``idle``: a connection that ends after
+    so long without a message from us was not lost, it was tidied away. A connection that lives
+    shorter than ``stable`` counts as a failed attempt."""
 
     connect_timeout: float = 5.0
+    second_attempt: float = 0.35
     first_pause: float = 0.5
     max_pause: float = 60.0
     idle: float = 20.0
@@ -365,9 +368,14 @@ class StreamLink:
             "server_hostname": "",
             "ssl_shutdown_timeout": 1.0,
         }
-        reader, writer = await asyncio.open_connection(
-            *server, limit=MAX_MESSAGE + 2, **(secure if tls else {})
-        )
+        connected = await connect(server, settings.second_attempt)
+        try:
+            reader, writer = await asyncio.open_connection(
+                sock=connected, limit=MAX_MESSAGE + 2, **(secure if tls else {})
+            )
+        except BaseException:
+            connected.close()
+            raise
         _be_watchful(writer.get_extra_info("socket"), settings.user_timeout)
         ssl_object = writer.get_extra_info("ssl_object")
         try:
