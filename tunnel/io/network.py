@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ LOOK_EVERY = 3.0  # seconds
 TOGETHER = 0.05  # seconds: changes come in flocks
 STUN_PORTS = (3478, 3479)  # of the rendezvous
 PATIENCE = 1.5  # seconds that a router has before our own address is published
-DOUBT_AGAIN = 10.0  # seconds between two restarts of a router that count as a change
+DOUBTS = 10  # a minute: so many restarts of a router count as a change
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Network:
         self._wake = asyncio.Event()
         self._standing = Standing((), ())
         self._stood: tuple[Endpoint, ...] = ()  # our own endpoints, when we last had any
-        self._doubted_at = float("-inf")
+        self._doubts: deque[float] = deque(maxlen=DOUBTS)  # when they were
         self._published: tuple[Endpoint, ...] = ()
         self._settled_at = 0.0
         self._granted: dict[bool, float] = {}
@@ -194,8 +195,8 @@ class Network:
         """The router has restarted. RFC 6887 §14.1.3 lets us ask it only after a random pause of up
         to five seconds; the outside and the peers need not wait for that."""
         now = time.monotonic()
-        if now - self._doubted_at >= DOUBT_AGAIN:
-            self._doubted_at = now
+        if len(self._doubts) < DOUBTS or now - self._doubts[0] >= 60:
+            self._doubts.append(now)
             self._moved()
         self._settle()
 
