@@ -28,15 +28,19 @@ def embed(prefix: IPv6Network, address: IPv4Address) -> IPv6Address:
     return IPv6Address(bytes(octets))
 
 
+def extract(prefix: IPv6Network, address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address inside; ``None`` for one that this NAT64 has not made."""
+    inside = IPv4Address(bytes(address.packed[place] for place in _places(prefix.prefixlen)))
+    return inside if embed(prefix, inside) == address else None
+
+
 def prefix_of(answers: Iterable[IPv6Address]) -> IPv6Network | None:
     """The prefix that the AAAA records of :data:`NAME` show; ``None``: there is no NAT64."""
     for answer in answers:
         for length in LENGTHS:
-            inside = IPv4Address(bytes(answer.packed[place] for place in _places(length)))
-            if inside in WELL_KNOWN:
-                found = IPv6Network((answer, length), strict=False)
-                if embed(found, inside) == answer:  # else the address stands there by chance
-                    return found
+            found = IPv6Network((answer, length), strict=False)
+            if extract(found, answer) in WELL_KNOWN:
+                return found
     return None
 
 

@@ -126,8 +126,7 @@ def _about(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if host.get("drops"):
         rows.append(("drops", _cell(host["drops"])))
-    if nat.get("method"):
-        rows.append(("nat", _cell({key: one for key, one in nat.items() if one is not None})))
+    rows += _network_rows(nat)
     if zone.get("server"):
         known = "published" if zone.get("published") else "not published"
         lease = f", lease {zone['lease_s']} s" if zone.get("lease_s") else ""
@@ -139,6 +138,18 @@ def _about(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if zone.get("problem"):
         rows.append(("problem", str(zone["problem"])))
     return rows
+
+
+def _network_rows(nat: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What kind of network it is, and how others find a way in."""
+    words = [str(nat["kind"])] if nat.get("kind") else []
+    if nat.get("method"):
+        words.append(f"{nat['external']} by {nat['method']} of {nat['gateway']}")
+        words += [f"for {nat['lifetime_s']} s more"] if nat.get("lifetime_s") else []
+    elif nat.get("seen"):
+        words.append(f"seen from outside as {nat['seen']}")
+    words += [f"NAT64 {nat['nat64']}"] if nat.get("nat64") else []
+    return [("network", ", ".join(words))] if words else []
 
 
 def _offload_rows(offloads: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import structlog
@@ -23,6 +23,7 @@ from tunnel import commands as do
 from tunnel.io.device import Device, DeviceError
 from tunnel.io.sockets import UdpPair
 from tunnel.io.strangers import in_turn
+from tunnel.io.translation import Translation
 from tunnel.node import Node
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Driver:
         self._send_zone, self._drop_zone = send_zone, drop_zone
         self._answer = answer
         self._recorder = recorder
+        self.translation = Translation()  # of where datagrams go to and come from
         self._log = structlog.get_logger("autotunnel")
         self._loop = asyncio.get_running_loop()
         self._framings: OrderedDict[Endpoint, _Framing] = OrderedDict()
@@ -175,7 +177,7 @@ class Driver:
     def _drain(self) -> None:
         """Known peers and our own applications first; then strangers, some at a time."""
         strangers = []
-        for event in self._pump.drain():
+        for event in map(self._translated, self._pump.drain()):
             if _is_a_strangers(event):
                 strangers.append(event)
             else:
@@ -186,6 +188,18 @@ class Driver:
             self._first_word(event.data, event.source, _Framing(event.marker, None))
         if self._running:
             self._set_timer()
+
+    def _translated(self, event: pump_types.Event) -> pump_types.Event:
+        """Where it came from, as the node knows it."""
+        match event:
+            case (
+                pump_types.ControlEvent(source=source)
+                | pump_types.NewSourceEvent(source=source)
+                | pump_types.UnknownSpiEvent(source=source)
+            ) if self.translation.prefix is not None:
+                return replace(event, source=self.translation.into(source))
+            case _:
+                return event
 
     def _first_word(self, data: bytes, source: Endpoint, framing: _Framing) -> None:
         """A stranger's. How it is framed is kept for the answer only: in a flood, those that have
@@ -272,11 +286,12 @@ class Driver:
                 self._removed(spi, False, pump.outbound_counters(spi))
                 pump.remove_outbound(spi)
             case do.SetFlow(host_id, spi, endpoint, mtu, largest, narrow):
+                endpoint = self.translation.out(endpoint)
                 pump.set_flow(host_id.packed, spi, endpoint, mtu, largest, narrow)
             case do.ClearFlow(host_id):
                 pump.clear_flow(host_id.packed)
             case do.SetRelay(host_id, spi, endpoint, forward):
-                pump.set_relay(host_id.packed, spi, endpoint, forward)
+                pump.set_relay(host_id.packed, spi, self.translation.out(endpoint), forward)
             case do.ClearRelay(host_id):
                 pump.clear_relay(host_id.packed)
             case do.SetRelayLimit(octets):
@@ -300,11 +315,11 @@ class Driver:
             case do.SendIke(data, remote):
                 self._send_ike(data, remote)
             case do.SendKeepalive(remote):
-                pump.send(KEEPALIVE, remote)
+                pump.send(KEEPALIVE, self.translation.out(remote))
             case do.SendDummy(spi, endpoint, body, whole):
-                pump.send_dummy(spi, endpoint, body, whole)
+                pump.send_dummy(spi, self.translation.out(endpoint), body, whole)
             case do.SendInner(spi, endpoint, packet):
-                pump.send_inner(spi, endpoint, packet)
+                pump.send_inner(spi, self.translation.out(endpoint), packet)
             case do.Inject(packet):
                 pump.inject(packet)
             case do.Deliver(packet):
@@ -318,7 +333,7 @@ class Driver:
         return True
 
     def _send_ike(self, data: bytes, remote: Endpoint) -> None:
-        framing = self._framings.get(remote)
+        framing, remote = self._framings.get(remote), self.translation.out(remote)
         if framing is None:
             self._pump.send(MARKER + data, remote)
         elif framing.pair is None:

@@ -13,7 +13,7 @@ import socket
 import warnings
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from tunnel.io.resolved import Integration
 from tunnel.io.services import Services, ServicesFile, ServicesFileError
 from tunnel.io.sockets import SocketError, UdpPair
 from tunnel.io.zone import ZoneLink
+from tunnel.journal import What
 from tunnel.node import Node
 from tunnel.status import endpoint_text
 
@@ -203,6 +204,9 @@ class Host:
             publish=self._publish,
             look_outside=self._look_outside,
             stand=self._stand,
+            zone_up=lambda: link.up,
+            note=self._note,
+            translate=self._translate,
         )
         stack.push_async_callback(network.stop)
         stack.push_async_callback(_cancel, asyncio.create_task(network.run()))
@@ -319,6 +323,17 @@ class Host:
         """Our own network has us at these."""
         assert self._driver is not None and self._node is not None
         self._driver.tell(self._node.set_local, endpoints)
+
+    def _note(self, what: What, why: str, fields: dict[str, str]) -> None:
+        """Something to remember, for ``explain``."""
+        assert self._driver is not None and self._node is not None
+        self._driver.tell(self._node.noted, str(what), why, tuple(fields.items()))
+
+    def _translate(self, prefix: IPv6Network | None) -> None:
+        """There is no IPv4 here, but a NAT64 with this prefix; or no more."""
+        assert self._driver is not None and self._link is not None
+        self._driver.translation.prefix = self._link.translation.prefix = prefix
+        self._link.network_changed()
 
     def _look_outside(self, servers: tuple[Endpoint, ...]) -> None:
         """Ask these where they see us."""

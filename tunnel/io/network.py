@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 from discovery.io_nat import NatLink
@@ -29,11 +29,13 @@ from tunnel.io import netlink
 from tunnel.io.changes import Changes
 from tunnel.io.outer import outer_endpoints
 from tunnel.io.sockets import source_towards
+from tunnel.io.surveyor import STUN_PORTS, Questions, Surveyor
+from tunnel.journal import What
+from tunnel.network_kind import Facts, Kind, kind_of
 from tunnel.status import endpoint_text
 
 LOOK_EVERY = 3.0  # seconds
 TOGETHER = 0.05  # seconds: changes come in flocks
-STUN_PORTS = (3478, 3479)  # of the rendezvous
 PATIENCE = 1.5  # seconds that a router has before our own address is published
 DOUBTS = 10  # a minute: so many restarts of a router count as a change
 
@@ -48,7 +50,9 @@ class Standing:
 
 class Network:
     """Watches where we stand. ``stand`` is called with our own endpoints when these changed, then
-    ``moved``; ``publish`` with the endpoints at which others reach us, when these did."""
+    ``moved``; ``publish`` with the endpoints at which others reach us, when these did. ``zone_up``
+    is whether the rendezvous can be asked; ``note`` hears what was found out, and ``translate`` of
+    the prefix of a NAT64 (or that there is none any more)."""
 
     def __init__(
         self,
@@ -60,12 +64,20 @@ class Network:
         publish: Callable[[tuple[Endpoint, ...]], None],
         look_outside: Callable[[tuple[Endpoint, ...]], None],
         stand: Callable[[tuple[Endpoint, ...]], None],
+        zone_up: Callable[[], bool] = lambda: True,
+        note: Callable[[What, str, dict[str, str]], None] = lambda _what, _why, _fields: None,
+        translate: Callable[[IPv6Network | None], None] = lambda _prefix: None,
+        questions: Questions | None = None,
     ) -> None:
         self._config, self._host_id, self._server = config, host_id, server
         self._moved, self._publish, self._look_outside = moved, publish, look_outside
-        self._stand = stand
+        self._stand, self._zone_up, self._note, self._translate = stand, zone_up, note, translate
+        self._surveyor = Surveyor(self._news, questions)
+        self._prefix: IPv6Network | None = None
+        self._kind: Kind | None = None
+        self._answers: dict[tuple[str, str], str] = {}  # of routers, that were noted
         self._nat = NatLink(
-            config.nat.methods, self._way, on_answer=self._settle, on_doubt=self._doubt
+            config.nat.methods, self._way, on_answer=self._heard, on_doubt=self._doubt
         )
         self._changes = Changes(self._look_soon)
         self._wake = asyncio.Event()
@@ -92,12 +104,14 @@ class Network:
             while True:
                 await self._look()
                 self._settle()
+                self._survey()
                 await self._pause()
         finally:
             self._changes.stop()
 
     async def stop(self) -> None:
         """Give the mapping back (B30)."""
+        await self._surveyor.stop()
         await self._nat.stop()
 
     def status(self) -> dict[str, Any]:
@@ -123,9 +137,72 @@ class Network:
             about["double_nat"] = True
         behind = any(is_behind_nat(one[0]) for one in self._standing.endpoints)
         seen = {"seen": endpoint_text(self._seen), "mapping": self._mapping or None}
-        return about | {"private_address": behind, "tried": tried} | seen
+        return about | {"private_address": behind, "tried": tried} | seen | self._surveyed()
+
+    def _surveyed(self) -> dict[str, Any]:
+        """What kind of network it is, and what that was judged from; ``null`` is not known."""
+        found, portal = self._surveyor.surveyed, self._surveyor.portal
+        return {
+            "kind": None if (kind := self.kind()) is None else str(kind),
+            "udp": None if found is None else found.udp,
+            "lets_in": None if found is None else found.filtering or None,
+            "hairpin": None if found is None else found.hairpin,
+            "portal": None if portal is None else portal.where,
+            "nat64": None if self._surveyor.nat64 is None else str(self._surveyor.nat64),
+        }
+
+    def kind(self) -> Kind | None:
+        """What kind of network it is; ``None`` while that is not known."""
+        ours = [host for host, _ in self._standing.endpoints]
+        found, way = self._surveyor.surveyed, self._nat.mapper.way()
+        four = [host for host in ours if ":" not in host]
+        seen = None if found is None or found.seen is None else found.seen[0]
+        translated = seen is not None and ":" not in seen and seen not in four
+        said = self._nat.mapper.answers.values()
+        return kind_of(
+            Facts(
+                ipv4=bool(four),
+                ipv6=len(four) < len(ours),
+                private=translated or any(is_behind_nat(host) for host in four),
+                mapped=way is not None,
+                double_nat=way.double_nat if way else any("another NAT" in one for one in said),
+                mapping=self._mapping,
+                udp=None if found is None else found.udp,
+                filtering="" if found is None else found.filtering,
+                zone_up=self._zone_up(),
+                portal=self._surveyor.portal is not None,
+            )
+        )
 
     # --- Inside -----------------------------------------------------------------------------
+
+    def _survey(self) -> None:
+        """Asks what kind of network it is, and says so when it is another one."""
+        local, zone_up = self._standing.endpoints, self._zone_up()
+        self._surveyor.look(local, self._server(), zone_up, time.monotonic())
+        self._news()
+
+    def _news(self) -> None:
+        """Something is known that was not: of the network, or of a router."""
+        if self._prefix != self._surveyor.nat64:
+            self._prefix = self._surveyor.nat64
+            self._translate(self._prefix)
+        if (kind := self.kind()) != self._kind:
+            self._kind = kind
+            found = {key: str(one) for key, one in self._surveyed().items() if one is not None}
+            self._note(What.NETWORK, "what kind of network it is", found)
+        answers = {(where, str(method)): says for (where, method), says in self._said()}
+        for (where, method), says in answers.items() - self._answers.items():
+            self._note(What.MAPPING, says, {"gateway": where, "method": method})
+        self._answers = answers
+
+    def _said(self) -> list[tuple[tuple[str, str], str]]:
+        """What each router answered last, and what is granted."""
+        said: list[tuple[tuple[str, str], str]] = list(self._nat.mapper.answers.items())
+        for way in filter(None, (self._nat.mapper.way(), self._nat.mapper.way(ipv6=True))):
+            granted = f"it opens {endpoint_text(way.external)} for {way.lifetime} s"
+            said.append(((way.gateway, way.method), granted))
+        return said
 
     def _look_soon(self) -> None:
         self._wake.set()
@@ -189,6 +266,12 @@ class Network:
     def _way(self, way: Way) -> None:
         if way.mapping is not None:
             self._granted[":" in way.mapping.external[0]] = time.monotonic()
+        self._news()
+        self._settle()
+
+    def _heard(self) -> None:
+        """A router has answered."""
+        self._news()
         self._settle()
 
     def _doubt(self) -> None:

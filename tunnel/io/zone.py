@@ -21,6 +21,7 @@ from keys.account import Account
 from keys.store import random_bytes
 from tunnel.config import HostConfig
 from tunnel.io.nearby import Neighbours
+from tunnel.io.translation import Translation
 from tunnel.node import Node
 from tunnel.status import endpoint_text
 
@@ -50,9 +51,18 @@ class ZoneLink:
         self._finding: asyncio.Task[None] | None = None
         self.server: Endpoint | None = config.rendezvous.endpoint if account else None
         self._servers: list[Endpoint] = []  # where the zone's SRV records named more than one
+        self.translation = Translation()  # of where we connect to, on a network without IPv4
         self._neighbours: Neighbours | None = None
         self._quieting: asyncio.Task[None] | None = None
         self.client = client_of(config, account, random)
+
+    @property
+    def up(self) -> bool:
+        """Whether the rendezvous can be asked now."""
+        return self._transport is not None and self._transport.up
+
+    def _reached_at(self, server: Endpoint) -> Endpoint:
+        return (self.translation.address(server[0]), server[1])
 
     @property
     def server_address(self) -> str | None:
@@ -111,7 +121,7 @@ class ZoneLink:
         assert self.server is not None
         settings = self._config.rendezvous
         self._transport = ZoneTransport(
-            server=self.server,
+            server=self._reached_at(self.server),
             transport=settings.transport,
             domain=account.domain,
             key=_key(account),
@@ -132,7 +142,8 @@ class ZoneLink:
         """The next attempt is made with the next server that the zone names (RFC 2136 §4)."""
         if len(self._servers) > 1 and self._transport is not None:
             self._servers = [*self._servers[1:], self._servers[0]]
-            self.server = self._transport.server = self._servers[0]
+            self.server = self._servers[0]
+            self._transport.server = self._reached_at(self.server)
         self._lost(reason, node, tell)
 
     def _lost(self, reason: str, node: Node, tell: Tell) -> None:
@@ -152,7 +163,8 @@ class ZoneLink:
 
     def network_changed(self) -> None:
         """Our addresses changed: the connection is opened anew at once."""
-        if self._transport is not None:
+        if self._transport is not None and self.server is not None:
+            self._transport.server = self._reached_at(self.server)
             self._transport.reset()
 
     async def close(self) -> None:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import pytest
 
-from discovery.nat.nat64 import LENGTHS, WELL_KNOWN, embed, prefix_of
+from discovery.nat.nat64 import LENGTHS, WELL_KNOWN, embed, extract, prefix_of
 
 # RFC 6052 §2.4, tables 2 and 3, for 192.0.2.33.
 TABLE = [
@@ -24,6 +24,8 @@ TABLE = [
 def test_the_examples_of_rfc_6052(prefix: str, address: str) -> None:
     made = embed(IPv6Network(prefix), IPv4Address("192.0.2.33"))
     assert made == IPv6Address(address)
+    assert extract(IPv6Network(prefix), made) == IPv4Address("192.0.2.33")
+    assert extract(IPv6Network(prefix), IPv6Address("2001:db8:ffff:ffff:ff::1")) is None
 
 
 @pytest.mark.parametrize("prefix", [prefix for prefix, _ in TABLE])
