@@ -253,6 +253,8 @@ class Directory:
             self._explain(peer, "the zone says where it is")
             self._attempts.forgive(peer)
             self._following.told(peer, before)
+        elif lan_of(peer) != inside:
+            self._following.nearer(peer)
         self._asks.records_came(peer)
         self._attempts.records_came(peer)
 
@@ -260,8 +262,6 @@ class Directory:
         facts = {"host_id": peer.host_id, "info": peer.info or None}
         self._core.explain(peer, What.RECORDS, why, at=peer.endpoints, **facts)
 
-        elif lan_of(peer) != inside:
-            self._following.nearer(peer)
     def _new_host_id(self, peer: Peer, host_id: IPv6Address) -> bool:
         """``peer`` has restarted its machine (B54), or is new; false if it may not have that id."""
         core, old = self._core, peer.host_id
