@@ -7,13 +7,27 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from bench import crypto, flood, handshakes, microcost, network, plot, report, scale, soak, zone
+from bench import (
+    crypto,
+    flood,
+    handshakes,
+    microcost,
+    network,
+    plot,
+    report,
+    roam,
+    scale,
+    soak,
+    zone,
+)
 from bench.peers import OURS, PEERS
 from tunnel.io.lab import LabError, missing
 
 NETWORK = tuple(network.KINDS)
-KINDS = ["all", "crypto", *NETWORK, "scale", "handshakes", "flood", "micro", "soak", "zone", "plot"]
+ALONE = ("scale", "handshakes", "flood", "micro", "soak", "zone", "roam", "plot")
+KINDS = ["all", "crypto", *NETWORK, *ALONE]
 USUAL = ("crypto", "micro")  # quick, and so part of every whole run
+ROUNDS = 3
 PROGRAMS = ("iperf3", "ethtool", "ping")
 
 
@@ -43,28 +57,31 @@ def _step(step: Callable[[argparse.Namespace], int], arguments: argparse.Namespa
 
 def _alone(kind: str, arguments: argparse.Namespace) -> int:
     output = {"as_json": arguments.json, "save": arguments.save}
+    rounds = arguments.rounds or (roam.ROUNDS if kind == "roam" else ROUNDS)
     if kind == "plot":
         return plot.run()
     if kind == "crypto":
-        crypto.run(rounds=arguments.rounds, count=arguments.packets, **output)
+        crypto.run(rounds=rounds, count=arguments.packets, **output)
         return 0
     if kind == "micro":
-        return microcost.run(rounds=arguments.rounds, **output)
+        return microcost.run(rounds=rounds, **output)
     if kind == "soak":
         return soak.run(minutes=arguments.minutes, **output)
     if kind == "zone":
-        zone.run(rounds=arguments.rounds, **output)
+        zone.run(rounds=rounds, **output)
         return 0
     if not _able():
         return 1
+    if kind == "roam":
+        return roam.run(rounds=rounds, **output)
     if kind == "handshakes":
-        handshakes.run(rounds=arguments.rounds, count=arguments.handshakes, **output)
+        handshakes.run(rounds=rounds, count=arguments.handshakes, **output)
         return 0
     if kind == "flood":
         flood.run(rate=arguments.rate, seconds=arguments.flood_seconds, **output)
         return 0
     crowds = [int(crowd) for crowd in arguments.crowds.split(",")]
-    scale.run(crowds=crowds, rounds=arguments.rounds, seconds=arguments.seconds, **output)
+    scale.run(crowds=crowds, rounds=rounds, seconds=arguments.seconds, **output)
     return 0
 
 
@@ -82,7 +99,7 @@ def _through(kinds: list[str], arguments: argparse.Namespace) -> int:
         variants=[] if named else [PEERS[name] for name in OURS],
         kinds=kinds,
         links=["offloading", "plain"] if arguments.link == "both" else [arguments.link],
-        rounds=arguments.rounds,
+        rounds=arguments.rounds or ROUNDS,
         seconds=arguments.seconds,
     )
     report.finish("network", body, tables, as_json=arguments.json, save=arguments.save)
@@ -103,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="JSON on stdout instead of a table")
     parser.add_argument("--save", action="store_true", help="keep the JSON in bench/results/")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of every contender")
+    parser.add_argument(
+        "--rounds", type=int, help=f"turns of every contender; {ROUNDS}, of roam {roam.ROUNDS}"
+    )
     parser.add_argument("--seconds", type=int, default=2, help="of each network measurement")
     parser.add_argument("--packets", type=int, default=2000, help="of each crypto measurement")
     parser.add_argument(

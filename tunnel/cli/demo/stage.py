@@ -16,6 +16,7 @@ miniupnpd refuses the nets that are for documentation. Dashed lines are taken la
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -99,11 +100,14 @@ class Stage:
         return self.home, self.cafe, self.study, self.office
 
 
-def build(lab: Lab) -> Stage:
-    """Build the network; both hosts' programs resolve names through :data:`STUB`."""
+def build(lab: Lab, join: Callable[..., str] = Switch.plug) -> Stage:
+    """Build the network; both hosts' programs resolve names through :data:`STUB`.
+
+    ``join`` plugs a machine into the internet, as :meth:`Switch.plug` does.
+    """
     internet = lab.switch("internet")
     rendezvous, desk, laptop = lab.machines_of("rendezvous", "desk", "laptop")
-    internet.plug(rendezvous, "eth0", f"{RENDEZVOUS}/24")
+    join(internet, rendezvous, "eth0", f"{RENDEZVOUS}/24")
     places = {}
     for name, host, device, outside, address in (
         ("home", laptop, "eth0", HOME, "192.168.1.10"),
@@ -115,7 +119,7 @@ def build(lab: Lab) -> Stage:
         place = places[name] = Place(router, outside, device, address)
         connect(host, device, router, INSIDE)
         router.address(INSIDE, f"{place.gateway}/24")
-        internet.plug(router, OUTSIDE, f"{outside}/24")
+        join(internet, router, OUTSIDE, f"{outside}/24")
         if host is desk:
             place.mapper = PortMapper(router, f"{place.subnet}.0/24", router.folder)
             place.mapper.start()
