@@ -13,24 +13,33 @@ import pytest
 
 from fastpath.types import Pump
 from tests.fastpath.support import native_module
+from tests.stress.relayed import RelayedStress
 from tests.stress.traffic import Result, Stress
 from tunnel.io.portable_pump import PortablePump
 
 SEED = int(os.environ.get("STRESS_SEED", random.randrange(2**32)))
-RUNS = {("native", 1): 4.0, ("native", 4): 4.0, ("reference", 2): 2.0}
-"""Seconds for each engine and number of queues."""
+RUNS = {
+    ("native", 1, Stress): 4.0,
+    ("native", 4, Stress): 4.0,
+    ("reference", 2, Stress): 2.0,
+    ("native", 1, RelayedStress): 3.0,
+    ("native", 4, RelayedStress): 3.0,
+    ("reference", 1, RelayedStress): 2.0,
+}
+"""Seconds for each engine, number of queues, and direct or through a home agent."""
 
 
-@pytest.fixture(params=RUNS, ids=[f"{engine}-{queues}" for engine, queues in RUNS])
+@pytest.fixture(params=RUNS, ids=[f"{kind.__name__}-{name}-{n}" for name, n, kind in RUNS])
 def stress(request: pytest.FixtureRequest) -> Callable[[bool], Result]:
-    engine, queues = request.param
+    engine, queues, kind = request.param
     make: Callable[..., Pump] = PortablePump
     if engine == "native":
         make = native_module("_pump").NativePump
     print(f"seed {SEED}; STRESS_SEED=… picks another")
 
     def run(rough: bool) -> Result:
-        result = Stress(make, rough=rough, seed=SEED, queues=queues).run(RUNS[engine, queues])
+        rig = kind(make, rough=rough, seed=SEED, queues=queues)
+        result = rig.run(RUNS[engine, queues, kind])
         print(result)
         return result
 
@@ -53,4 +62,4 @@ def test_what_is_lost_to_brutal_changes_is_counted(stress: Callable[[bool], Resu
     assert result.wrong == []
     assert result.lost == 0
     assert result.received > 100
-    assert {"no_flow", "unknown_spi"} <= set(result.drops)
+    assert {"no_flow", "unknown_spi", "not_relayed"} & set(result.drops)

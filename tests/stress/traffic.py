@@ -17,6 +17,7 @@ SA. ``python -m tests.stress.traffic`` runs it by itself (under ThreadSanitizer:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import select
 import socket
@@ -32,10 +33,11 @@ from fastpath.types import Endpoint, Pump, Queue, SaParams, Suite
 from tests.fastpath.support import OUR_ID, PEER_ID, ipv6, key_of, native_module
 from tests.fastpath.test_pump_conformance import Tuns, share, udp
 
-WINDOW = 512  # packets of one direction on their way at once, so that no queue overflows
+WINDOW = 512  # packets on their way at once, so that no queue overflows
 BUFFER = 8 * 2**20  # octets of each socket
 PATIENCE = 30.0  # seconds until the last packets must be accounted for
 GLIMPSE = 0.005  # seconds for a packet to find no flow; on a busy machine none may come
+SO_RCVBUFFORCE = 33
 SO_MEMINFO, DROPS = 55, 8  # Linux: statistics of a socket, and where its dropped packets stand
 OTHERS = 512  # SPIs of peers that come and go meanwhile
 POOL = random.Random(1).randbytes(1 << 16)
@@ -67,6 +69,8 @@ class Side:
         for one in (*self.near, *self.far, *self.udp):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 one.setsockopt(socket.SOL_SOCKET, option, BUFFER)
+            with contextlib.suppress(PermissionError):  # root may have more than the limit
+                one.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
             one.setblocking(False)
         for far in self.far:
             far.settimeout(0.05)
@@ -153,10 +157,7 @@ class Stress:
 
     def run(self, seconds: float) -> Result:
         """Traffic and changes for so long, then until every packet is accounted for."""
-        left, right = self._sides
-        for side, other in ((left, right), (right, left)):
-            side.pump.start()
-            self._rekey(side, other)
+        self._begin()
         senders = [threading.Thread(target=self._send, args=pair) for pair in self._pairs()]
         receivers = [threading.Thread(target=self._receive, args=(s,)) for s in self._sides]
         for thread in (*senders, *receivers):
@@ -173,9 +174,22 @@ class Stress:
             self._stop_sending = self._stop_receiving = True
             for thread in (*senders, *receivers):
                 thread.join()
-            for side in self._sides:
+            for side in self._all():
                 side.close()
         return result
+
+    def _begin(self) -> None:
+        for side, other in self._pairs():
+            side.pump.start()
+            self._rekey(side, other)
+
+    def _all(self) -> list[Side]:
+        """Whoever has a pump."""
+        return list(self._sides)
+
+    def _way(self, other: Side) -> Endpoint:
+        """The endpoint of flows to ``other``."""
+        return other.endpoint
 
     def _pairs(self) -> list[tuple[Side, Side]]:
         left, right = self._sides
@@ -185,13 +199,17 @@ class Stress:
 
     def _send(self, side: Side, other: Side) -> None:
         while not self._stop_sending:
-            if side.sent - other.received - self._dropped >= WINDOW:
+            if self._under_way() >= WINDOW:
                 select.select([], [], [], 0.0005)  # the tunnel is full
                 continue
             try:
                 side.send()
             except TimeoutError:
                 continue  # the pump gets no processor on a busy machine
+
+    def _under_way(self) -> int:
+        arrived = sum(side.received for side in self._sides) + self._dropped
+        return sum(side.sent for side in self._sides) - arrived
 
     def _receive(self, side: Side) -> None:
         while not self._stop_receiving:
@@ -204,14 +222,18 @@ class Stress:
 
     def _change(self, side: Side, other: Side) -> None:
         """One change of the tables of ``side``, who sends to ``other``."""
-        changes = [self._rekey, self._others, self._others, self._look]
-        if self._rough:
-            changes += [self._replace, self._lose_flow, self._lose_inbound, self._wrong_flow]
-        change = self._dice.choice(changes)
+        change = self._dice.choice(self._kinds())
         self._changes[change.__name__.strip("_")] += 1
         change(side, other)
         self._retire()
         self._count()
+
+    def _kinds(self) -> list[Callable[[Side, Side], None]]:
+        """The changes that one of is made next."""
+        changes = [self._rekey, self._others, self._others, self._look]
+        if self._rough:
+            changes += [self._replace, self._lose_flow, self._lose_inbound, self._wrong_flow]
+        return changes
 
     def _new_sa(self, side: Side, other: Side) -> SaParams:
         self._spi += 1
@@ -229,7 +251,7 @@ class Stress:
         """As IKE does it: the receiver first, the old SA goes when nothing is under way on it."""
         sa, old = self._new_sa(side, other), self._sending.get(side)
         self._install(side, other, sa)
-        side.pump.set_flow(other.ours, sa.spi, other.endpoint)
+        side.pump.set_flow(other.ours, sa.spi, self._way(other))
         self._sending[side] = sa
         if old is not None:
             self._retired.append((side, other, old.spi))
@@ -289,7 +311,7 @@ class Stress:
                 break
         side.pump.drain()
         sa = self._sending[side]
-        side.pump.set_flow(other.ours, sa.spi, other.endpoint)
+        side.pump.set_flow(other.ours, sa.spi, self._way(other))
 
     def _lose_inbound(self, side: Side, other: Side) -> None:
         other.pump.remove_inbound(self._sending[side].spi)
@@ -297,7 +319,7 @@ class Stress:
 
     def _wrong_flow(self, side: Side, other: Side) -> None:
         """A flow that names an SA which is not there."""
-        side.pump.set_flow(other.ours, 0x7777_7777, other.endpoint)
+        side.pump.set_flow(other.ours, 0x7777_7777, self._way(other))
         side.pump.drain()
         self._lose_flow(side, other)
 
@@ -305,7 +327,7 @@ class Stress:
 
     def _count(self) -> Counter[str]:
         drops: Counter[str] = Counter()
-        for side in self._sides:
+        for side in self._all():
             for name, count in side.pump.counters().items():
                 # An acquire event without room is a packet that was counted as NO_FLOW before.
                 if name.startswith("drop_") and name != "drop_queue_full":
@@ -336,9 +358,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rough", action="store_true")
     parser.add_argument("--queues", type=int, default=1)
+    parser.add_argument("--relayed", action="store_true", help="through a home agent")
     options = parser.parse_args()
     pump = native_module("_pump").NativePump
-    stress = Stress(pump, rough=options.rough, seed=options.seed, queues=options.queues)
+    make = Stress
+    if options.relayed:
+        from tests.stress.relayed import RelayedStress  # it builds upon this module
+
+        make = RelayedStress
+    stress = make(pump, rough=options.rough, seed=options.seed, queues=options.queues)
     result = stress.run(options.seconds)
     print(f"seed {options.seed}: {result}", file=sys.stderr)
     return int(bool(result.lost or result.wrong))

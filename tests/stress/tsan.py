@@ -1,10 +1,10 @@
 """The stress under ThreadSanitizer: ``make tsan``.
 
 Builds the native engine once more, with ``-fsanitize=thread``, into ``build/tsan``, and runs
-:mod:`tests.stress.traffic` over it, gentle and rough, with one queue and with four. Python and its
-libraries are not instrumented: ThreadSanitizer sees there what goes through the C library (locks,
-threads, memory, system calls), which is enough to know what the GIL orders; so nothing needs to be
-suppressed.
+:mod:`tests.stress.traffic` over it, gentle and rough, with one queue and with four, direct and
+through a home agent. Python and its libraries are not instrumented: ThreadSanitizer sees there what
+goes through the C library (locks, threads, memory, system calls), which is enough to know what the
+GIL orders; so nothing needs to be suppressed.
 
 Then the proof that it would see a race: ``--blind`` builds the engine with gates that let
 everybody in, and that must be reported.
@@ -91,7 +91,9 @@ def main() -> int:
         seen = stress(folder, options.seconds) != 0
         print("tsan: the race was " + ("seen" if seen else "NOT SEEN"), file=sys.stderr)
         return int(not seen)
-    runs = [(), ("--rough",), ("--queues", "4"), ("--rough", "--queues", "4")]
+    direct: list[tuple[str, ...]] = [(), ("--rough",), ("--queues", "4")]
+    direct.append(("--rough", "--queues", "4"))
+    runs = [*direct, *(("--relayed", *run) for run in direct)]
     codes = [stress(folder, options.seconds, *run) for run in runs]
     print("tsan: " + ("a race or a loss, see above" if any(codes) else "clean"), file=sys.stderr)
     return int(any(codes))
