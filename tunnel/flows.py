@@ -1,4 +1,4 @@
-"""Keeping the engine's tables true to what IKE has made: SAs, flows, keepalives."""
+"""Keeping the engine's tables true to what IKE has made: SAs and flows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from tunnel.commands import (
     RemoveInbound,
     RemoveOutbound,
     SendDummy,
-    SendKeepalive,
 )
 from tunnel.core import Core, engine_traffic
 from tunnel.journal import What
@@ -125,30 +124,6 @@ class Flows:
                 continue
             core.ike_said(core.ike.traffic(peer.name, peer.last_in, peer.last_out, core.now))
             core.ike_said(core.ike.used(peer.name, _counts(peer), core.now))
-
-    # --- Keepalives (RFC 3948 §4) -------------------------------------------------------------
-
-    def advance(self) -> None:
-        """Sends the keepalives that are due."""
-        now = self._core.now
-        for peer in self._core.peers:
-            due = self._keepalive_at(peer)
-            if due is not None and due <= now:
-                assert peer.endpoint is not None
-                peer.kept_alive_at = now
-                why = "a NAT before us would forget the way"
-                self._core.explain(peer, What.KEEPALIVE, why, to=peer.endpoint)
-                self._core.emit(SendKeepalive(peer.endpoint))
-
-    def timers(self) -> list[float]:
-        """When something is due."""
-        return [at for peer in self._core.peers if (at := self._keepalive_at(peer)) is not None]
-
-    def _keepalive_at(self, peer: Peer) -> float | None:
-        if not peer.behind_nat or not peer.up or peer.endpoint is None or peer.is_relayed:
-            return None
-        sent = max(peer.kept_alive_at, peer.endpoint_at, peer.last_out or 0.0)
-        return sent + self._core.settings.keepalive
 
 
 def _counts(peer: Peer) -> dict[int, tuple[int, int]]:

@@ -35,6 +35,7 @@ from tunnel.explaining import explanation
 from tunnel.flows import Flows
 from tunnel.following import Following
 from tunnel.journal import What
+from tunnel.keepalives import Keepalives
 from tunnel.outside import DEPENDENT, Outside
 from tunnel.path_mtus import PathMtus
 from tunnel.peers import Identity, PeerTable, StaticPeer
@@ -97,16 +98,24 @@ class Node:
         self._following = Following(core)
         self._flows = Flows(core)
         self._directory = Directory(core, self._attempts, self._asks, self._following, remembered)
-        self._outside = Outside(core, random, self._directory.publish)
+        self._outside = Outside(
+            core,
+            random,
+            self._directory.publish,
+            interval=lambda: self._keepalives.patience.interval,
+            quiet_until=lambda: self._keepalives.quiet_until,
+            forgotten=lambda: self._keepalives.forgotten(),
+        )
         self._silence = Silence(
             core, self._calls, lambda peer: self._relaying.silent(peer)
         )
         publish = self._directory.publish
         self._relaying = Relaying(core, random, self._attempts, self._following, publish)
+        self._keepalives = Keepalives(core)
         self._path_mtus = PathMtus(core)
         self._services = Services(core, self._directory.publish, services, withdrawn)
         self._parts = (
-            *(self._attempts, self._asks, self._following, self._flows, self._directory),
+            *(self._attempts, self._asks, self._following, self._keepalives, self._directory),
             *(self._path_mtus, self._services, self._calls, self._outside, self._silence),
         )
         self._signing = Signing(core, credentials, issuer, random)
@@ -173,6 +182,7 @@ class Node:
         if is_stun(data):
             self._outside.received(data, source)
         else:
+            self._keepalives.datagram(source)
             self._core.ike_said(self._core.ike.receive(data, source, now))
         return self._done()
 
@@ -229,6 +239,7 @@ class Node:
         """An authenticated dummy packet of inbound ``spi`` carried ``octets``, ``head`` first."""
         self._turn(now, unix)
         self._path_mtus.dummy(spi, octets, head)
+        self._keepalives.dummy(spi, head)
         return self._done()
 
     def too_big(self, quote: bytes, largest: int, now: float, unix: int) -> list[Command]:
@@ -311,6 +322,7 @@ class Node:
         self._turn(now, unix)
         self._flows.activity(inbound, outbound)
         self._silence.activity()
+        self._keepalives.activity()
         self._path_mtus.activity()
         self._relaying.activity()
         return self._done()

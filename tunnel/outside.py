@@ -4,7 +4,9 @@ The rendezvous answers at two ports. If both see the same endpoint, the NAT maps
 whoever is at the other end (RFC 4787 §4.1), and it is worth publishing: a peer can be met there
 once both have sent something. If they see two, the NAT takes another port for every destination,
 and what the rendezvous sees is of no use to a peer. The question is repeated while nobody maps the
-port for us, which keeps the NAT's entry alive and notices when it changes.
+port for us, which keeps the NAT's entry alive and notices when it changes; one server is enough for
+that, and all are asked again when it sees something new. ``interval`` tells how long the NAT
+remembers, ``forgotten`` is told when that was too long.
 
 On the wire the question is STUN behind the non-ESP marker of RFC 3948, as IKE is: no ESP packet can
 be mistaken for it, nor it for one.
@@ -24,14 +26,25 @@ from tunnel.journal import What
 INDEPENDENT, DEPENDENT = "independent", "dependent"
 """Of the destination: how a NAT maps (RFC 4787 §4.1). The second is called symmetric, too."""
 
+_ALL = 10  # rounds, in the last of which all servers are asked
+
 
 class Outside:
     """Asks ``servers``, two ports of one or more addresses, as long as there are any."""
 
     def __init__(
-        self, core: Core, random: Callable[[int], bytes], publish: Callable[[], None]
+        self,
+        core: Core,
+        random: Callable[[int], bytes],
+        publish: Callable[[], None],
+        *,
+        interval: Callable[[], float],
+        quiet_until: Callable[[], float],
+        forgotten: Callable[[], None],
     ) -> None:
         self._core, self._random, self._publish = core, random, publish
+        self._interval, self._quiet_until, self._forgotten = interval, quiet_until, forgotten
+        self._rounds = 0
         self._servers: tuple[Endpoint, ...] = ()
         self._questions: dict[Endpoint, stun.Binding] = {}
         self._seen: dict[Endpoint, Endpoint] = {}
@@ -54,7 +67,10 @@ class Outside:
     def advance(self) -> None:
         """Repeats what is not answered, and asks again from time to time."""
         if self._again is not None and self._again <= self._core.now:
-            self._begin()
+            self._again = self._quiet_until()
+            if self._again <= self._core.now:
+                self._rounds += 1
+                self._begin(all_of_them=self._rounds % _ALL == 0)
         for question in self._questions.values():
             self._heard(question.advance(self._core.now))
 
@@ -65,14 +81,31 @@ class Outside:
 
     # --- Inside -----------------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        now = self._core.now
-        self._again = now + self._core.settings.keepalive if self._servers else None
-        for server in self._servers:
-            if server in self._questions and self._questions[server].next_timer() is not None:
-                continue  # the last one is still on its way
-            self._questions[server] = stun.Binding(server, self._random)
-            self._heard(self._questions[server].start(now))
+    def _begin(self, *, all_of_them: bool = True) -> None:
+        settings = self._core.settings
+        wait = min(self._interval(), settings.outside_longest)
+        self._again = self._core.now + wait if self._servers else None
+        known = [server for server in self._servers if server in self._seen]
+        for server in self._servers if all_of_them or not known else known[:1]:
+            self._question(server)
+
+    def _question(self, server: Endpoint) -> None:
+        if server in self._questions and self._questions[server].next_timer() is not None:
+            return  # the last one is still on its way
+        self._questions[server] = stun.Binding(server, self._random)
+        self._heard(self._questions[server].start(self._core.now))
+
+    def _answered(self, server: Endpoint, endpoint: Endpoint) -> None:
+        """Something new makes what the others said stale: they are asked again."""
+        before, self._seen[server] = self._seen.get(server), endpoint
+        if before is None or before == endpoint:
+            return
+        if before[0] == endpoint[0] and self._core.mapping == INDEPENDENT:
+            self._forgotten()
+        for other in self._servers:
+            if other != server:
+                self._seen.pop(other, None)
+                self._question(other)
 
     def _heard(self, words: list[SendNat | stun.Seen | stun.NotSeen]) -> None:
         for word in words:
@@ -80,7 +113,7 @@ class Outside:
                 case SendNat(data, server):
                     self._core.emit(SendIke(data, server))
                 case stun.Seen(server, endpoint):
-                    self._seen[server] = endpoint
+                    self._answered(server, endpoint)
                 case stun.NotSeen(server, reason):
                     self._seen.pop(server, None)
                     self._core.explain(None, What.OUTSIDE, reason, server=server)

@@ -157,6 +157,7 @@ class Peer:
     carrier: str | None = None  # the home agent by which there is a way
     relay_reason: str | None = None  # why that one was taken
     kept_alive_at: float = float("-inf")
+    keepalive: float | None = None  # seconds between two, if it needs any
     rtt: float | None = None
     pmtu: PathMtu | None = None  # while there is a flow
 

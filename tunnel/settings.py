@@ -106,6 +106,10 @@ class NodeSettings:
     agent_check: float = 30.0
     agent_gone: float = 40.0
 
-    keepalive: float = 20.0  # RFC 3948 §4
+    keepalive: float = 20.0  # RFC 3948 §4; until it is known that the NAT remembers longer
+    keepalive_longest: float = 290.0  # RFC 4787 REQ-5 recommends five minutes to NATs
+    # What the outside sees of us is asked again so often at least: a router that comes back with
+    # another address tells nobody.
+    outside_longest: float = 60.0
     ping_wait: float = 5.0
     farewell: float = 3.0  # for DELETEs and the withdrawal, at the end

@@ -49,6 +49,7 @@ def peer_status(peer: Peer, view: SaView | None, now: float) -> dict[str, Any]:
         "tx_packets": sent.packets,
         "mtu": None if peer.pmtu is None else peer.pmtu.mtu,
         "mtu_state": None if peer.pmtu is None else str(peer.pmtu.state),
+        "keepalive_s": None if peer.keepalive is None else round(peer.keepalive),
         "rtt_ms": None if rtt is None else round(rtt * 1000, 3),
         "last_handshake_s": None if view is None else round(max(0.0, now - view.established_at), 3),
         "children": [_child_status(one, peer, view, now) for one in peer.children.values()],

@@ -299,6 +299,7 @@ def respond(
         return [*answer, refusal.notify()], None
     if request.notify(NotifyType.NAT_DETECTION_DESTINATION_IP) is not None:
         answer += natd.notifies(sa.spi_i, sa.spi_r, remote, sa.ctx.random)
+        sa.learn_nat(request)
     follows = update and not sa.leads
     if remote == sa.remote == sa.sends_to or not (follows or (listed and sa.leads)):
         return answer, None

@@ -361,13 +361,20 @@ def test_static_peers_need_no_zone(world_of: Make) -> None:
 
 
 def test_keepalives_are_sent_where_a_nat_was_seen_and_nothing_else_goes(world_of: Make) -> None:
-    """RFC 3948 §4: 20 s. The peer sees another source than the endpoint that we think we have."""
+    """RFC 3948 §4: 20 s. The peer sees another source than the endpoint that we think we have. One
+    that is no host of ours is never asked how long the NAT remembers."""
     world = world_of(303)
-    desk, laptop = two(world)
-    desk.tell(desk.node.set_local, (("10.0.0.5", 4500),))
-    desk.tell(desk.node.set_endpoints, (("10.0.0.5", 4500),))
-    ticket = desk.reach("laptop")
-    assert world.run(5, lambda: isinstance(desk.answers.get(ticket), Reached))
+    psk = b"a key of theirs alone"
+    left = StaticPeer("left.example", IPv6Address("fd00::1"), DESK, psk)
+    right = StaticPeer("right.example", IPv6Address("fd00::2"), LAPTOP, psk)
+    here = Config("left.example", DESK, static=(right,), account=False, host_id=left.host_id)
+    there = Config("right.example", LAPTOP, static=(left,), account=False, host_id=right.host_id)
+    a, b = SimHost(world, here).start(), SimHost(world, there).start()
+    for told in (a.node.set_local, a.node.set_endpoints):
+        a.tell(told, (("10.0.0.5", 4500),))
+    ticket = a.reach("right.example")
+    assert world.run(5, lambda: isinstance(a.answers.get(ticket), Reached))
     world.run(100)
-    assert 4 <= desk.keepalives <= 6
-    assert laptop.keepalives == 0
+    assert 4 <= a.keepalives <= 6
+    assert b.keepalives == 0
+    assert a.peer("right.example")["keepalive_s"] == 20
