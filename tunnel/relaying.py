@@ -1,7 +1,8 @@
 """Home agents, from the node's side: its part for all that goes through one, or that one does.
 
-Three ideas behind one door: :mod:`tunnel.relays` is the engine's table of ways,
-:mod:`tunnel.signals` the mobility messages, :mod:`tunnel.home_agents` the choice.
+Four ideas behind one door: :mod:`tunnel.relays` is the engine's table of ways,
+:mod:`tunnel.signals` the mobility messages, :mod:`tunnel.home_agents` the choice,
+:mod:`tunnel.optimising` the direct path instead.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tunnel.attempts import Attempts
 from tunnel.core import Core
 from tunnel.following import Following
 from tunnel.home_agents import HomeAgents
+from tunnel.optimising import Optimising
 from tunnel.peers import Peer
 from tunnel.relays import Relays
 from tunnel.signals import Signals
@@ -37,6 +39,7 @@ class Relaying:
         register = self.signals.register
         self.agents = HomeAgents(core, attempts, self.relays, register, publish)
         self.signals.agents = self.agents
+        self.optimising = Optimising(core, self.signals, self.agents)
 
     def start(self) -> None:
         """Begins."""
@@ -51,6 +54,7 @@ class Relaying:
             self.relays.follow(names)
             self.signals.stirred(names)
             self.agents.stirred(names)
+        self.optimising.settle(names)
 
     def nested(self, relay: int, source: Endpoint) -> None:
         """IKE of ``source``, a relay endpoint, came in this inbound relay SA."""
@@ -83,6 +87,7 @@ class Relaying:
     def moved(self) -> None:
         """We are in another network."""
         self.agents.moved()
+        self.optimising.moved()
 
     def activity(self) -> None:
         """The counters are new."""
@@ -94,10 +99,11 @@ class Relaying:
         """Does what is due."""
         self.signals.advance()
         self.agents.advance()
+        self.optimising.advance()
 
     def timers(self) -> list[float]:
         """When something is due."""
-        return self.signals.timers() + self.agents.timers()
+        return self.signals.timers() + self.agents.timers() + self.optimising.timers()
 
     def status(self) -> dict[str, Any]:
         """``home_agents`` that relay for us, and ``home_agent``, what we are ourselves."""

@@ -155,6 +155,10 @@ class Signals:
         if peer.host_id is not None and peer.label is not None:
             self._relays.use(peer.host_id, peer, forward=True)
 
+    def speaks_for_home(self, name: str) -> bool:
+        """Whether bindings with this peer are home registrations, ours or its own."""
+        return self._is_agent(name) or self._is_bound(name)
+
     def _is_agent(self, name: str) -> bool:
         return self.agents is not None and self.agents.is_one(name)
 

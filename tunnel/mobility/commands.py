@@ -43,10 +43,12 @@ class UseEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class DropBinding:
-    """``peer`` is at no endpoint that we know: traffic goes by the home agent from now on."""
+    """``peer`` is at no endpoint that we know: traffic goes by the home agent from now on.
+    ``asked``: it said so itself."""
 
     peer: str
     reason: str
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

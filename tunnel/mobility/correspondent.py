@@ -177,7 +177,7 @@ class Correspondent:
     ) -> list[Command]:
         """A mobile at its home address needs no binding (RFC 6275 §9.5.1)."""
         binding.sequence = message.sequence
-        commands = self._end(peer, binding, "it took its binding back")
+        commands = self._end(peer, binding, "it took its binding back", asked=True)
         if message.acknowledge:
             commands += self._ack(peer, binding, source, Status.ACCEPTED, now)
         return commands
@@ -256,6 +256,14 @@ class Correspondent:
 
     # --- Ends ---------------------------------------------------------------------------------
 
+    def left(self, peer: str, endpoint: Endpoint) -> list[Command]:
+        """Our traffic does not go to ``peer`` at ``endpoint`` any more, since nothing came back:
+        what was proven there has to be proven again."""
+        binding = self._bindings.get(peer)
+        if binding is not None and binding.used == endpoint:
+            binding.used = None
+        return [KeepProofs()] if self._proofs.drop(peer, endpoint) else []
+
     def forget(self, peer: str) -> list[Command]:
         """``peer`` is no peer any more, or its mobility SA is gone: nothing of it is kept but its
         proofs."""
@@ -275,11 +283,13 @@ class Correspondent:
         """When the first binding ends."""
         return self._ends.next()
 
-    def _end(self, peer: str, binding: Binding, reason: str) -> list[Command]:
+    def _end(
+        self, peer: str, binding: Binding, reason: str, *, asked: bool = False
+    ) -> list[Command]:
         self._ends.clear(peer)
         used, binding.care_of, binding.used = binding.used, None, None
         binding.tests.clear()
-        return [] if used is None else [DropBinding(peer, reason)]
+        return [] if used is None else [DropBinding(peer, reason, asked)]
 
     def _ack(
         self, peer: str, binding: Binding, endpoint: Endpoint, status: Status, now: float

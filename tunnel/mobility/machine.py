@@ -117,6 +117,10 @@ class Mobility:
         path is lost."""
         return self._out(self.mobile.deregister(peer, now, via))
 
+    def left(self, peer: str, endpoint: Endpoint) -> list[Command]:
+        """Nothing goes to ``peer`` there any more; see :meth:`Correspondent.left`."""
+        return self._out(self.correspondent.left(peer, endpoint))
+
     def open(self, peer: str, via: Endpoint, now: float) -> list[Command]:
         """Have our address towards ``via`` proven early (I20)."""
         return self._out(self.mobile.open(peer, via, now))

@@ -146,6 +146,19 @@ class Mobile:
         known.pause = FIRST_REGISTRATION_TIMEOUT if first_home else INITIAL_BINDACK_TIMEOUT
         return self._again(peer, known, now)
 
+    def redirect(self, peer: str, via: Endpoint, claim: Claim) -> None:
+        """The next binding update goes this way, with this claim; when it goes stays."""
+        known = self._registrations.get(peer)
+        if known is not None:
+            known.via, known.claim = via, claim
+
+    def rest(self, peer: str) -> None:
+        """Say nothing more to ``peer`` until asked to; what it knows of us ends by itself."""
+        known = self._registrations.get(peer)
+        if known is not None:
+            known.phase, known.next_at, known.until, known.opening = Phase.IDLE, None, None, None
+            self._due.clear(peer)
+
     def deregister(self, peer: str, now: float, via: Endpoint | None = None) -> list[Command]:
         """Tell ``peer`` that we are at our home address only."""
         known = self._registrations.get(peer)

@@ -54,6 +54,11 @@ class Proofs:
         endpoints = self._peers.get(peer)
         return endpoints is not None and unix < endpoints.get(endpoint, (unix, False))[0]
 
+    def drop(self, peer: str, endpoint: Endpoint) -> bool:
+        """``peer`` does not answer there any more; whether that changes what belongs on disk."""
+        _, nat = self._peers.get(peer, OrderedDict()).pop(endpoint, (0, True))
+        return not nat
+
     def forget(self, peer: str) -> bool:
         """``peer`` is no peer any more; whether there was a proof."""
         return self._peers.pop(peer, None) is not None

@@ -210,7 +210,7 @@ def test_it_is_taken_back_by_the_relay_when_the_direct_path_is_lost(net: Network
     way = "b", net.now, relay("b")
     net.take("a", net.hosts["a"].deregister(*way))
     assert net.run() == [f"a BU {relay('b')[0]}", f"b BA {relay('a')[0]}"]
-    assert used(net)[-1] == DropBinding("a", "it took its binding back")
+    assert used(net)[-1] == DropBinding("a", "it took its binding back", asked=True)
     assert net.said["a"][-1] == NotRegistered("b", None, 1, "we took it back")
 
 
@@ -221,7 +221,7 @@ def test_what_was_taken_back_does_not_return_by_a_late_update(net: Network) -> N
     net.take("a", net.hosts["a"].deregister("b", net.now))
     net.run()
     net.deliver(late)
-    assert used(net)[-1] == DropBinding("a", "it took its binding back")
+    assert used(net)[-1] == DropBinding("a", "it took its binding back", asked=True)
     assert net.hosts["b"].refused == {"sequence": 1}
 
 

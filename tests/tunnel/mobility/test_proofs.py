@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.mutate import mutants
@@ -99,6 +99,7 @@ def test_a_damaged_file_is_said_to_be_one(octets: bytes) -> None:
         Proofs.load(octets, UNIX)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 1000))
 def test_no_file_breaks_it(seed: int) -> None:
     proofs = Proofs()

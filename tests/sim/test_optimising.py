@@ -1,0 +1,244 @@
+"""From the relay to the direct path and back, by BU, AOTC, AOTR and BA (I12–I21, iro.md §11)."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastpath.reference.datapath import SendDatagram
+from tests.sim.nat import STUN, Kind, Nat
+from tests.sim.scenes import delivers
+from tests.sim.test_home_agent import gateway, host, settled
+from tests.sim.world import SimHost, Way, Weather, World, numbers
+from tunnel.mobility import header
+from tunnel.mobility.claims import Claim
+from tunnel.mobility.header import Aoto, BindingUpdate, Message
+from tunnel.peers import SIGNALS, Peer
+
+VICTIM = ("192.0.2.66", 4500)
+OUTSIDES = "203.0.113.1", "203.0.113.2"
+
+
+def pair(world: World, ours: Kind | None, theirs: Kind | None) -> tuple[SimHost, SimHost]:
+    """Two hosts that share a home agent."""
+    laptop, desk = host(world, "laptop", 1, ours), host(world, "desk", 2, theirs)
+    assert settled(world, laptop, desk)
+    return laptop, desk
+
+
+def relayed(
+    world: World, ours: Kind | None = "restricted", theirs: Kind | None = "restricted"
+) -> tuple[SimHost, SimHost]:
+    """The same, connected while there is no direct path between them."""
+    gateway(world)
+    laptop, desk = pair(world, ours, theirs)
+    world.cut(*OUTSIDES)
+    assert delivers(world, laptop, desk, 1, within=30)
+    assert delivers(world, desk, laptop, 2, within=30)
+    assert paths(laptop, desk) == ("relay", "relay")
+    return laptop, desk
+
+
+def paths(laptop: SimHost, desk: SimHost) -> tuple[object, object]:
+    return laptop.peer("desk")["path"], desk.peer("laptop")["path"]
+
+
+def direct(world: World, laptop: SimHost, desk: SimHost, within: float) -> bool:
+    return world.run(within, lambda: paths(laptop, desk) == ("direct", "direct"))
+
+
+def table(one: SimHost, label: str) -> Peer:
+    peer = one.node._core.peers.labelled(label)
+    assert peer is not None
+    return peer
+
+
+def refused(one: SimHost) -> dict[str, int]:
+    return dict(one.node._relaying.signals.machine.refused)
+
+
+@pytest.mark.parametrize(
+    "kinds", [("restricted", "restricted"), (None, "restricted"), (None, None)]
+)
+def test_a_relayed_path_becomes_direct_by_itself(kinds: tuple[Kind | None, Kind | None]) -> None:
+    """Each proves the other's endpoint with a nonce; no packet is lost meanwhile."""
+    world = World(601)
+    laptop, desk = relayed(world, *kinds)
+    spi = laptop.peer("desk")["spi_in"]
+    world.cut(*OUTSIDES, whole=True)
+    for number in range(100, 460):
+        laptop.send(desk.host_id, number)
+        desk.send(laptop.host_id, number)
+        world.run(0.1)
+    assert paths(laptop, desk) == ("direct", "direct")
+    assert set(range(100, 460)) <= set(numbers(desk.received))
+    assert set(range(100, 460)) <= set(numbers(laptop.received))
+    assert laptop.peer("desk")["spi_in"] == spi
+
+
+def test_a_direct_path_that_comes_back_is_taken_again() -> None:
+    world = World(602)
+    gateway(world)
+    laptop, desk = pair(world, None, "restricted")
+    assert delivers(world, laptop, desk, 1, within=15)
+    assert direct(world, laptop, desk, 5)
+    world.cut(*OUTSIDES)
+    assert delivers(world, laptop, desk, 2, within=10)
+    assert delivers(world, desk, laptop, 3, within=10)
+    assert paths(laptop, desk) == ("relay", "relay")
+    world.run(30)
+    assert paths(laptop, desk) == ("relay", "relay"), "what is cut is not taken for whole"
+    world.cut(*OUTSIDES, whole=True)
+    assert direct(world, laptop, desk, 60)
+    assert delivers(world, laptop, desk, 4, within=5)
+
+
+def test_where_nats_do_not_meet_the_relay_stays_and_says_why() -> None:
+    world = World(603)
+    gateway(world)
+    laptop, desk = pair(world, "symmetric", "symmetric")
+    assert delivers(world, laptop, desk, 1, within=15)
+    world.run(150)
+    began = len(world.wire)
+    world.run(100)
+    assert paths(laptop, desk) == ("relay", "relay")
+    assert "symmetric" in str(laptop.peer("desk")["relay_reason"])
+    assert len(world.wire) - began < 100, "it is tried again after minutes"
+
+
+@pytest.mark.parametrize("seed", range(610, 614))
+def test_it_gets_there_through_loss_and_overtaking(seed: int) -> None:
+    world = World(seed, Weather(loss=0.2, duplication=0.1, jitter=0.05))
+    laptop, desk = relayed(world)
+    world.cut(*OUTSIDES, whole=True)
+    for number in range(100, 400):
+        laptop.send(desk.host_id, number)
+        desk.send(laptop.host_id, number)
+        if world.run(1.0, lambda: paths(laptop, desk) == ("direct", "direct")):
+            break
+    assert direct(world, laptop, desk, 60)
+    assert delivers(world, laptop, desk, 1000, within=20)
+
+
+def test_a_move_back_to_a_known_network_needs_no_test_i19() -> None:
+    """The sheet's test 4: the correspondent points there with the first message."""
+    world = World(620)
+    gateway(world)
+    laptop, desk = pair(world, None, None)
+    assert delivers(world, laptop, desk, 1, within=15)
+    home, away = laptop.config.endpoint, ("203.0.113.77", 4500)
+    world.run(10)
+    for number, place in enumerate([away, home], 2):
+        laptop.move(place)
+        assert delivers(world, desk, laptop, number, within=10)
+        world.run(10)
+    tested = challenges(desk)
+    laptop.move(away)
+    began = world.now
+    assert world.run(5, lambda: table(desk, "laptop").endpoint == away)
+    assert world.now - began < 1.5 * world.weather.latency, "one message"
+    assert challenges(desk) == tested
+
+
+def challenges(one: SimHost) -> int:
+    """How many tests a host has begun."""
+    binding = one.node._relaying.signals.machine.correspondent.bindings
+    return sum(len(one.tests) for one in binding.values())
+
+
+# --- Hostile -----------------------------------------------------------------------------------
+
+
+def after(one: SimHost, label: str) -> int:
+    """A sequence number that is greater than the last one of this peer."""
+    bindings = one.node._relaying.signals.machine.correspondent.bindings
+    return (bindings[table(one, label).name].sequence + 1) % 65536
+
+
+def spoofed(
+    world: World, liar: SimHost, other: SimHost, message: Message, source: tuple[str, int]
+) -> None:
+    """A compromised host sends a real message in its own SA, from a source of its choice."""
+    child = table(liar, other.config.label).narrow[SIGNALS]
+    octets = header.pack(message, child.local_id, child.peer_id)
+    packet = header.packet(octets, child.local_id, child.peer_id)
+    (sent,) = liar.datapath.send_inner(child.spi_out, VICTIM, packet)
+    assert isinstance(sent, SendDatagram)
+    world.arrive(sent.data, Way(source, other.config.endpoint, forged=True), liar)
+
+
+def test_a_victim_gets_one_challenge_and_no_data_i18() -> None:
+    """The sheet's tests 2 and 3."""
+    world = World(630)
+    gateway(world)
+    laptop, desk = pair(world, None, None)
+    assert delivers(world, laptop, desk, 1, within=15)
+    world.run(10)
+    to_victim: list[int] = []
+    send = world.send
+
+    def watched(
+        data: bytes, source: tuple[str, int], target: tuple[str, int], **more: bool
+    ) -> None:
+        if target == VICTIM:
+            to_victim.append(len(data))
+        send(data, source, target, **more)
+
+    world.send = watched  # type: ignore[method-assign]
+    update = BindingUpdate(after(desk, "laptop"), 600, Claim.at(VICTIM).options)
+    spoofed(world, laptop, desk, update, VICTIM)
+    for number in range(100, 200):
+        desk.send(laptop.host_id, number)
+        world.run(0.1)
+    assert len(to_victim) == 1, "the challenge"
+    assert to_victim[0] < 120
+    assert set(range(100, 200)) <= set(numbers(laptop.received)), "data goes where it was proven"
+
+
+def test_what_was_changed_on_the_way_binds_nothing_i12() -> None:
+    """The sheet's test 1; and an AOTO of a host that is where it says is welcome."""
+    world = World(631)
+    gateway(world)
+    laptop, desk = pair(world, None, None)
+    assert delivers(world, laptop, desk, 1, within=15)
+    world.run(10)
+    before = table(desk, "laptop").endpoint
+    here = Claim.at(laptop.config.endpoint)
+    spoofed(world, laptop, desk, BindingUpdate(after(desk, "laptop"), 600, here.options), VICTIM)
+    world.run(3)
+    assert refused(desk) == {"care_of": 1}
+    assert table(desk, "laptop").endpoint == before
+    spoofed(world, laptop, desk, Aoto(), laptop.config.endpoint)
+    world.run(1)
+    assert refused(desk) == {"care_of": 1}
+    assert refused(laptop).get("unasked") == 1, "AOTS 1, which it never asked for"
+
+
+def test_messages_in_another_sa_are_not_heeded() -> None:
+    world = World(632)
+    gateway(world)
+    laptop, desk = pair(world, None, None)
+    assert delivers(world, laptop, desk, 1, within=15)
+    world.run(10)
+    child = table(laptop, "desk").current
+    assert child is not None
+    octets = header.pack(BindingUpdate(5000, 600), child.local_id, child.peer_id)
+    packet = header.packet(octets, child.local_id, child.peer_id)
+    (sent,) = laptop.datapath.send_inner(child.spi_out, desk.config.endpoint, packet)
+    assert isinstance(sent, SendDatagram)
+    world.arrive(sent.data, Way(VICTIM, desk.config.endpoint), laptop)
+    world.run(1)
+    assert desk.node._relaying.signals.astray == 1
+
+
+def test_no_host_id_is_seen_on_a_foreign_link_i50() -> None:
+    """The sheet's test 8: :meth:`World.send` looks for them in every datagram; and test 7: what is
+    not IPsec is never sent (every datagram is ESP, IKE, STUN or one octet)."""
+    world = World(640)
+    laptop, desk = relayed(world)
+    world.secrets |= {laptop.host_id.packed, desk.host_id.packed}
+    world.cut(*OUTSIDES, whole=True)
+    assert direct(world, laptop, desk, 60)
+    world.behind("192.168.9.10", Nat("203.0.113.9", "restricted"))
+    laptop.move(("192.168.9.10", 4500))
+    laptop.tell(laptop.node.look_outside, STUN)
+    assert delivers(world, laptop, desk, 3, within=10)

@@ -1,0 +1,279 @@
+"""The direct path to a peer that is reached by relay, and a short way to tell of moves (I12–I20).
+
+::
+
+    we                                  the home agent                              the peer
+    BU, "I am at X" ───── nested ────────────> │ ──────────── nested ───────────────> no binding,
+    BU, "I am at X" ── from X ──> its NAT drops it, ours is open                      it sends one
+           <──────────────────────────────────── to X ── its own BU, "I am at Y" ──   to X itself
+    AOTC ── to Y ──> AOTR ── from Y: it is proven, our data goes to Y
+    BU again ── to Y ──> AOTC, AOTR, BA: we are proven, its data comes to X
+
+Both do so at once, since each is mobile and correspondent (:mod:`tunnel.mobility`). Nothing but
+these small messages goes to an endpoint that is not proven. Where nothing comes through the relay
+stays, and it is tried again from time to time. On a direct path the same messages keep the peer's
+binding, so that a move costs one message where it was proven before, or early.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fastpath.types import Endpoint
+from tunnel.calls import explain
+from tunnel.candidates import in_order, is_private
+from tunnel.commands import Keep
+from tunnel.core import Core
+from tunnel.home_agents import HomeAgents
+from tunnel.journal import What
+from tunnel.mobility import commands as told
+from tunnel.mobility.claims import Claim
+from tunnel.mobility.mobile import Phase
+from tunnel.peers import OWN, SIGNALS, Peer
+from tunnel.signals import Signals
+from tunnel.status import endpoint_text
+
+_ASK_AGAIN = 10.0  # seconds until a child that did not come is asked for once more
+_THEIR_TURN = 3.0  # seconds in which the peer, whose part it is, may ask for it
+_TRIES = 8  # binding updates without an answer, two minutes of them, before a rest
+_REST = 300.0  # seconds
+_AT_REST = 60.0  # of these, in which not even the peer's wish ends it: else both went on for ever
+_SOON = 0.1  # seconds, in which an answer to what we just said may still come
+_WRITE = 5.0  # seconds between two writes of the proofs
+_SIGNALS = next(child for child in OWN if child.traffic == SIGNALS)
+
+
+@dataclass(slots=True)
+class _Way:
+    """One peer whose direct path is looked for, or kept."""
+
+    ask_at: float  # for the child that the messages need
+    candidates: list[Endpoint] = field(default_factory=list)
+    turn: int = 0
+    begun: bool = False
+    again_at: float | None = None  # after a rest
+    used: Endpoint | None = None  # proven by the peer's answer, and taken for our data
+    opened: set[Endpoint] = field(default_factory=set)  # ways that were tried early
+
+
+class Optimising:
+    """The part. It looks at peers that share a home agent with us, and at no others."""
+
+    def __init__(self, core: Core, signals: Signals, agents: HomeAgents) -> None:
+        self._core, self._signals, self._agents = core, signals, agents
+        self._ways: dict[str, _Way] = {}
+        self._seen_agents = core.home_agents
+        self._write_at: float | None = None
+        self._written_at = float("-inf")
+        signals.paths = self.told
+
+    # --- What changes -------------------------------------------------------------------------
+
+    def settle(self, names: set[str]) -> None:
+        """These peers have other SAs, endpoints or records than before."""
+        if self._core.home_agents != self._seen_agents:
+            self._seen_agents = self._core.home_agents
+            names = {peer.name for peer in self._core.peers}
+        for name in names:
+            peer = self._core.peers.named(name)
+            if peer is None or not self._concerns(peer):
+                self._ways.pop(name, None)
+                continue
+            way = self._ways.get(name)
+            if way is None:
+                way = self._ways[name] = _Way(self._core.now + self._patience(peer))
+            if SIGNALS in peer.narrow:
+                self._look(peer, way)
+            else:
+                way.begun = False  # and with that SA all that the machines knew of it is gone
+
+    def _concerns(self, peer: Peer) -> bool:
+        core = self._core
+        if peer.static or not peer.up or core.ending or not core.home_agents:
+            return False
+        return bool(peer.home_agents) and not self._signals.speaks_for_home(peer.name)
+
+    def _patience(self, peer: Peer) -> float:
+        """Of two hosts the one with the lower host id asks for the child at once."""
+        return 0.0 if peer.host_id and self._core.identity.host_id < peer.host_id else _THEIR_TURN
+
+    def _look(self, peer: Peer, way: _Way) -> None:
+        if way.used is not None and peer.endpoint != way.used:
+            self._leave(peer, way)
+        if not way.begun and way.again_at is None:
+            self._begin(peer, way)
+        elif peer.endpoint is not None and not peer.is_relayed:
+            claim = self._claim(peer.endpoint)
+            self._signals.machine.mobile.redirect(peer.name, peer.endpoint, claim)
+
+    def _leave(self, peer: Peer, way: _Way) -> None:
+        """Data goes another way than the one that was proven here."""
+        used, way.used = way.used, None
+        if peer.is_relayed and used is not None:
+            self._signals.carry_out(self._signals.machine.left(peer.name, used))
+            way.begun = False
+
+    def moved(self) -> None:
+        """We are in another network: all who know where we were are told at once."""
+        for name, way in self._ways.items():
+            peer = self._core.peers.named(name)
+            if peer is not None and SIGNALS in peer.narrow:
+                way.again_at = None
+                self._begin(peer, way)
+
+    # --- What we say --------------------------------------------------------------------------
+
+    def _begin(self, peer: Peer, way: _Way, first: Endpoint | None = None) -> None:
+        """Tell the peer where we are: over the direct path if there is one, else to all places
+        where it may be, one after the other, and by relay."""
+        core = self._core
+        places = in_order(core, peer) if peer.is_relayed else [peer.endpoint]
+        known = [one for one in (first, *places) if one is not None]
+        way.candidates = [one for one in dict.fromkeys(known) if one != peer.relay_endpoint]
+        if not way.candidates or not core.endpoints:
+            return  # set_endpoints or its records bring us back
+        way.begun, way.turn, way.again_at = True, 0, None
+        via = way.candidates[0]
+        if peer.is_relayed:
+            core.explain(peer, What.PROOF, "a direct path is looked for", at=via)
+        machine, invite = self._signals.machine, peer.relay_endpoint is not None
+        invite = invite and self._agents.agent_for(peer) is not None
+        said = machine.register(peer.name, via, self._claim(via), core.now, invite=invite)
+        self._signals.carry_out(said)
+
+    def _claim(self, via: Endpoint) -> Claim:
+        """On a local network we are seen as we are."""
+        local = next((one for one in self._core.local if ":" not in one[0]), None)
+        if is_private(via) and local is not None and is_private(local):
+            return Claim.at(local)
+        return self._signals.claim_towards(via)
+
+    def _next(self, peer: Peer, way: _Way, tries: int) -> None:
+        """The last binding update got no answer."""
+        if tries < _TRIES:
+            way.turn += 1
+            via = way.candidates[way.turn % len(way.candidates)]
+            self._signals.machine.mobile.redirect(peer.name, via, self._claim(via))
+            return
+        self._signals.machine.mobile.rest(peer.name)
+        way.begun, way.again_at = False, self._core.now + _REST
+        if peer.is_relayed:
+            words = f"no direct path was found: {tries} messages to it got no answer"
+            peer.relay_reason = explain(self._core.mapping, peer) or words
+            self._core.explain(peer, What.RELAY, "the relay stays", reason=peer.relay_reason)
+
+    def _early(self, peer: Peer, way: _Way) -> None:
+        """We are known here; have the other ways to the peer proven before they are needed."""
+        if peer.is_relayed:
+            return
+        for via in in_order(self._core, peer):
+            if via != peer.endpoint and via not in way.opened and not is_private(via):
+                way.opened.add(via)
+                machine = self._signals.machine
+                self._signals.carry_out(machine.open(peer.name, via, self._core.now))
+                return
+
+    # --- What the machines say ------------------------------------------------------------------
+
+    def told(self, command: told.Command) -> None:
+        """One of the commands that are not about home registrations."""
+        if isinstance(command, told.KeepProofs):
+            self._write_at = self._write_at or max(self._core.now, self._written_at + _WRITE)
+            return
+        name = command.peer
+        peer, way = self._core.peers.named(name), self._ways.get(name)
+        if peer is None or peer.current is None:
+            return
+        match command:
+            case told.UseEndpoint(_, endpoint):
+                self._use(peer, endpoint)
+            case told.DropBinding(_, reason, asked):
+                self._dropped(peer, reason, asked)
+            case told.Accepted(_, endpoint, _) if way is not None:
+                self._came(peer, way, endpoint)
+            case told.Invited(_, endpoint) if way is not None:
+                self._invited(peer, way, endpoint)
+            case told.Registered() if way is not None:
+                self._core.explain(peer, What.PROOF, "it knows where we are", fresh=command.fresh)
+                self._early(peer, way)
+            case told.NotRegistered(_, None, tries, _) if way is not None and way.begun and tries:
+                self._next(peer, way, tries)
+            case told.EarlyProof(_, via, valid):
+                words = "it holds a proof of us" if valid else "it gave no early proof"
+                self._core.explain(peer, What.PROOF, words, towards=via)
+            case told.HomeProven():
+                self._core.explain(peer, What.PROOF, "it answers at its home address")
+
+    def _use(self, peer: Peer, endpoint: Endpoint) -> None:
+        """It has answered from there with what it could know only from there (I16)."""
+        core, way = self._core, self._ways.get(peer.name)
+        if way is not None:
+            way.used = endpoint
+        if endpoint == peer.endpoint:
+            return
+        old, new = endpoint_text(peer.endpoint), endpoint_text(endpoint)
+        core.log("info", f"{peer.name} is reached at {new}", before=old)
+        core.explain(peer, What.PATH, "it proved that it is there", old=old, new=new)
+        peer.candidate = peer.hint = None
+        core.point(peer, endpoint)
+        core.ike_said(core.ike.moved(peer.name, endpoint, core.now))
+
+    def _dropped(self, peer: Peer, reason: str, asked: bool) -> None:
+        """It has no binding any more. As long as its packets come directly, and it did not ask for
+        that itself, data goes on."""
+        lately = self._core.now - self._core.settings.quiet
+        if asked or peer.last_in is None or peer.last_in < lately:
+            self._agents.fall_back(peer, reason)
+
+    def _came(self, peer: Peer, way: _Way, endpoint: Endpoint) -> None:
+        """Its binding update came from there: its NAT is open for ours now, and may not have been
+        before."""
+        known = self._signals.machine.mobile.registrations.get(peer.name)
+        unheard = known is not None and known.phase is Phase.SAID
+        if known is None or known.via != endpoint:
+            unheard = peer.is_relayed
+        elif self._core.now - known.said_at < _SOON:
+            return
+        if unheard:
+            self._begin(peer, way, endpoint)
+
+    def _invited(self, peer: Peer, way: _Way, endpoint: Endpoint) -> None:
+        """It will be there, it says by relay: our own messages open our NAT for its."""
+        if not peer.is_relayed:
+            return
+        if way.begun and endpoint in way.candidates:
+            claim = self._claim(endpoint)
+            self._signals.machine.mobile.redirect(peer.name, endpoint, claim)
+        elif way.again_at is None or way.again_at - _REST + _AT_REST <= self._core.now:
+            self._begin(peer, way, endpoint)
+
+    # --- Time -----------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Does what is due."""
+        core = self._core
+        for name, way in list(self._ways.items()):
+            peer = core.peers.named(name)
+            if peer is None or not peer.up:
+                del self._ways[name]
+            elif SIGNALS not in peer.narrow:
+                if way.ask_at <= core.now:
+                    way.ask_at = core.now + _ASK_AGAIN
+                    core.ike_said(core.ike.add(name, _SIGNALS, core.now))
+            elif way.again_at is not None and way.again_at <= core.now:
+                way.again_at = None
+                self._begin(peer, way)
+        if self._write_at is not None and (self._write_at <= core.now or core.ending):
+            self._write_at, self._written_at = None, core.now
+            core.emit(Keep("proofs", self._signals.machine.proofs.dump(core.unix)))
+
+    def timers(self) -> list[float]:
+        """When something is due."""
+        due = [self._write_at] if self._write_at is not None else []
+        for name, way in self._ways.items():
+            peer = self._core.peers.named(name)
+            if peer is not None and SIGNALS not in peer.narrow:
+                due.append(way.ask_at)
+            elif way.again_at is not None:
+                due.append(way.again_at)
+        return due
