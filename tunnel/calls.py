@@ -178,19 +178,32 @@ def is_hopeless(ours: str, peer: Peer) -> bool:
     return bool(ours and theirs) and DEPENDENT in (ours, theirs)
 
 
-def explain(ours: str, peer: Peer) -> str:
-    """Why a peer behind a NAT could not be met, in plain words; empty where NATs do not say."""
+def why_not_direct(ours: str, peer: Peer) -> str:
+    """Why a peer behind a NAT could not be met; empty where NATs do not say."""
     theirs = mapping_of(peer)
     if not theirs:
         return ""
-    fix = "switch on PCP, NAT-PMP or UPnP in {} router, or forward a UDP port there"
     if not is_hopeless(ours, peer):
-        words = f"{peer.name} is behind a NAT and did not come towards us in time"
-        return f"{words}; {fix.format('its')}"
+        return f"{peer.name} is behind a NAT and did not come towards us in time"
     both = (f"{peer.name}'s NAT", theirs), ("our NAT", ours)
     hard = [who for who, kind in both if kind == DEPENDENT]
     which = f"{' and '.join(hard)} {'takes' if len(hard) == 1 else 'take'}"
     return (
         f"there is no direct path to {peer.name}: both of us are behind NATs, and {which} another "
-        f"port for every destination (symmetric); {fix.format('one')}"
+        "port for every destination (symmetric)"
     )
+
+
+def explain(ours: str, peer: Peer) -> str:
+    """The same, of one that is not reached at all: what to do about it is said, too."""
+    cause = why_not_direct(ours, peer)
+    if not cause:
+        return ""
+    whose = "one" if is_hopeless(ours, peer) else "its"
+    fix = f"switch on PCP, NAT-PMP or UPnP in {whose} router, or forward a UDP port there"
+    relay = (
+        "none of its home agents relays between us"
+        if peer.home_agents
+        else "or let a host that both of us reach be a home agent ([home_agent] in its file)"
+    )
+    return f"{cause}; {fix}; {relay}"

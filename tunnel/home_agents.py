@@ -21,7 +21,7 @@ from typing import Any
 
 from fastpath.types import Endpoint
 from tunnel.attempts import Attempts
-from tunnel.calls import explain, is_behind, is_hopeless
+from tunnel.calls import is_behind, is_hopeless, why_not_direct
 from tunnel.core import Core
 from tunnel.journal import What
 from tunnel.peers import OWN, RELAY_PORT, RELAYED, SIGNALS, Peer
@@ -131,17 +131,13 @@ class HomeAgents:
 
     def _look(self) -> None:
         """Registers with as many as there shall be, and leaves those that are none any more."""
-        core, most = self._core, self._core.settings.registrations
-        chosen = [peer for peer in self._wanted() if self._may_be_tried(peer)][:most]
+        chosen = self._chosen()
         needed = [agent.peer for agent in self._agents.values() if self._is_needed(agent)]
-        kept = list({peer.name: peer for peer in (*chosen, *needed)}.values())[:AT_ONCE]
-        for name in [name for name in self._agents if name not in {one.name for one in kept}]:
-            del self._agents[name]
         agents = {}
-        for peer in kept:
+        for peer in list({one.name: one for one in (*chosen, *needed)}.values())[:AT_ONCE]:
             agent = self._agents.get(peer.name)
             if agent is None or agent.peer is not peer:
-                agent = Agent(peer, heard_at=core.now)
+                agent = Agent(peer, heard_at=self._core.now)
             agent.chosen = peer in chosen
             agents[peer.name] = agent
         self._agents = agents
@@ -149,9 +145,17 @@ class HomeAgents:
             self._go_on(agent)
         self._announce()
 
-    def _may_be_tried(self, peer: Peer) -> bool:
-        """One that could not be reached leaves its place to the next."""
-        return peer.up or peer.attempt is not None or not peer.failures
+    def _chosen(self) -> list[Peer]:
+        """The best, as many as there shall be; one that fails is tried on, but does not count."""
+        found, count = [], 0
+        for peer in self._wanted():
+            agent = self._agents.get(peer.name)
+            failed = bool(peer.failures) and not peer.up
+            count += not (failed or (agent is not None and agent.silent))
+            found.append(peer)
+            if count >= self._core.settings.registrations:
+                break
+        return found
 
     def _is_needed(self, agent: Agent) -> bool:
         """Whether a peer's way leads through it, or shall."""
@@ -275,7 +279,9 @@ class HomeAgents:
         attempt.until = max(attempt.until, core.now + _PATIENCE)
         endpoint = (str(peer.host_id), RELAY_PORT)
         attempt.tried.append(endpoint)
-        peer.relay_reason = explain(core.mapping, peer) or "it did not answer directly in time"
+        peer.relay_reason = (
+            why_not_direct(core.mapping, peer) or "it did not answer directly in time"
+        )
         core.explain(
             peer, What.RELAY, "IKE begins through a home agent, too", agent=agent.peer.name
         )

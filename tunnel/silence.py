@@ -123,7 +123,8 @@ class Silence:
 
     def timers(self) -> list[float]:
         """When something is due."""
-        found = (self._due(watch) for watch in self._watches.values())
+        up = {peer.name for peer in self._core.peers if peer.up}
+        found = (self._due(watch) for name, watch in self._watches.items() if name in up)
         return [at for at in found if at is not None]
 
     def _due(self, watch: _Watch) -> float | None:

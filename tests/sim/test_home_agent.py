@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from keys.ike.settings import IkeSettings
 from tests.sim.nat import STUN, Kind, Nat
-from tests.sim.world import Config, SimHost, World
-from tunnel.commands import Reached
+from tests.sim.scenes import delivers
+from tests.sim.test_nats import HARD, KINDS
+from tests.sim.world import Config, SimHost, World, numbers
+from tunnel.commands import NotReached, Reached
 from tunnel.settings import HomeAgentSettings, NodeSettings
 
 GATEWAY = ("198.51.100.7", 4500)
 SECOND = ("198.51.100.8", 4500)
 
 
-def gateway(world: World, label: str = "gateway", at: tuple[str, int] = GATEWAY) -> SimHost:
-    settings = NodeSettings(home_agent=HomeAgentSettings())
+def gateway(
+    world: World,
+    label: str = "gateway",
+    at: tuple[str, int] = GATEWAY,
+    settings: NodeSettings | None = None,
+) -> SimHost:
+    settings = replace(settings or NodeSettings(), home_agent=HomeAgentSettings())
     return SimHost(world, Config(label, at, settings=settings)).start()
 
 
-def host(world: World, label: str, number: int, kind: Kind | None) -> SimHost:
+def host(
+    world: World, label: str, number: int, kind: Kind | None, settings: NodeSettings | None = None
+) -> SimHost:
     """A host with a public address, or behind a NAT, that knows where the outside sees it."""
+    settings = settings or NodeSettings()
+    outer = (f"203.0.113.{number}", 4500)
     if kind is None:
-        return SimHost(world, Config(label, (f"203.0.113.{number}", 4500))).start()
+        return SimHost(world, Config(label, outer, settings=settings)).start()
     inner = (f"192.168.{number}.10", 4500)
-    world.behind(inner[0], Nat(f"203.0.113.{number}", kind))
-    made = SimHost(world, Config(label, inner)).start()
+    world.behind(inner[0], Nat(outer[0], kind))
+    made = SimHost(world, Config(label, inner, settings=settings)).start()
     made.tell(made.node.look_outside, STUN)
     return made
 
@@ -84,3 +101,123 @@ def test_two_that_cannot_meet_reach_each_other_through_it() -> None:
     assert desk.peer("laptop")["path"] == "relay"
     assert home.datapath.counters()["relayed_packets"] > 0
     assert home.received == [], "it can read none of it"
+
+
+@pytest.mark.parametrize(("ours", "theirs"), list(itertools.product(KINDS, KINDS)))
+def test_with_a_home_agent_no_pair_is_left_out(ours: Kind | None, theirs: Kind | None) -> None:
+    world = World(503)
+    gateway(world)
+    laptop, desk = host(world, "laptop", 1, ours), host(world, "desk", 2, theirs)
+    assert settled(world, laptop, desk)
+    ticket = laptop.reach("desk")
+    assert world.run(10, lambda: ticket in laptop.answers)
+    assert isinstance(laptop.answers[ticket], Reached), laptop.answers[ticket]
+    path = "relay" if (ours, theirs) in HARD else "direct"
+    assert delivers(world, laptop, desk, 1, within=5)
+    assert delivers(world, desk, laptop, 2, within=5)
+    assert (laptop.peer("desk")["path"], desk.peer("laptop")["path"]) == (path, path)
+
+
+@pytest.mark.parametrize("seed", range(510, 515))
+def test_a_relayed_path_outlives_the_moves_of_both(seed: int) -> None:
+    world = World(seed)
+    home = gateway(world)
+    laptop, desk = hard_pair(world)
+    assert delivers(world, laptop, desk, 1, within=15)
+    spi = laptop.peer("desk")["spi_in"]
+    for number, (one, other) in enumerate([(laptop, desk), (desk, laptop)], 2):
+        inner = f"10.{number}.0.10"
+        world.behind(inner, Nat(f"203.0.113.{100 + number}", "symmetric"))
+        one.move((inner, 4500))
+        one.tell(one.node.look_outside, STUN)
+        assert delivers(world, one, other, number, within=5)
+        assert delivers(world, other, one, number, within=5)
+    assert laptop.peer("desk")["spi_in"] == spi
+    assert laptop.peer("desk")["path"] == "relay"
+    assert bound(home) == ["desk", "laptop"]
+
+
+def test_rekeys_of_everything_lose_nothing() -> None:
+    world = World(520)
+    short = NodeSettings(ike=IkeSettings(child_lifetime=6.0, ike_lifetime=40.0))
+    home = gateway(world, settings=short)
+    laptop = host(world, "laptop", 1, "symmetric", short)
+    desk = host(world, "desk", 2, "symmetric", short)
+    assert settled(world, laptop, desk)
+    assert delivers(world, laptop, desk, 1000, within=15)
+    for number in range(60):
+        laptop.send(desk.host_id, number)
+        desk.send(laptop.host_id, number)
+        world.run(0.5)
+    world.run(2)
+    assert set(range(60)) <= set(numbers(desk.received))
+    assert set(range(60)) <= set(numbers(laptop.received))
+    assert bound(home) == ["desk", "laptop"]
+
+
+def test_a_direct_path_that_dies_is_left_for_the_relay() -> None:
+    world = World(530)
+    gateway(world)
+    laptop, desk = host(world, "laptop", 1, None), host(world, "desk", 2, "restricted")
+    assert settled(world, laptop, desk)
+    assert delivers(world, laptop, desk, 1, within=15)
+    assert laptop.peer("desk")["path"] == "direct"
+    spi = laptop.peer("desk")["spi_in"]
+    world.cut("203.0.113.1", "203.0.113.2")
+    began = world.now
+    assert delivers(world, laptop, desk, 2, within=10)
+    assert world.now - began < 5
+    assert delivers(world, desk, laptop, 3, within=5)
+    assert (laptop.peer("desk")["path"], desk.peer("laptop")["path"]) == ("relay", "relay")
+    assert laptop.peer("desk")["spi_in"] == spi
+
+
+def test_another_home_agent_takes_over() -> None:
+    world = World(540)
+    first, second = gateway(world), gateway(world, "reserve", SECOND)
+    laptop, desk = hard_pair(world, at=2)
+    assert delivers(world, laptop, desk, 1, within=15)
+    used = {"gateway.alice.members.example": first, "reserve.alice.members.example": second}
+    name = str(laptop.peer("desk")["home_agent"])
+    spi = laptop.peer("desk")["spi_in"]
+    used.pop(name).kill()
+    began = world.now
+    assert delivers(world, laptop, desk, 2, within=15)
+    assert delivers(world, desk, laptop, 3, within=15)
+    assert world.now - began < 12
+    assert laptop.peer("desk")["home_agent"] in used
+    assert desk.peer("laptop")["home_agent"] in used
+    assert laptop.peer("desk")["spi_in"] == spi
+    world.run(40)
+    (left,) = used.values()
+    peer = laptop.node._core.peers.labelled("desk")
+    assert peer is not None
+    assert peer.home_agents == (left.host_id,), "the zone names those that are there"
+
+
+def test_a_home_agent_that_restarts_is_registered_with_again() -> None:
+    world = World(550)
+    home = gateway(world)
+    laptop, desk = hard_pair(world)
+    assert delivers(world, laptop, desk, 1, within=15)
+    again = home.restart()
+    assert delivers(world, laptop, desk, 2, within=60)
+    assert delivers(world, desk, laptop, 3, within=10)
+    assert bound(again) == ["desk", "laptop"]
+
+
+def test_a_host_may_be_told_whom_to_use() -> None:
+    world = World(560)
+    gateway(world)
+    gateway(world, "reserve", SECOND)
+    settings = NodeSettings(home_agents=("reserve",))
+    laptop = host(world, "laptop", 1, "symmetric", settings)
+    nobody = host(world, "desk", 2, "symmetric", NodeSettings(home_agents=()))
+    assert settled(world, laptop)
+    assert agents(laptop) == {"reserve": True}
+    assert agents(nobody) == {}
+    ticket = laptop.reach("desk")
+    assert world.run(15, lambda: ticket in laptop.answers)
+    answer = laptop.answers[ticket]
+    assert isinstance(answer, NotReached)
+    assert "home agent" in answer.reason

@@ -90,6 +90,7 @@ class World:
         self.hosts: dict[Endpoint, SimHost] = {}
         self.nats: dict[str, Nat] = {}  # by the address inside
         self._outsides: dict[str, Nat] = {}  # by the address on the internet
+        self._cuts: set[frozenset[str]] = set()
         self._inner: dict[str, Nat] = {}  # those behind another, by the address between them
         self.places = 0  # networks that hosts have stood in (tests.sim.places)
         self.watch: Watch | None = None
@@ -171,6 +172,8 @@ class World:
 
     def arrive(self, data: bytes, way: Way, author: SimHost | None) -> None:
         """A datagram is there; ``author`` is the host that made it."""
+        if frozenset((way.source[0], way.target[0])) in self._cuts:
+            return
         if way.target in STUN:
             reply = answer_stun(data, way.source) if self.zone_up else None
             if reply is not None:
@@ -190,6 +193,11 @@ class World:
         if self.watch is not None and host.alive:
             self.watch.came(host, data, way, author)
         host.from_network(data, way.source)
+
+    def cut(self, one: str, other: str, *, whole: bool = False) -> None:
+        """Nothing passes between these two outer addresses any more; or again, if ``whole``."""
+        change = self._cuts.discard if whole else self._cuts.add
+        change(frozenset((one, other)))
 
     def behind(self, inside: str, nat: Nat) -> None:
         """Put the host with this address behind a NAT, which may itself be behind another."""
