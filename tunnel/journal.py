@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 PER_PEER = 64  # entries
-TOGETHER = 2048  # entries of all peers: about 1 MiB
+SMALL = 16  # of them, for what goes on all the time and would drive out how the path was chosen
+TOGETHER = 2048  # entries of all peers: 2 MiB
 _TEXT = 240  # characters of a sentence
 _VALUE = 120  # characters of a field's value
 _FIELDS = 8
@@ -39,6 +40,9 @@ class What(StrEnum):
     MAPPING = "mapping"  # what a router answered
     OUTSIDE = "outside"  # what the outside sees of us
     ZONE = "zone"  # whether the rendezvous can be asked
+
+
+_SMALL = frozenset((What.KEEPALIVE, What.MTU))
 
 
 @dataclass(slots=True)
@@ -78,9 +82,13 @@ class Ring:
                 before.last_at = entry.at
                 return 0
         self.entries.append(entry)
-        if len(self.entries) <= PER_PEER:
+        small = [one for one in self.entries if one.what in _SMALL]
+        if len(small) > SMALL:
+            self.entries.remove(small[0])
+        elif len(self.entries) > PER_PEER:
+            self.entries.popleft()
+        else:
             return 1
-        self.entries.popleft()
         self.forgotten += 1
         return 0
 

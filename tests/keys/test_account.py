@@ -27,6 +27,7 @@ DOMAIN = b"\x00\x00\x15alice.members.example"
 def test_each_key_is_hkdf_under_its_own_label() -> None:
     assert ALICE.tsig_secret == hkdf(b"autotunnel/1 tsig" + DOMAIN)
     assert ALICE.psk == hkdf(b"autotunnel/1 ike psk" + DOMAIN)
+    assert ALICE.recording_key == hkdf(b"autotunnel/1 recording" + DOMAIN)
     expires = (1700000000).to_bytes(8)
     expected = hkdf(b"autotunnel/1 invitation" + DOMAIN + expires + b"12345678")
     assert ALICE.invitation_key(b"12345678", 1700000000) == expected
@@ -40,6 +41,8 @@ def test_no_two_keys_are_alike() -> None:
         for key in (
             account.tsig_secret,
             account.psk,
+            account.nearby_key,
+            account.recording_key,
             account.invitation_key(b"a", 1),
             account.invitation_key(b"b", 1),
             account.invitation_key(b"a", 2),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunnel.journal import PER_PEER, TOGETHER, Journal, What
+from tunnel.journal import PER_PEER, SMALL, TOGETHER, Journal, What
 
 
 def test_what_repeats_is_counted_and_not_kept_again() -> None:
@@ -26,11 +26,23 @@ def test_another_fact_is_another_entry() -> None:
 def test_a_ring_keeps_the_newest_and_tells_of_the_others() -> None:
     journal = Journal()
     for number in range(PER_PEER + 10):
-        journal.add("desk", float(number), What.MTU, f"{number}", {})
+        journal.add("desk", float(number), What.PROOF, f"{number}", {})
     ring = journal.of("desk")
     assert len(ring.entries) == PER_PEER
     assert ring.forgotten == 10
     assert ring.entries[-1].why == f"{PER_PEER + 9}"
+
+
+def test_what_goes_on_all_the_time_does_not_drive_out_how_the_path_was_chosen() -> None:
+    journal = Journal()
+    journal.add("desk", 1.0, What.PATH, "data goes there", {})
+    for number in range(10 * PER_PEER):
+        journal.add("desk", float(number), What.KEEPALIVE, f"{number}", {})
+        journal.add("desk", float(number), What.MTU, f"{number}", {})
+    ring = journal.of("desk")
+    assert ring.entries[0].what is What.PATH
+    assert len(ring.entries) == len(journal) == SMALL + 1
+    assert ring.entries[-1].why == f"{10 * PER_PEER - 1}"
 
 
 def test_with_many_peers_the_one_not_heard_of_for_longest_is_forgotten() -> None:
