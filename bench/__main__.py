@@ -14,6 +14,7 @@ from bench import (
     microcost,
     network,
     plot,
+    relay,
     report,
     roam,
     scale,
@@ -24,7 +25,7 @@ from bench.peers import OURS, PEERS
 from tunnel.io.lab import LabError, missing
 
 NETWORK = tuple(network.KINDS)
-ALONE = ("scale", "handshakes", "flood", "micro", "soak", "zone", "roam", "plot")
+ALONE = ("scale", "handshakes", "flood", "micro", "soak", "zone", "roam", "relay", "plot")
 KINDS = ["all", "crypto", *NETWORK, *ALONE]
 USUAL = ("crypto", "micro")  # quick, and so part of every whole run
 ROUNDS = 3
@@ -74,6 +75,8 @@ def _alone(kind: str, arguments: argparse.Namespace) -> int:
         return 1
     if kind == "roam":
         return roam.run(rounds=rounds, **output)
+    if kind == "relay":
+        return relay.run(rounds=rounds, seconds=arguments.seconds, **output)
     if kind == "handshakes":
         handshakes.run(rounds=rounds, count=arguments.handshakes, **output)
         return 0

@@ -33,8 +33,8 @@ def main() -> None:
     ids = dict(zip(("left", "right"), (IPv6Address(text) for text in INNER), strict=True))
     device = open_device("at0", ids[mine], MTU, offload=options.engine == "native")
     device.add_route(ids[other])
-    with _socket(options.local) as udp:
-        make = _pump_class(options.engine, options.aead)
+    with bound_socket(options.local) as udp:
+        make = pump_class(options.engine, options.aead)
         pump = make(device.fd, udp.fileno(), None, ids[mine].packed, device.vnet_hdr)
         suite, mode = Suite(options.suite), Mode(options.mode)
 
@@ -54,7 +54,8 @@ def main() -> None:
     device.close()
 
 
-def _socket(address: str) -> socket.socket:
+def bound_socket(address: str) -> socket.socket:
+    """The outer socket, with room for bursts."""
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         udp.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
@@ -63,7 +64,8 @@ def _socket(address: str) -> socket.socket:
     return udp
 
 
-def _pump_class(engine: str, aead: str) -> Callable[..., Pump]:
+def pump_class(engine: str, aead: str) -> Callable[..., Pump]:
+    """What makes a pump of that engine."""
     if engine == "reference":
         from tunnel.io.portable_pump import PortablePump  # its libraries are no part of the other
 
