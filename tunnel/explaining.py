@@ -43,6 +43,8 @@ def _path(peer: Peer, status: dict[str, Any], now: float) -> dict[str, Any] | No
         return None
     return {
         "kind": status["path"],
+        "home_agent": status["home_agent"],
+        "relay_reason": status["relay_reason"],
         "endpoint": status["endpoint"],
         "since_s": _ago(peer.endpoint_at, now),
         "rtt_ms": status["rtt_ms"],

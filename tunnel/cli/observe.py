@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
+from tunnel.cli import relay_checks
 from tunnel.cli.files import config_path
 from tunnel.cli.keys_shown import keys_table
 from tunnel.cli.talk import ConfigOption, Failure, JsonOption, command, emit, put, say, show
@@ -105,6 +106,8 @@ def status_tables(facts: Mapping[str, Any]) -> Group:
         )
         if peer.get("reason"):
             reasons.append(f"{label}: {peer['reason']}")
+        if (relayed := relay_checks.of_peer(label, peer)) is not None:
+            reasons.append(relayed)
     rest = ["", peers] if peers.row_count else ["", "no peers yet"]
     keys = keys_table(facts.get("peers") or (), domain)
     if keys is not None:
@@ -127,6 +130,7 @@ def _about(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if host.get("drops"):
         rows.append(("drops", _cell(host["drops"])))
     rows += _network_rows(nat)
+    rows += relay_checks.rows(facts)
     if zone.get("server"):
         known = "published" if zone.get("published") else "not published"
         lease = f", lease {zone['lease_s']} s" if zone.get("lease_s") else ""

@@ -52,6 +52,7 @@ _PAPERS_EVERY = 3.0  # seconds between two looks for word of other processes
 _FIRST_WORD = 5.0  # seconds that the start waits for the zone's first word
 _FAREWELL = 6.0  # seconds for the end: above the node's own limit
 _PING_INTERVAL = 0.2  # seconds
+_RELAY_DROPS = ("not_relayed", "relay_limit", "foreign_source")
 _CANNOT_START = (
     *(SecretFileError, HostIdError, SocketError, StubError, ServicesFileError, RecordingError),
 )
@@ -391,6 +392,8 @@ class Host:
             if about and driver
             else None,
             "zone": zone,
+            "home_agents": about["home_agents"] if about else [],
+            "home_agent": _home_agent(about["home_agent"], pump) if about and pump else None,
             "peers": about["peers"] if about else [],
         }
 
@@ -512,6 +515,19 @@ def _make_pump(
 
 def _offloads(device: Device, pump: Pump) -> dict[str, dict[str, Any]]:
     return offloads.report(offloads.states_of(device.offloads, pump.offloads()), pump.engine)
+
+
+def _home_agent(facts: dict[str, Any] | None, pump: Pump) -> dict[str, Any] | None:
+    """What this host does as a home agent, with what its engine has relayed and what not."""
+    if facts is None:
+        return None
+    counters = pump.counters()
+    dropped = {name: counters.get(f"drop_{name}", 0) for name in _RELAY_DROPS}
+    return facts | {
+        "relayed_packets": counters.get("relayed_packets", 0),
+        "relayed_bytes": counters.get("relayed_octets", 0),
+        "drops": {name: count for name, count in dropped.items() if count},
+    }
 
 
 def _drops(pump: Pump) -> dict[str, int]:
