@@ -50,19 +50,14 @@ class Following:
         now, quiet = self._core.now, self._core.settings.quiet
         if peer.current is None or peer.endpoint in peer.endpoints or not peer.endpoints:
             return
+        if self.nearer(peer) or peer.endpoint in lan_of(peer):
+            return
         new = _of_family(peer.endpoint, peer.endpoints)
         if peer.endpoint in before:
             self._hint(peer, new, "the zone says that it has left")
         elif peer.last_in is None or now - peer.last_in >= quiet:
             self._hint(peer, new, "the zone says so, and it is silent")
-        if self.nearer(peer) or peer.endpoint in lan_of(peer):
-            return
 
-    def answered(self, peer: Peer, remote: Endpoint | None) -> None:
-        """An exchange came back. If it was held with the new endpoint alone, the data follows; one
-        that was under way to the old one before proves nothing of the new."""
-        if peer.candidate is None or peer.current is None:
-            return
     def called(self, peer: Peer, endpoint: Endpoint) -> None:
         """It asks through the zone to be met at this endpoint: it does not hear us where it was."""
         if peer.current is None:
@@ -85,6 +80,11 @@ class Following:
         peer.hint_tries = core.settings.proof_tries - 1
         return True
 
+    def answered(self, peer: Peer, remote: Endpoint | None) -> None:
+        """An exchange came back. If it was held with the new endpoint alone, the data follows; one
+        that was under way to the old one before proves nothing of the new."""
+        if peer.candidate is None or peer.current is None:
+            return
         if remote != peer.candidate:
             self._core.ike_said(self._core.ike.probe(peer.name, self._core.now))
             return

@@ -106,9 +106,7 @@ class Node:
             quiet_until=lambda: self._keepalives.quiet_until,
             forgotten=lambda: self._keepalives.forgotten(),
         )
-        self._silence = Silence(
-            core, self._calls, lambda peer: self._relaying.silent(peer)
-        )
+        self._silence = Silence(core, self._calls, lambda peer: self._relaying.silent(peer))
         publish = self._directory.publish
         self._relaying = Relaying(core, random, self._attempts, self._following, publish)
         self._keepalives = Keepalives(core)
