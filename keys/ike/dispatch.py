@@ -170,7 +170,7 @@ def _respond(
 
 def _respond_informational(sa: IkeSa, request: Contents, remote: Endpoint, now: float) -> Answer:
     answer = informational.respond(sa, request, now)
-    notifies, check = mobike.respond(sa, request, remote)
+    notifies, check = mobike.respond(sa, request, remote, now)
     answer.contents.notifies += notifies
     if check is None:
         return answer

@@ -281,7 +281,7 @@ def look_at_nat(sa: IkeSa, answer: Contents, now: float) -> None:
 
 
 def respond(
-    sa: IkeSa, request: Contents, remote: Endpoint
+    sa: IkeSa, request: Contents, remote: Endpoint, now: float
 ) -> tuple[list[Notify], RouteCheck | None]:
     """What an INFORMATIONAL request about addresses is answered with, and what is asked once
     the answer is on its way."""
@@ -306,6 +306,7 @@ def respond(
     if remote != sa.remote:
         sa.remote = remote
         sa.moves += 1
+        resend(sa, now)  # the check waits behind what was asked where the peer is no more
     return answer, RouteCheck(sa.sends_to) if follows else UpdateAddresses(sa.sends_to)
 
 

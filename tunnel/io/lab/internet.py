@@ -28,9 +28,9 @@ DOMAIN = "lab.members.example"
 RENDEZVOUS = "192.0.1.10"
 _NAT: dict[str, NatKind] = {"full-cone": "full-cone", "symmetric": "symmetric"}
 _NO_UDP = f"""
-table ip udp {{
+table ip closed {{
   chain through {{
-    type filter hook forward priority filter - 1
+    type filter hook forward priority -1
     oifname {OUTSIDE} meta l4proto udp drop
   }}
 }}
