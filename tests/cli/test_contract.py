@@ -33,6 +33,7 @@ COMMANDS = (
         "lookup",
     ),
     *("down", "explain", "doctor", "device", "service", "completion", "advertise", "browse"),
+    "rules",
 )
 
 
@@ -64,7 +65,14 @@ def test_wrong_usage_is_exit_code_2_and_talk(person: Person, arguments: list[str
 
 @pytest.mark.parametrize(
     "command",
-    [["status"], ["ping", "laptop"], ["lookup", "laptop"], ["explain", "laptop"], ["down"]],
+    [
+        ["status"],
+        ["ping", "laptop"],
+        ["lookup", "laptop"],
+        ["explain", "laptop"],
+        ["rules"],
+        ["down"],
+    ],
 )
 def test_a_question_to_a_host_that_does_not_run_says_so(owner: Person, command: list[str]) -> None:
     done = owner.ours(*command)

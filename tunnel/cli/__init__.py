@@ -25,6 +25,7 @@ FAMILIES = {
     "joining": ("join",),
     "observe": ("status", "ping", "lookup", "down"),
     "explain": ("explain",),
+    "rules": ("rules",),
     "services": ("advertise", "browse"),
     "keys": ("keys",),
     "doctor": ("doctor",),
