@@ -57,15 +57,19 @@ class Home:
 
 
 class Homes:
-    """The internet, the rendezvous, and the homes; all hosts have joined."""
+    """The internet, the rendezvous, and the homes; all hosts have joined. ``agents``: so many
+    public hosts more, which are home agents."""
 
-    def __init__(self, lab: Lab, *kinds: Kind) -> None:
+    def __init__(self, lab: Lab, *kinds: Kind, agents: int = 0) -> None:
         self.lab = lab
         self.internet = lab.switch("internet")
         machine = lab.namespace("rendezvous")
         self.internet.plug(machine, "eth0", f"{RENDEZVOUS}/24")
         self.rendezvous = RendezvousMachine(machine)
-        self.homes = [Home(self, kind, 20 + number) for number, kind in enumerate(kinds)]
+        public: tuple[Kind, ...] = ("public",) * agents
+        places = (*kinds, *public)
+        self.homes = [Home(self, kind, 20 + number) for number, kind in enumerate(places)]
+        self.agents = self.homes[len(kinds) :]
         first, *others = self.homes
         where = ("--rendezvous", RENDEZVOUS, "--name", first.label)
         first.host.cli(*("init", DOMAIN, "--auth", "psk", "-c", str(first.host.config)), *where)
@@ -78,6 +82,8 @@ class Homes:
         for home in self.homes:
             home.host.settle()
             home.host.change("resolver", {"enabled": False})
+        for agent in self.agents:
+            agent.host.change("home_agent", {})
 
     def up(self) -> Homes:
         """Start all hosts."""
