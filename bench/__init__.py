@@ -18,6 +18,7 @@ the bare thing does in the same run: a veth link without any tunnel, or one call
     python -m bench micro       instructions of seal and open, the seal beside the bare library call
     python -m bench soak        ten minutes of everything with rekeys: what is lost, what grows
     python -m bench roam        moves and router restarts behind NATs: how long nothing arrives
+    python -m bench idle        octets and wake-ups of a tunnel that nobody uses
     python -m bench plot        draws the saved results
 
 ``--rounds``, ``--seconds``, ``--peers``, ``--link``; ``--json`` for programs, ``--save`` to keep.

@@ -11,6 +11,7 @@ from bench import (
     crypto,
     flood,
     handshakes,
+    idle,
     microcost,
     network,
     plot,
@@ -25,7 +26,7 @@ from bench.peers import OURS, PEERS
 from tunnel.io.lab import LabError, missing
 
 NETWORK = tuple(network.KINDS)
-ALONE = ("scale", "handshakes", "flood", "micro", "soak", "zone", "roam", "relay", "plot")
+ALONE = ("scale", "handshakes", "flood", "micro", "soak", "zone", "roam", "relay", "idle", "plot")
 KINDS = ["all", "crypto", *NETWORK, *ALONE]
 USUAL = ("crypto", "micro")  # quick, and so part of every whole run
 ROUNDS = 3
@@ -73,6 +74,8 @@ def _alone(kind: str, arguments: argparse.Namespace) -> int:
         return 0
     if not _able():
         return 1
+    if kind == "idle":
+        return idle.run(minutes=arguments.idle_minutes, settle=arguments.settle, **output)
     if kind == "roam":
         return roam.run(rounds=rounds, **output)
     if kind == "relay":
@@ -140,6 +143,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--handshakes", type=int, default=100, help="of each handshake measurement")
     parser.add_argument("--rate", type=int, default=flood.RATE, help="of flood: a second")
     parser.add_argument("--flood-seconds", type=float, default=flood.SECONDS, help="of flood")
+    parser.add_argument("--idle-minutes", type=float, default=5.0, help="of idle")
+    parser.add_argument("--settle", type=float, default=idle.SETTLE, help="of idle: seconds before")
     parser.add_argument("--minutes", type=float, default=10.0, help="of soak")
     parser.add_argument("--link", choices=["both", "offloading", "plain"], default="both")
     return parser

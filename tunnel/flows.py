@@ -100,10 +100,11 @@ class Flows:
 
     def activity(
         self, inbound: Mapping[int, SaCounters], outbound: Mapping[int, SaCounters]
-    ) -> None:
-        """Takes over counters, and tells IKE when something last came and went."""
+    ) -> bool:
+        """Takes over counters, and tells IKE when something last came and went; whether anything
+        did."""
         core = self._core
-        natted = core.ike.behind_nat()
+        natted, moved = core.ike.behind_nat(), False
         for peer in core.peers:
             peer.behind_nat = peer.name in natted
             if not peer.children:
@@ -122,8 +123,10 @@ class Flows:
                     peer.last_out = _later(peer.last_out, counters.last_used)
             if not fresh:
                 continue
+            moved = True
             core.ike_said(core.ike.traffic(peer.name, peer.last_in, peer.last_out, core.now))
             core.ike_said(core.ike.used(peer.name, _counts(peer), core.now))
+        return moved
 
 
 def _counts(peer: Peer) -> dict[int, tuple[int, int]]:

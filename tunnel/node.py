@@ -44,7 +44,7 @@ from tunnel.relaying import Relaying
 from tunnel.services import Services
 from tunnel.settings import NodeSettings
 from tunnel.signing import Signing
-from tunnel.silence import Silence
+from tunnel.silence import LOOK, Silence
 from tunnel.status import endpoint_text, peer_status
 
 if TYPE_CHECKING:
@@ -120,6 +120,8 @@ class Node:
         self._farewell: float | None = None
         self._to_tell: set[str] = set()  # peers that have not confirmed our DELETE
         self._finished = False
+        self.look_after = float("inf")
+        """Seconds until :meth:`activity` is wanted again: rarely where nothing moves."""
 
     def _called(self, label: str, endpoint: Endpoint) -> None:
         """A host wants to be met. Where nobody can know our port before we have sent something from
@@ -315,11 +317,12 @@ class Node:
         now: float,
         unix: int,
     ) -> list[Command]:
-        """What the SAs have passed so far, by SPI; call it every second or so, and before
-        :meth:`status`. It feeds liveness checks (RFC 7296 §2.4) and keepalives."""
+        """What the SAs have passed so far, by SPI; call it after :attr:`look_after` seconds, and
+        before :meth:`status`. It feeds liveness checks (RFC 7296 §2.4) and keepalives."""
         self._turn(now, unix)
-        self._flows.activity(inbound, outbound)
+        moved = self._flows.activity(inbound, outbound)
         self._silence.activity()
+        self.look_after = min(self._silence.look_after, LOOK if moved else float("inf"))
         self._keepalives.activity()
         self._path_mtus.activity()
         self._relaying.activity()
@@ -562,6 +565,7 @@ class Node:
                 if (peer := self._flows.install_outbound(child, remote)) is not None:
                     self._attempts.succeeded(peer)
                     self._directory.in_use(peer)
+                    self.look_after = min(self.look_after, LOOK)
             case ike_types.RemoveChild(name, spi_in, spi_out):
                 self._flows.remove(name, spi_in, spi_out)
             case _:

@@ -30,7 +30,11 @@ from tunnel.core import Core
 from tunnel.journal import What
 from tunnel.peers import Peer
 
-_LIVELY = 8  # packets between two looks
+_LIVELY = 20  # packets a second
+_STOPPED = 0.4  # seconds without one, after which a lively peer counts as silent
+
+LOOK_LIVELY, LOOK, LOOK_QUIET = 0.25, 1.0, 3.0
+"""Seconds between two looks: where many packets come, where some do, where nothing moves."""
 
 
 @dataclass(slots=True)
@@ -44,7 +48,8 @@ class _Watch:
     asked: float | None = None
     searched: float | None = None
     received: int = 0  # packets so far
-    lively: bool = False  # many came between the last two looks
+    looked: float = float("-inf")  # when they were counted
+    lively: bool = False  # many of them came, until now
 
 
 class Silence:
@@ -69,36 +74,45 @@ class Silence:
 
     def _look(self, peer: Peer) -> None:
         watch = self._watches.setdefault(peer.name, _Watch(self._core.settings.silence))
+        now = self._core.now
         received = sum(counters.packets for counters in peer.inbound.values())
         came, watch.received = received - watch.received, received
-        was_lively, watch.lively = watch.lively, came >= _LIVELY
+        lively, watch.looked = came >= _LIVELY * (now - watch.looked), now
         if came > 0:
-            watch.patience = self._core.settings.silence
+            watch.patience, watch.lively = self._core.settings.silence, lively
         heard = max(watch.heard, peer.last_in or float("-inf"))
         if peer.last_out is None or peer.last_out <= heard:
             watch.since = None
-            self._calm(watch)
-            if was_lively and came == 0:
+            self._calm(peer, watch)
+            if watch.lively and now - heard >= _STOPPED:
+                watch.lively = False
                 self._show_ourselves(peer)
         elif watch.since is None or watch.since <= heard:
             watch.since = peer.last_out
-            self._calm(watch)
-            if was_lively:
+            self._calm(peer, watch)
+            if watch.lively:
                 watch.patience = self._core.settings.abrupt
 
     def answered(self, peer: Peer) -> None:
         """It gave a sign of life."""
         watch = self._watches.get(peer.name)
         if watch is not None:
-            watch.heard, watch.since = self._core.now, None
-            if watch.searched is not None:
-                self._calls.ended(peer)
-            self._calm(watch)
+            watch.heard, watch.since, watch.lively = self._core.now, None, False
+            self._calm(peer, watch)
             watch.patience = min(watch.patience * 2, self._core.settings.silence_cap)
 
-    @staticmethod
-    def _calm(watch: _Watch) -> None:
+    def _calm(self, peer: Peer, watch: _Watch) -> None:
+        if watch.searched is not None:
+            self._calls.ended(peer)
         watch.asked = watch.searched = None
+
+    @property
+    def look_after(self) -> float:
+        """Seconds until the counters are wanted again: soon while there is something to miss."""
+        watches = self._watches.values()
+        if any(watch.lively or watch.since is not None for watch in watches):
+            return LOOK_LIVELY
+        return LOOK_QUIET if watches else float("inf")
 
     def _show_ourselves(self, peer: Peer) -> None:
         """Its packets stopped all at once, and we had nothing to send."""

@@ -514,7 +514,7 @@ class SimHost:
         inbound = {spi: one for spi in spis_in if (one := path.inbound_counters(spi))}
         outbound = {spi: one for spi in spis_out if (one := path.outbound_counters(spi))}
         self.tell(self.node.activity, inbound, outbound)
-        self.world.at(self.world.now + 1.0, self._activity)
+        self.world.at(self.world.now + min(self.node.look_after, 1.0), self._activity)
 
     def _carry_out(self, command: do.Command) -> None:
         if isinstance(command, do.OutsideSeen):

@@ -18,6 +18,7 @@ class Node:
     def __init__(self, cost: float) -> None:
         self.now, self.cost, self.due = 1000.0, cost, 1005.0
         self.looks, self.advances = 0, 0
+        self.look_after = float("inf")
 
     def clock(self) -> float:
         return self.now
@@ -48,7 +49,6 @@ def play(node: Node, monkeypatch: pytest.MonkeyPatch, events: int, pause: float)
             answer=lambda _: None,
         )
         driver._running = True
-        driver._activity_at = float("inf")
         for _ in range(events):
             driver.tell(node.happened)
             node.now += pause

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 MARKER = bytes(4)  # RFC 3948 §2.2
 KEEPALIVE = b"\xff"  # RFC 3948 §2.3
-_MAX_SLEEP = 2.0  # seconds: so late, at most, a wake-up from suspend is noticed
-_ACTIVITY = 1.0  # seconds between two readings of the counters
+_MAX_SLEEP = 3.0  # seconds: so late, at most, a wake-up from suspend is noticed
 _REST = 10  # times as long as it took: the node looks at every peer for its next timer
 _MAX_REST = 0.5  # seconds
 _FRAMINGS = 4096  # remote endpoints whose way of framing is remembered
@@ -84,7 +83,7 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._framings: OrderedDict[Endpoint, _Framing] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
-        self._activity_at = 0.0
+        self._activity_at = float("inf")  # when the counters are to be read
         self._due: float | None = None  # the node's next timer
         self._stale = True  # the node was told something since
         self._rest_until = 0.0  # until then it is not asked for its next timer again
@@ -141,7 +140,10 @@ class Driver:
         spis_in, spis_out = self._node.spis()
         inbound = _present(spis_in, self._pump.inbound_counters)
         outbound = _present(spis_out, self._pump.outbound_counters)
-        self.tell(self._node.activity, inbound, outbound)
+        self._pass_on(self._node.activity, inbound, outbound)
+        self._activity_at = boottime() + self._node.look_after
+        if self._running:
+            self._set_timer()
 
     def _set_timer(self) -> None:
         """Wakes us at the node's next timer; or, if to find it took long just now, when it may be
@@ -152,7 +154,8 @@ class Driver:
         self._look(now)
         at = self._rest_until if self._stale else self._due
         wait = _MAX_SLEEP if at is None else min(max(at - now, 0.0), _MAX_SLEEP)
-        wait = min(wait, max(self._activity_at + _ACTIVITY - now, 0.0))
+        self._activity_at = min(self._activity_at, now + self._node.look_after)
+        wait = min(wait, max(self._activity_at - now, 0.0))
         self._timer = self._loop.call_later(wait, self._tick)
 
     def _look(self, now: float) -> None:
@@ -168,8 +171,7 @@ class Driver:
         self._look(now)
         if not self._stale and self._due is not None and self._due <= now:
             self.tell(self._node.advance)
-        if self._activity_at + _ACTIVITY <= now:
-            self._activity_at = now
+        if self._activity_at <= now:
             self.read_counters()
         else:
             self._set_timer()

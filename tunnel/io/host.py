@@ -211,7 +211,9 @@ class Host:
         )
         stack.push_async_callback(network.stop)
         stack.push_async_callback(_cancel, asyncio.create_task(network.run()))
-        stack.push_async_callback(_cancel, asyncio.create_task(self._watch_papers(driver, node)))
+        if self._papers is not None and self._papers.issuer is not None:
+            watch = asyncio.create_task(self._watch_papers(driver, node))
+            stack.push_async_callback(_cancel, watch)
 
     def _make_resolver(self, domain: str, host_id: IPv6Address) -> StubServer:
         config = self._config

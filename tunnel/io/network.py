@@ -34,7 +34,8 @@ from tunnel.journal import What
 from tunnel.network_kind import Facts, Kind, kind_of
 from tunnel.status import endpoint_text
 
-LOOK_EVERY = 3.0  # seconds
+LOOK_EVERY = 3.0  # seconds, where the kernel says nothing
+LOOK_BESIDES = 60.0  # seconds, where it says what changes
 TOGETHER = 0.05  # seconds: changes come in flocks
 PATIENCE = 1.5  # seconds that a router has before our own address is published
 DOUBTS = 10  # a minute: so many restarts of a router count as a change
@@ -81,6 +82,7 @@ class Network:
         )
         self._changes = Changes(self._look_soon)
         self._wake = asyncio.Event()
+        self._look_every = LOOK_EVERY
         self._standing = Standing((), ())
         self._stood: tuple[Endpoint, ...] = ()  # our own endpoints, when we last had any
         self._doubts: deque[float] = deque(maxlen=DOUBTS)  # when they were
@@ -99,7 +101,8 @@ class Network:
 
     async def run(self) -> None:
         """Watches until it is cancelled."""
-        self._changes.start()
+        told = self._changes.start()
+        self._look_every = LOOK_BESIDES if told else LOOK_EVERY
         try:
             while True:
                 await self._look()
@@ -208,7 +211,8 @@ class Network:
         self._wake.set()
 
     async def _pause(self) -> None:
-        wait = LOOK_EVERY
+        known = self._standing.endpoints and self._server() is not None
+        wait = self._look_every if known else LOOK_EVERY
         if not self._settled:
             wait = min(wait, max(0.0, self._settled_at - time.monotonic()))
         with suppress(TimeoutError):
