@@ -1,7 +1,8 @@
 """A host that asks for a way in, in a process of its own: ``python -m tests.namespaces.mapping``.
 
-Arguments: our address, our port, the gateways (by commas), the methods (by commas). Each outcome is
-a line of JSON on stdout; SIGTERM ends it as a host ends, with its mapping deleted.
+Arguments: our address, our port, the gateways (by commas), the methods (by commas), and, if wanted,
+the shortest lifetime that is believed (seconds). Each outcome is a line of JSON on stdout; SIGTERM
+ends it as a host ends, with its mapping deleted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from typing import get_args
 
 from discovery.io_nat import NatLink
+from discovery.nat import natpmp, pcp
 from discovery.nat.mapper import Gateway, Way
 from discovery.nat.types import Method
 
@@ -25,7 +27,11 @@ def told(way: Way) -> None:
     print(json.dumps(line), flush=True)
 
 
-async def main(address: str, port: str, gateways: str, methods: str) -> None:
+async def main(address: str, port: str, gateways: str, methods: str, shortest: str = "") -> None:
+    if shortest:
+        natpmp.SHORTEST = pcp.SHORTEST = int(shortest)
+        # miniupnpd grants by NAT-PMP whatever is asked for, whatever its configuration says.
+        natpmp.NatPmpClient.__init__.__kwdefaults__["lifetime"] = 2 * int(shortest)
     end = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.set)
     wanted = [one for one in get_args(Method) if one in methods.split(",")]

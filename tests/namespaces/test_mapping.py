@@ -16,6 +16,7 @@ pytestmark = pytest.mark.root
 
 PATIENCE = 30.0
 WAN, INNER, HOST = "192.0.1.7", "192.168.7.1", "192.168.7.10"
+INNER6, HOST6 = "2600:7::1", "2600:7::10"
 
 
 class Home:
@@ -35,20 +36,37 @@ class Home:
         self.mapper = PortMapper(self.router, "192.168.7.0/24", self.router.folder, **options)
         self._clients = 0
 
-    def ask(self, methods: str, port: int = 4500) -> Client:
+    def ask(self, methods: str, port: int = 4500, *, shortest: int | None = None) -> Client:
         self._clients += 1
-        return Client(self.host, self._clients, HOST, port, INNER, methods)
+        more = () if shortest is None else (str(shortest),)
+        return Client(self.host, self._clients, HOST, port, INNER, methods, *more)
+
+    def speak_ipv6(self) -> None:
+        """Global addresses at home and outside; the router lets nobody in whom it does not know."""
+        self.router.address(INSIDE, f"{INNER6}/64")
+        self.host.address("eth0", f"{HOST6}/64")
+        self.host.gateway(INNER6)
+        self.router.address(OUTSIDE, "2600:1::7/64")
+        self.outer.address("eth0", "2600:1::200/64")
+        self.outer.gateway("2600:1::7")
 
 
 class Client:
     """:mod:`tests.namespaces.mapping`, running."""
 
     def __init__(
-        self, host: Namespace, number: int, address: str, port: int, gateways: str, methods: str
+        self,
+        host: Namespace,
+        number: int,
+        address: str,
+        port: int,
+        gateways: str,
+        methods: str,
+        *more: str,
     ) -> None:
         self.process: Process = host.start(
             *(sys.executable, "-m", "tests.namespaces.mapping"),
-            *(address, str(port), gateways, methods),
+            *(address, str(port), gateways, methods, *more),
             name=f"client{number}",
         )
         self.until(lambda: any("ready" in line for line in self._lines()), "it asks")
@@ -143,6 +161,62 @@ def test_a_restarted_router_gets_the_mapping_again(lab: Lab) -> None:
     client.until(lambda: f"{HOST}:4500" in home.mapper.mappings(), "the port is open again")
 
 
+def test_a_restarted_router_is_asked_for_the_port_that_it_gave_before(lab: Lab) -> None:
+    """B28: not for the one that was wished for first, which is free by now."""
+    home = Home(lab)
+    home.mapper.start()
+    home.host.address("eth0", "192.168.7.11/24")
+    first = Client(home.host, 9, "192.168.7.11", 4500, INNER, "pcp")
+    first.mapped()
+    second = home.ask("pcp")
+    assert second.mapped()["external"] == [WAN, 4501]
+    first.process.kill()  # it says no good-bye, and asks no more
+    home.mapper.kill()
+    home.mapper.flush()
+    home.mapper.start()
+    second.until(lambda: f"{HOST}:4500" in home.mapper.mappings(), "the port is open again")
+    assert "dport 4501" in home.mapper.mappings()
+    assert "dport 4500" not in home.mapper.mappings()
+    assert [way["external"] for way in second.ways() if way["method"]][-1] == [WAN, 4501]
+
+
+@pytest.mark.parametrize("method", ["pcp", "nat-pmp"])
+def test_a_mapping_is_renewed_at_half_its_life_and_made_anew_without_an_announcement(
+    lab: Lab, method: str
+) -> None:
+    """B28, B29: eight seconds are granted, and after more than that it still stands. A router that
+    forgets in silence (NAT-PMP hears of no restart) is found out by the next renewal."""
+    home = Home(lab, lifetimes=(6, 8))
+    home.mapper.start()
+    client = home.ask(method, shortest=4)
+    assert client.mapped()["lifetime"] == 8
+    renewals = {"pcp": "PCP request received", "nat-pmp": "NAT-PMP request received"}[method]
+    before = home.mapper.said.count(renewals)
+    client.until(lambda: home.mapper.said.count(renewals) >= before + 2, "it was renewed")
+    assert f"{HOST}:4500" in home.mapper.mappings()
+    home.mapper.flush()
+    client.until(lambda: f"{HOST}:4500" in home.mapper.mappings(), "the port is open again")
+
+
+def test_an_ipv6_firewall_is_opened_by_pcp_and_closed_at_the_end(lab: Lab) -> None:
+    """RFC 6887 §11: the pinhole's outer endpoint is the inner one."""
+    home = Home(lab)
+    home.speak_ipv6()
+    home.mapper.start()
+    hearing = home.host.start(sys.executable, "-c", HEAR6, name="hearing")
+    hearing.wait_for("bound", PATIENCE)
+    home.outer.run(sys.executable, "-c", SEND6, "before", HOST6)
+    client = Client(home.host, 1, HOST6, 4500, INNER6, "pcp,nat-pmp,upnp")
+    way = client.mapped()
+    assert (way["method"], way["external"]) == ("pcp", [HOST6, 4500])
+    assert "dport 4500" in home.mapper.pinholes()
+    home.outer.run(sys.executable, "-c", SEND6, "good morning", HOST6)
+    hearing.wait_for("good morning", PATIENCE)
+    assert "before" not in hearing.output()
+    client.end()
+    assert "dport 4500" not in home.mapper.pinholes()
+
+
 @pytest.mark.parametrize("method", ["pcp", "nat-pmp"])
 def test_a_changed_address_outside_is_announced_and_told(lab: Lab, method: str) -> None:
     """B32."""
@@ -156,12 +230,18 @@ def test_a_changed_address_outside_is_announced_and_told(lab: Lab, method: str) 
     client.until(lambda: client.ways()[-1].get("external") == ["192.0.1.99", 4500], "it is told")
 
 
-@pytest.mark.parametrize("method", ["pcp", "nat-pmp", "upnp"])
-def test_a_router_behind_another_nat_is_told_as_such(lab: Lab, method: str) -> None:
-    """B33: miniupnpd refuses to map where its own address is private."""
+@pytest.mark.parametrize(
+    ("method", "outside"),
+    [
+        *(("pcp", "192.168.0.17"), ("nat-pmp", "192.168.0.17"), ("upnp", "192.168.0.17")),
+        *(("pcp", "100.64.0.17"), ("nat-pmp", "10.0.0.17")),
+    ],
+)
+def test_a_router_behind_another_nat_is_told_as_such(lab: Lab, method: str, outside: str) -> None:
+    """B33: miniupnpd refuses to map where its own address is private, or shared (RFC 6598)."""
     home = Home(lab)
     home.router.ip("address", "del", f"{WAN}/24", "dev", OUTSIDE)
-    home.router.ip("address", "add", "192.168.0.17/24", "dev", OUTSIDE)
+    home.router.ip("address", "add", f"{outside}/24", "dev", OUTSIDE)
     home.mapper.start()
     client = home.ask(method)
     client.until(client.answers, "the router says something")
@@ -208,6 +288,14 @@ def test_plain_nats_are_what_they_are_called(lab: Lab, kind: NatKind) -> None:
     assert ("stranger" in talking.output()) is (kind == "full-cone")
 
 
+HEAR6 = (
+    "import socket; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind(('::', 4500)); "
+    "print('bound', flush=True)\nwhile True: print(s.recvfrom(99)[0].decode(), flush=True)"
+)
+SEND6 = (
+    "import socket, sys; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); "
+    "s.sendto(sys.argv[1].encode(), (sys.argv[2], 4500))"
+)
 HEAR = """
 import socket, sys, time
 all = []

@@ -75,7 +75,8 @@ class PortMapper:
     """miniupnpd on a home router: NAT-PMP, PCP and UPnP, all or some of them.
 
     The router's outer address must look public: miniupnpd refuses private ones and those of the
-    documentation nets.
+    documentation nets. ``lifetimes`` are the shortest and the longest that it grants, in seconds;
+    ``more`` are further lines of its configuration.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class PortMapper:
         *,
         upnp: bool = True,
         natpmp: bool = True,
+        lifetimes: tuple[int, int] = (60, 86400),
+        more: tuple[str, ...] = (),
     ) -> None:
         self._router, self._folder, self._natpmp = router, folder, natpmp
         self._runs = 0
@@ -99,8 +102,9 @@ class PortMapper:
             f"enable_natpmp={'yes' if natpmp else 'no'}",
             "secure_mode=yes",
             "system_uptime=no",
-            "min_lifetime=60",
-            "max_lifetime=86400",
+            f"min_lifetime={lifetimes[0]}",
+            f"max_lifetime={lifetimes[1]}",
+            *more,
             "uuid=6281aaaa-0000-4000-8000-000000000001",
             "http_port=5000",
             f"allow 1024-65535 {inside} 1024-65535",
@@ -140,6 +144,15 @@ class PortMapper:
         """A reboot: what was mapped is forgotten."""
         for chain in ("miniupnpd", "prerouting_miniupnpd", "postrouting_miniupnpd"):
             self._router.run("nft", "flush", "chain", "inet", "filter", chain)
+
+    @property
+    def said(self) -> str:
+        """What it has said since it started."""
+        return self._process.output() if self._process is not None else ""
+
+    def pinholes(self) -> str:
+        """The rules by which it lets packets through: of IPv6, that is all a mapping is."""
+        return self._router.run("nft", "list", "chain", "inet", "filter", "miniupnpd").stdout
 
     def mappings(self) -> str:
         """The rules by which it forwards."""
