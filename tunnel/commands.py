@@ -244,7 +244,8 @@ class Finished:
 class Keep:
     """Write this to its file, so that it outlives the process: ``certificate`` is this host's next
     one (PEM), ``revocations`` the newest list (DER), ``ledger`` the issuer's (JSON, merged),
-    ``services`` what this host advertises (JSON)."""
+    ``services`` what this host advertises (JSON), ``records`` and ``proofs`` what it knows of the
+    others (JSON)."""
 
     what: str
     content: bytes = field(repr=False)

@@ -58,7 +58,8 @@ class Node:
 
     ``random(n)`` gives n octets that nobody can guess; ``services`` are what its owner advertised
     before, ``withdrawn`` what the zone may still say of that; ``remembered`` is what the zone said
-    of the other hosts when it could last be asked (:mod:`tunnel.remembered`). ``encapsulate`` is
+    of the other hosts when it could last be asked (:mod:`tunnel.remembered`); ``proofs`` are where
+    these have proven to be (:mod:`tunnel.mobility.proofs`). ``encapsulate`` is
     the one thing by chance that does not come from ``random`` (decision 0010).
     """
 
@@ -75,6 +76,7 @@ class Node:
         services: tuple[Service, ...] = (),
         withdrawn: tuple[Service, ...] = (),
         remembered: tuple[zone_types.HostRecords, ...] = (),
+        proofs: bytes = b"",
         encapsulate: groups.Encapsulate = groups.encapsulate,
     ) -> None:
         settings = settings or NodeSettings()
@@ -108,7 +110,8 @@ class Node:
         )
         self._silence = Silence(core, self._calls, lambda peer: self._relaying.silent(peer))
         publish = self._directory.publish
-        self._relaying = Relaying(core, random, self._attempts, self._following, publish)
+        links = self._attempts, self._following
+        self._relaying = Relaying(core, random, *links, publish, proofs)
         self._keepalives = Keepalives(core)
         self._path_mtus = PathMtus(core)
         self._services = Services(core, self._directory.publish, services, withdrawn)

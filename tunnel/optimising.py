@@ -29,7 +29,9 @@ from tunnel.journal import What
 from tunnel.mobility import commands as told
 from tunnel.mobility.claims import Claim
 from tunnel.mobility.mobile import Phase
+from tunnel.mobility.proofs import ProofsError
 from tunnel.peers import OWN, SIGNALS, Peer
+from tunnel.relays import Relays
 from tunnel.signals import Signals
 from tunnel.status import endpoint_text
 
@@ -54,18 +56,38 @@ class _Way:
     again_at: float | None = None  # after a rest
     used: Endpoint | None = None  # proven by the peer's answer, and taken for our data
     opened: set[Endpoint] = field(default_factory=set)  # ways that were tried early
+    asked_home: bool = False  # whether it was asked at its home address
 
 
 class Optimising:
-    """The part. It looks at peers that share a home agent with us, and at no others."""
+    """The part. It looks at peers that share a home agent with us, and at no others. ``proofs`` is
+    what was kept of those of before."""
 
-    def __init__(self, core: Core, signals: Signals, agents: HomeAgents) -> None:
+    def __init__(
+        self,
+        core: Core,
+        signals: Signals,
+        agents: HomeAgents,
+        relays: Relays,
+        proofs: bytes = b"",
+    ) -> None:
         self._core, self._signals, self._agents = core, signals, agents
+        self._relays = relays
+        self._kept = proofs
         self._ways: dict[str, _Way] = {}
         self._seen_agents = core.home_agents
         self._write_at: float | None = None
         self._written_at = float("-inf")
         signals.paths = self.told
+
+    def start(self) -> None:
+        """Takes over what was proven before; what cannot be read is proven anew (I19)."""
+        if not self._kept:
+            return
+        try:
+            self._signals.machine.proofs.load(self._kept, self._core.unix)
+        except ProofsError as problem:
+            self._core.log("warning", f"where the peers proved to be is forgotten: {problem}")
 
     # --- What changes -------------------------------------------------------------------------
 
@@ -136,10 +158,18 @@ class Optimising:
         via = way.candidates[0]
         if peer.is_relayed:
             core.explain(peer, What.PROOF, "a direct path is looked for", at=via)
-        machine, invite = self._signals.machine, peer.relay_endpoint is not None
-        invite = invite and self._agents.agent_for(peer) is not None
+        machine, invite = self._signals.machine, self._has_relay(peer)
         said = machine.register(peer.name, via, self._claim(via), core.now, invite=invite)
         self._signals.carry_out(said)
+
+    def _has_relay(self, peer: Peer) -> bool:
+        """Whether it hears us by a home agent; that way is made ready if need be."""
+        if peer.host_id is None:
+            return False
+        agent = self._agents.agent_for(peer)
+        if self._relays.stands(peer.host_id) or agent is None:
+            return agent is not None
+        return self._relays.use(peer.host_id, agent.peer)
 
     def _claim(self, via: Endpoint) -> Claim:
         """On a local network we are seen as we are."""
@@ -209,6 +239,7 @@ class Optimising:
         core, way = self._core, self._ways.get(peer.name)
         if way is not None:
             way.used = endpoint
+            self._ask_at_home(peer, way)
         if endpoint == peer.endpoint:
             return
         old, new = endpoint_text(peer.endpoint), endpoint_text(endpoint)
@@ -217,6 +248,12 @@ class Optimising:
         peer.candidate = peer.hint = None
         core.point(peer, endpoint)
         core.ike_said(core.ike.moved(peer.name, endpoint, core.now))
+
+    def _ask_at_home(self, peer: Peer, way: _Way) -> None:
+        """Once for each tunnel: IKE may never have gone through the home agent (I10, I21)."""
+        if not way.asked_home and self._has_relay(peer):
+            way.asked_home = True
+            self._signals.carry_out(self._signals.machine.check_home(peer.name, self._core.now))
 
     def _dropped(self, peer: Peer, reason: str, asked: bool) -> None:
         """It has no binding any more. As long as its packets come directly, and it did not ask for

@@ -23,7 +23,7 @@ from tunnel.signals import Signals
 
 
 class Relaying:
-    """The part. ``publish`` puts our records into the zone anew."""
+    """The part. ``publish`` puts our records into the zone anew; ``proofs`` is their file."""
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class Relaying:
         attempts: Attempts,
         following: Following,
         publish: Callable[[], None],
+        proofs: bytes = b"",
     ) -> None:
         self._core = core
         self.relays = Relays(core)
@@ -39,11 +40,12 @@ class Relaying:
         register = self.signals.register
         self.agents = HomeAgents(core, attempts, self.relays, register, publish)
         self.signals.agents = self.agents
-        self.optimising = Optimising(core, self.signals, self.agents)
+        self.optimising = Optimising(core, self.signals, self.agents, self.relays, proofs)
 
     def start(self) -> None:
         """Begins."""
         self.signals.start()
+        self.optimising.start()
 
     # --- What happens ---------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from tests.sim.world import SimHost, Way, Weather, World, numbers
 from tunnel.mobility import header
 from tunnel.mobility.claims import Claim
 from tunnel.mobility.header import Aoto, BindingUpdate, Message
+from tunnel.mobility.proofs import Proofs
 from tunnel.peers import SIGNALS, Peer
 
 VICTIM = ("192.0.2.66", 4500)
@@ -143,6 +144,29 @@ def challenges(one: SimHost) -> int:
     """How many tests a host has begun."""
     binding = one.node._relaying.signals.machine.correspondent.bindings
     return sum(len(one.tests) for one in binding.values())
+
+
+def test_proofs_are_kept_and_taken_up_again() -> None:
+    world = World(621)
+    gateway(world)
+    laptop, desk = pair(world, None, None)
+    assert delivers(world, laptop, desk, 1, within=15)
+    world.run(30)
+    proofs = Proofs()
+    proofs.load(desk.kept["proofs"], world.unix)
+    assert proofs.holds("laptop.alice.members.example", laptop.config.endpoint, world.unix)
+
+
+def test_a_peer_is_asked_at_its_home_address_once_i21() -> None:
+    world = World(622)
+    gateway(world)
+    laptop, desk = pair(world, None, None)
+    assert delivers(world, laptop, desk, 1, within=15)
+    world.run(30)
+    for one, label in ((laptop, "desk"), (desk, "laptop")):
+        entries = one.node._core.journal.of(table(one, label).name).entries
+        said = [entry.why for entry in entries]
+        assert said.count("it answers at its home address") == 1
 
 
 # --- Hostile -----------------------------------------------------------------------------------

@@ -138,3 +138,14 @@ def test_a_list_of_the_zone_does_not_undo_the_configuration() -> None:
         assert certified is not None
         assert certified.trust.revoked == serials
         credentials.take_revocations(listed)
+
+
+def test_proofs_are_kept_in_the_state_folder(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    text = ALONE.replace("[host]\n", f'[host]\nstate_dir = "{state}"\n')
+    config = configure(tmp_path, text + 'psk_file = "k"\n')
+    papers = Papers(config)
+    assert papers.proofs() == b""
+    state.mkdir()
+    (state / "proofs.json").write_bytes(b"x" * ((1 << 20) + 7))
+    assert len(papers.proofs()) == (1 << 20) + 1, "no more is read than says that it is too much"

@@ -24,7 +24,7 @@ from keys.ike import groups
 from keys.store import random_bytes
 from tunnel.config import HostConfig
 from tunnel.io import identity as who
-from tunnel.io.papers import LEDGER, RECORDS, REVOCATIONS, Papers
+from tunnel.io.papers import LEDGER, PROOFS, RECORDS, REVOCATIONS, Papers
 from tunnel.io.recording import Begin, RecordingFile, secret_for
 from tunnel.io.services import FILE as SERVICES
 from tunnel.io.services import ServicesFile
@@ -33,7 +33,7 @@ from tunnel.peers import StaticPeer
 from tunnel.recording import Recorder
 
 CERTIFICATE: Final = "certificate"
-IN_STATE_DIR: Final = (SERVICES, RECORDS, REVOCATIONS)
+IN_STATE_DIR: Final = (SERVICES, RECORDS, PROOFS, REVOCATIONS)
 """The files that a recording holds: these of the state folder, the host's certificate, the ledger
 of an issuer. None of them is secret."""
 
@@ -82,6 +82,7 @@ def node_of(
         services=what.services,
         withdrawn=what.withdrawn,
         remembered=what.papers.remembered(),
+        proofs=what.papers.proofs(),
         encapsulate=chance.encapsulate,
     )
 

@@ -6,6 +6,7 @@
     ca.key  issued.json  invited     on issuers, side by side
     revoked.crl                      in the state folder: the newest revocation list seen
     records.json                     there too: what the zone last said of the account's hosts
+    proofs.json                      and where these have proven to be
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from keys.store import SecretFileError
 from tunnel import remembered
 from tunnel.config import AccountSection, HostConfig, PeerSection
 from tunnel.credentials import Credentials
+from tunnel.mobility.proofs import MAX_FILE
 
 LEDGER: Final = "issued.json"
 INVITED: Final = "invited"  # until when, in unix seconds, an invitation of this issuer is open
 REVOCATIONS: Final = "revoked.crl"
 RECORDS: Final = "records.json"
+PROOFS: Final = "proofs.json"
 _REMEMBERED: Final = 1024  # hosts
 
 
@@ -112,9 +115,10 @@ class Papers:
             store.write_atomically(path, content, 0o644)
         elif what == "revocations":
             store.write_atomically(self._config.state_dir / REVOCATIONS, content, 0o644)
-        elif what == "records":
+        elif what in ("records", "proofs"):
+            name = RECORDS if what == "records" else PROOFS
             self._config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            store.write_atomically(self._config.state_dir / RECORDS, content, 0o600)
+            store.write_atomically(self._config.state_dir / name, content, 0o600)
         elif what == "ledger":
             self._ledger_text = keep_ledger(self._config, Ledger.from_json(content.decode()))
 
@@ -135,6 +139,12 @@ class Papers:
                 f"{path} cannot be used ({problem})"
             )
             return ()
+
+    def proofs(self) -> bytes:
+        """Where the peers have proven to be, as it was kept; nothing if there is no such file."""
+        with suppress(OSError), (self._config.state_dir / PROOFS).open("rb") as file:
+            return file.read(MAX_FILE + 1)
+        return b""
 
     def invited(self) -> int | None:
         """Until when an invitation is open, if that is news."""

@@ -81,9 +81,9 @@ class Proofs:
         peers = {peer: proofs for peer, proofs in kept.items() if proofs}
         return json.dumps({"schema": SCHEMA, "peers": peers}, indent=0).encode()
 
-    @classmethod
-    def load(cls, octets: bytes, unix: int, per_peer: int = PER_PEER, peers: int = PEERS) -> Proofs:
-        """Read a file of :meth:`dump`. Raises :exc:`ProofsError`.
+    def load(self, octets: bytes, unix: int) -> None:
+        """Take over the proofs of a file that :meth:`dump` made; all, or none and
+        :exc:`ProofsError`.
 
         A proof that would last longer than one that is made now is cut: the clock was wrong then.
         """
@@ -98,12 +98,11 @@ class Proofs:
         found = kept.get("peers")
         if not isinstance(found, dict):
             raise ProofsError("it has no peers")
-        proofs = cls(per_peer, peers)
-        for peer, endpoints in list(found.items())[-peers:]:
-            proofs._take(peer, endpoints, unix)
-        return proofs
+        peers = list(found.items())[-self._limit :]
+        read = {peer: self._read(peer, proofs, unix) for peer, proofs in peers}
+        self._peers.update((peer, proofs) for peer, proofs in read.items() if proofs)
 
-    def _take(self, peer: str, entries: Any, unix: int) -> None:
+    def _read(self, peer: str, entries: Any, unix: int) -> OrderedDict[Endpoint, tuple[int, bool]]:
         if len(peer) > _LONGEST_NAME or not isinstance(entries, list):
             raise ProofsError("the proofs of a peer cannot be read")
         endpoints: OrderedDict[Endpoint, tuple[int, bool]] = OrderedDict()
@@ -111,8 +110,7 @@ class Proofs:
             endpoint, until = _endpoint(entry)
             if until > unix:
                 endpoints[endpoint] = (min(until, unix + LIFE), False)
-        if endpoints:
-            self._peers[peer] = endpoints
+        return endpoints
 
 
 def _endpoint(entry: Any) -> tuple[Endpoint, int]:

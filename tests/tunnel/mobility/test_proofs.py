@@ -12,6 +12,14 @@ from tests.fuzz.mutate import mutants
 from tunnel.mobility.proofs import LIFE, NAT_LIFE, SCHEMA, Proofs, ProofsError
 
 UNIX = 1_800_000_000
+
+
+def loaded(octets: bytes, unix: int = UNIX, per_peer: int = 16, peers: int = 1024) -> Proofs:
+    proofs = Proofs(per_peer, peers)
+    proofs.load(octets, unix)
+    return proofs
+
+
 HOME, WORK = ("198.51.100.7", 4500), ("2001:db8::7", 4500)
 
 
@@ -59,15 +67,15 @@ def test_they_come_back_from_disk_but_not_those_of_nats_or_of_before() -> None:
     proofs.add("a", HOME, UNIX)
     proofs.add("a", ("198.51.100.7", 61000), UNIX, nat=True)
     proofs.add("b", WORK, UNIX - LIFE + 10)
-    again = Proofs.load(proofs.dump(UNIX), UNIX)
+    again = loaded(proofs.dump(UNIX))
     assert again.holds("a", HOME, UNIX) and again.holds("b", WORK, UNIX) and len(again) == 2
-    assert NAT_LIFE < 1000 and len(Proofs.load(proofs.dump(UNIX + 10), UNIX + 10)) == 1
+    assert NAT_LIFE < 1000 and len(loaded(proofs.dump(UNIX + 10), UNIX + 10)) == 1
 
 
 def test_a_clock_that_was_wrong_makes_no_proof_last_longer() -> None:
     proofs = Proofs()
     proofs.add("a", HOME, UNIX + 10 * LIFE)
-    assert not Proofs.load(proofs.dump(UNIX), UNIX).holds("a", HOME, UNIX + LIFE)
+    assert not loaded(proofs.dump(UNIX)).holds("a", HOME, UNIX + LIFE)
 
 
 def test_bounds_hold_for_what_is_read_too() -> None:
@@ -75,7 +83,7 @@ def test_bounds_hold_for_what_is_read_too() -> None:
     for number in range(5):
         for port in range(1, 6):
             proofs.add(f"p{number}", ("198.51.100.7", port), UNIX)
-    assert len(Proofs.load(proofs.dump(UNIX), UNIX, per_peer=2, peers=3)) == 6
+    assert len(loaded(proofs.dump(UNIX), per_peer=2, peers=3)) == 6
 
 
 @pytest.mark.parametrize(
@@ -96,7 +104,7 @@ def test_bounds_hold_for_what_is_read_too() -> None:
 )
 def test_a_damaged_file_is_said_to_be_one(octets: bytes) -> None:
     with pytest.raises(ProofsError):
-        Proofs.load(octets, UNIX)
+        loaded(octets)
 
 
 @settings(deadline=None, max_examples=40)
@@ -107,7 +115,7 @@ def test_no_file_breaks_it(seed: int) -> None:
     proofs.add("b", WORK, UNIX)
     for octets in mutants([proofs.dump(UNIX)], 100, seed):
         try:
-            again = Proofs.load(octets, UNIX)
+            again = loaded(octets)
         except ProofsError:
             continue
         assert len(again) <= 2 * 16
