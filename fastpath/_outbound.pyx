@@ -25,7 +25,7 @@ from fastpath._linux cimport (
     atomic_get, atomic_next, boottime, pthread_mutex_lock, pthread_mutex_unlock, read,
 )
 from fastpath._relay cimport (
-    NESTED_LEAD, NESTED_OVERHEAD, Hop, hop_to, relay_hold, relay_nest_esp, relay_send,
+    NESTED_LEAD, NESTED_OVERHEAD, Hop, hop_hold, hop_to, relay_hold, relay_nest_esp, relay_send,
 )
 from fastpath._segment cimport VNET_OCTETS, Cut, Vnet, cut_begin, cut_next
 from fastpath._sender cimport (
@@ -200,7 +200,7 @@ cdef void _find_way(
         way.acquire = way.entry == NULL
         if way.entry != NULL:
             way.reachable = hop_to(core, &way.flow.endpoint, &way.hop)
-            relay_hold(sender, way.entry, &way.hop)
+            hop_hold(sender, way.entry, &way.hop)
 
 
 cdef OutboundEntry *_narrow(
@@ -378,7 +378,7 @@ cdef bint _hold(
     if not hop_to(sender.lane.core, endpoint, hop):
         drop(&sender.lane.sent, &entry.passed, NOT_RELAYED)
         return False
-    relay_hold(sender, entry, hop)
+    hop_hold(sender, entry, hop)
     return True
 
 

@@ -10,7 +10,7 @@ from fastpath._core cimport Core, OutboundEntry, Relay
 from fastpath._endpoint cimport Endpoint
 from fastpath._esp cimport Opened
 from fastpath._linux cimport AF_INET6
-from fastpath._sender cimport Sender
+from fastpath._sender cimport Sender, sender_hold
 
 cdef enum:
     NESTED_HEADER = 40
@@ -32,7 +32,7 @@ cdef bint relay_find(Core *core, const Endpoint *endpoint, Hop *hop) noexcept no
 cdef bint relay_follow(
     Core *core, const Relay *relay, const uint8_t *host_id, Hop *hop
 ) noexcept nogil
-# Holds the relay SA, too; `entry` may be NULL.
+# Holds both SAs; `entry` may be NULL.
 cdef void relay_hold(Sender *sender, OutboundEntry *entry, const Hop *hop) noexcept nogil
 # An ESP packet of `octets` stands at `target` + NESTED_LEAD. Octets of the whole at `target`, or 0:
 # the drop is counted.
@@ -58,6 +58,14 @@ cdef inline bint hop_to(Core *core, const Endpoint *endpoint, Hop *hop) noexcept
     hop.endpoint = endpoint
     hop.entry = NULL
     return endpoint.family != AF_INET6 or relay_find(core, endpoint, hop)
+
+
+cdef inline void hop_hold(Sender *sender, OutboundEntry *entry, const Hop *hop) noexcept nogil:
+    # Holds all SAs that something is sealed in on this way.
+    if hop.entry == NULL:
+        sender_hold(sender, entry)
+    else:
+        relay_hold(sender, entry, hop)
 
 
 cdef inline bint looks_like_ike(const uint8_t *data, size_t octets) noexcept nogil:

@@ -93,8 +93,6 @@ cdef void relay_hold(Sender *sender, OutboundEntry *entry, const Hop *hop) noexc
     while True:
         if entry != NULL:
             sender_hold(sender, entry)
-        if hop.entry == NULL:
-            return
         sender_hold(sender, hop.entry)
         if entry == NULL or sender_holds(sender, entry):
             return
