@@ -1,0 +1,205 @@
+"""Through a home agent, with real routers: files, secrecy, path MTU, and ways that die."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.namespaces.homes import Home, Homes
+from tunnel.cli.demo.scenes import DOMAIN
+from tunnel.cli.demo.secrecy import Secrets, make_file
+from tunnel.io.lab import Lab, Process, missing, wait_until
+
+pytestmark = pytest.mark.root
+
+PATIENCE = 45.0
+OCTETS = 3_000_000
+LONG = 24_000_000  # more than the buffers of both ends hold: it takes its time at RATE
+RATE = "2M"
+NESTED_MTU = 1362
+"""1500 octets less IPv4, UDP, ESP, IPv6 and ESP: 20 + 8 + 34 + 40 + 34, on ESP's alignment."""
+
+
+@dataclass
+class Web:
+    """A file that a host serves on its host id."""
+
+    url: str
+    digest: str
+    needles: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def homes() -> Iterator[Homes]:
+    """A host behind a symmetric NAT, one behind two NATs, a public one, and two home agents."""
+    if (reason := missing()) is not None:
+        pytest.skip(reason)
+    with Lab() as lab:
+        made = Homes(lab, "symmetric", "double", "public", agents=2)
+        for home in made.homes:
+            home.host.change("ike", {"liveness": 5.0})
+        made.up()
+        for home in made.homes[:3]:
+            settle(home)
+        yield made
+
+
+def settle(home: Home) -> None:
+    """Wait until it is registered with both home agents."""
+    wait_until(lambda: registered(home) == 2 or None, PATIENCE, f"{home.label} is registered")
+
+
+def registered(home: Home) -> int:
+    """With how many home agents it is registered."""
+    return sum(one["registered"] for one in home.host.status()["home_agents"])
+
+
+def path_of(source: Home, target: Home) -> str | None:
+    """By which path packets go there."""
+    peer = source.host.peer(target.label)
+    return None if peer is None else peer["path"]
+
+
+def serve(home: Home, name: str, octets: int = OCTETS) -> Web:
+    """Serve a file with marks."""
+    folder = home.host.machine.folder / name
+    folder.mkdir()
+    needles = make_file(folder / f"{name}.bin", octets)
+    host_id = home.host.status()["host"]["id"]
+    server: Process = home.host.machine.start(
+        *("python3", "-u", "-m", "http.server", "0", "--bind", host_id),
+        *("--directory", str(folder)),
+        name=f"http-{name}",
+    )
+    server.wait_for("Serving HTTP", 20)
+    port = re.search(r"port (\d+)", server.output())
+    assert port is not None
+    digest = hashlib.sha256((folder / f"{name}.bin").read_bytes()).hexdigest()
+    return Web(f"http://[{host_id}]:{port[1]}/{name}.bin", digest, needles)
+
+
+def fetch(home: Home, web: Web, rate: str = "") -> tuple[Process, Path]:
+    """Begin to fetch a file, at ``rate`` octets a second at most."""
+    target = home.host.machine.folder / f"fetched-{web.digest[:12]}-{rate}"
+    slowly = ("--limit-rate", rate) if rate else ()
+    curl = home.host.machine.start(
+        *("curl", "-sS", "--fail", "--noproxy", "*", "--retry", "3", "--retry-connrefused"),
+        *("-o", str(target), *slowly, web.url),
+        name=f"curl-{web.digest[:8]}{rate}",
+    )
+    return curl, target
+
+
+def is_whole(curl: Process, target: Path, web: Web) -> bool:
+    """Whether the transfer ends well, with the very file."""
+    code = curl.wait(120)
+    assert code == 0, curl.tail()
+    return hashlib.sha256(target.read_bytes()).hexdigest() == web.digest
+
+
+def under_way(target: Path, octets: int) -> None:
+    """Wait until so much of a file is there."""
+    wait_until(
+        lambda: (target.exists() and target.stat().st_size >= octets) or None,
+        PATIENCE,
+        f"{octets} octets of {target.name} are there",
+    )
+
+
+def agent_of(homes: Homes, source: Home, target: Home) -> Home:
+    """The home agent through which it goes."""
+    peer = source.host.peer(target.label)
+    assert peer is not None
+    label = str(peer["home_agent"]).partition(".")[0]
+    return next(agent for agent in homes.agents if agent.label == label)
+
+
+def test_a_file_goes_through_a_home_agent_which_sees_sealed_octets_only(homes: Homes) -> None:
+    """I45–I48, I50, and the first of the acceptance: symmetric NAT and double NAT."""
+    source, target = homes.of("symmetric"), homes.of("double")
+    web = serve(target, "relayed")
+    captures = [
+        homes.lab.capture(agent.host.machine, "eth0", f"agent-{agent.label}")
+        for agent in homes.agents
+    ]
+    curl, file = fetch(source, web)
+    assert is_whole(curl, file, web)
+    assert (path_of(source, target), path_of(target, source)) == ("relay", "relay")
+    agent = agent_of(homes, source, target)
+    ours = agent.host.status()["home_agent"]
+    assert {one["name"].partition(".")[0] for one in ours["bindings"]} >= {
+        source.label,
+        target.label,
+    }
+    assert ours["relayed_bytes"] > OCTETS
+    secrets = Secrets(file=web.needles)
+    for home in homes.homes:
+        secrets.add_host(home.label, DOMAIN, home.host.status()["host"]["id"])
+    assert sum(capture.octets for capture in captures) > OCTETS
+    for capture in captures:
+        capture.stop()
+        assert secrets.look(capture.file) == []
+
+
+def test_the_path_mtu_is_right_on_a_nested_path(homes: Homes) -> None:
+    source, target = homes.of("symmetric"), homes.of("double")
+    host_id = target.host.status()["host"]["id"]
+
+    def largest() -> bool | None:
+        source.host.machine.run("ping", "-6", "-c", "1", "-W", "1", host_id, check=False)
+        peer = source.host.peer(target.label)
+        return (peer is not None and peer["mtu"] == NESTED_MTU) or None
+
+    wait_until(largest, PATIENCE, f"packets of {NESTED_MTU} octets are known to fit")
+    octets = str(NESTED_MTU - 48)
+    wait_until(
+        lambda: (
+            source.host.machine.run(
+                *("ping", "-6", "-M", "do", "-s", octets, "-c", "1", "-W", "1", host_id),
+                check=False,
+            ).returncode
+            == 0
+            or None
+        ),
+        PATIENCE,
+        "an echo of that size comes back",
+    )
+
+
+def test_another_home_agent_takes_over_and_tcp_goes_on(homes: Homes) -> None:
+    source, target = homes.of("symmetric"), homes.of("double")
+    web = serve(target, "failover", LONG)
+    curl, file = fetch(source, web, RATE)
+    under_way(file, 2_000_000)
+    first = agent_of(homes, source, target)
+    assert first.host.process is not None
+    first.host.process.kill()
+    try:
+        assert is_whole(curl, file, web)
+        assert agent_of(homes, source, target) is not first
+    finally:
+        first.host.up()
+    settle(source)
+
+
+def test_a_direct_path_that_is_cut_is_left_at_once_and_tcp_goes_on(homes: Homes) -> None:
+    source, target = homes.of("symmetric"), homes.of("public")
+    web = serve(target, "fallback", LONG)
+    curl, file = fetch(source, web, RATE)
+    under_way(file, 2_000_000)
+    assert path_of(source, target) == "direct"
+    router = source.routers[0]
+    cut = f"ip daddr {target.outer} udp dport 4500 drop\nip saddr {target.outer} drop\n"
+    hook = "type filter hook forward priority -10"
+    rules = f"table ip cut {{\nchain it {{\n{hook}\n{cut}}}\n}}\n"
+    router.run("nft", "-f", "-", stdin=rules)
+    try:
+        assert is_whole(curl, file, web)
+        assert path_of(source, target) == "relay"
+    finally:
+        router.run("nft", "delete", "table", "ip", "cut")
