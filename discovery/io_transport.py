@@ -70,6 +70,10 @@ class LinkError(Exception):
     """A connection could not be made, proven or kept; the message says why."""
 
 
+class ImposterError(LinkError):
+    """Somebody else answered in the server's place, or seemed to."""
+
+
 class Link(Protocol):
     """One open way to the server."""
 
@@ -115,6 +119,8 @@ class ZoneTransport:
         """The pin of the server's key, once proven (or as given)."""
         self.refusal: str | None = None
         """Why the server refuses our signature (wrong secret, clock), as long as it does."""
+        self.imposter = False
+        """Whether somebody else answered the last time, or seemed to."""
         self.counters = {"sent": 0, "received": 0, "dropped": 0, "connections": 0}
         self._domain, self._key, self._given_pin = domain, key, pin
         self._on_message, self._on_up, self._on_down = on_message, on_up, on_down
@@ -213,6 +219,7 @@ class ZoneTransport:
         if not isinstance(error, LinkError):
             raise error
         self._up = self._resuming = False
+        self.imposter = isinstance(error, ImposterError)
         self._waiting.clear()
         self._on_down(str(error))
         settings = self._settings
@@ -248,7 +255,7 @@ class ZoneTransport:
             for wire in waiting:
                 self.send(wire)
             return
-        self._up = True
+        self._up, self.imposter = True, False
         self._on_up()
 
     async def _read(self, link: Link) -> LinkError | None:
@@ -275,7 +282,7 @@ class ZoneTransport:
             raise LinkError(f"{_text(self.server)} does not answer ({self.transport})") from None
         except ssl.SSLError as error:
             what = (error.reason or "unknown").lower().replace("_", " ")
-            raise LinkError(
+            raise ImposterError(
                 f"{_text(self.server)} does not speak TLS as expected ({what}); "
                 "check [rendezvous] server and transport"
             ) from error
@@ -324,7 +331,7 @@ def _complain(task: asyncio.Task[None]) -> None:
 def check_pin(link: StreamLink, pin: bytes, server: Endpoint) -> None:
     """Raise :exc:`LinkError` unless the connection's key has this pin."""
     if link.pin != pin:
-        raise LinkError(
+        raise ImposterError(
             f"the TLS key of {_text(server)} is not the pinned one: somebody may be in the middle, "
             "or the rendezvous was set up anew; then remove [rendezvous] pin or join again"
         )

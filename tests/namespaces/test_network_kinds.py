@@ -162,4 +162,4 @@ def test_a_captive_portal_is_found_and_so_is_its_end(homes: Homes) -> None:
     assert becomes(home, "captive-portal")["portal"] == LOGIN
     assert LOGIN in doctor(home)
     let_out(home.routers[0])
-    becomes(home, "independent")
+    assert becomes(home, "independent")["hairpin"] is False

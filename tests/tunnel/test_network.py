@@ -105,7 +105,7 @@ class Place:
         self.local: tuple[Endpoint, ...] = (PRIVATE,)
         self.gateways: tuple[str, ...] = (ROUTER,)
         self.server: str | None = SERVER
-        self.zone_up = True
+        self.zone_up, self.imposter = True, False
         self.surveyed = Surveyed(True, SEEN, "port", False)
         self.portal: Portal | None = None
         self.nat64: IPv6Network | None = None
@@ -122,7 +122,6 @@ class Place:
         monkeypatch.setattr(module, "PATIENCE", 0.3)
         monkeypatch.setattr("tunnel.io.surveyor.FIRST", 0.0)
         monkeypatch.setattr("tunnel.io.surveyor.AGAIN", 0.05)
-        monkeypatch.setattr(module, "LOOK_EVERY", 0.05)
         path = tmp_path / "config.toml"
         self.network = Network(
             host_from_tables(path, parse_toml(path, CONFIG)),
@@ -133,6 +132,7 @@ class Place:
             look_outside=lambda servers: self.said.append(("look", *servers)),
             stand=lambda endpoints: self.said.append(("stand", *endpoints)),
             zone_up=lambda: self.zone_up,
+            imposter=lambda: self.imposter,
             note=lambda what, why, fields: self.said.append(("note", str(what), why, fields)),
             translate=lambda prefix: self.said.append(("translate", prefix)),
             questions=Questions(self._survey, self._portal, self._nat64),
@@ -304,7 +304,31 @@ async def test_a_captive_portal_and_its_end(place: Place) -> None:
     status = await place.is_kind(Kind.CAPTIVE_PORTAL)
     assert status["portal"] == "http://portal.example/"
     place.surveyed, place.zone_up = Surveyed(True, SEEN, "port", None), True
+    place.network.zone_changed()
     await place.until(lambda: place.network.status()["portal"] is None)
+
+
+async def test_a_zone_that_goes_away_has_the_network_surveyed_again(place: Place) -> None:
+    place.begin()
+    await place.is_kind(Kind.UNKNOWN_NAT)
+    place.surveyed, place.zone_up = Surveyed(udp=False), False
+    place.portal = Portal("http://portal.example/")
+    place.network.zone_changed()
+    await place.is_kind(Kind.CAPTIVE_PORTAL)
+
+
+async def test_when_all_is_known_nobody_is_asked_any_more(place: Place) -> None:
+    place.begin()
+    await place.is_kind(Kind.UNKNOWN_NAT)
+    await asyncio.sleep(0)
+    assert place.network._surveyor.wait(0.0) == float("inf")
+    assert place.asked == [f"survey {SERVER} 3478 3479 {PRIVATE[0]}"]
+
+
+async def test_somebody_who_answers_tls_for_the_rendezvous_is_a_portal_too(place: Place) -> None:
+    place.surveyed, place.zone_up, place.imposter = Surveyed(udp=False), False, True
+    place.begin()
+    await place.is_kind(Kind.CAPTIVE_PORTAL)
 
 
 async def test_without_ipv4_the_network_is_asked_for_a_nat64(place: Place) -> None:

@@ -206,6 +206,7 @@ class Host:
             look_outside=self._look_outside,
             stand=self._stand,
             zone_up=lambda: link.up,
+            imposter=lambda: link.imposter,
             note=self._note,
             translate=self._translate,
         )
@@ -307,6 +308,8 @@ class Host:
         driver, node = self._driver, self._node
         assert driver is not None and node is not None
         driver.tell(method, *arguments)
+        if self._network is not None:
+            self._network.zone_changed()
         if self._zone_refusal is not None or node.published:
             self._zone_spoke.set()
 

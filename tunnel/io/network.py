@@ -52,8 +52,9 @@ class Standing:
 class Network:
     """Watches where we stand. ``stand`` is called with our own endpoints when these changed, then
     ``moved``; ``publish`` with the endpoints at which others reach us, when these did. ``zone_up``
-    is whether the rendezvous can be asked; ``note`` hears what was found out, and ``translate`` of
-    the prefix of a NAT64 (or that there is none any more)."""
+    is whether the rendezvous can be asked, ``imposter`` whether somebody else answers for it;
+    ``note`` hears what was found out, and ``translate`` of the prefix of a NAT64 (or that there is
+    none any more)."""
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class Network:
         look_outside: Callable[[tuple[Endpoint, ...]], None],
         stand: Callable[[tuple[Endpoint, ...]], None],
         zone_up: Callable[[], bool] = lambda: True,
+        imposter: Callable[[], bool] = lambda: False,
         note: Callable[[What, str, dict[str, str]], None] = lambda _what, _why, _fields: None,
         translate: Callable[[IPv6Network | None], None] = lambda _prefix: None,
         questions: Questions | None = None,
@@ -73,7 +75,8 @@ class Network:
         self._config, self._host_id, self._server = config, host_id, server
         self._moved, self._publish, self._look_outside = moved, publish, look_outside
         self._stand, self._zone_up, self._note, self._translate = stand, zone_up, note, translate
-        self._surveyor = Surveyor(self._news, questions)
+        self._imposter, self._zone_was_up = imposter, False
+        self._surveyor = Surveyor(self._surveyed_anew, questions)
         self._prefix: IPv6Network | None = None
         self._kind: Kind | None = None
         self._answers: dict[tuple[str, str], str] = {}  # of routers, that were noted
@@ -161,7 +164,7 @@ class Network:
         four = [host for host in ours if ":" not in host]
         seen = None if found is None or found.seen is None else found.seen[0]
         translated = seen is not None and ":" not in seen and seen not in four
-        said = self._nat.mapper.answers.values()
+        said, silent = self._nat.mapper.answers.values(), found is not None and not found.udp
         return kind_of(
             Facts(
                 ipv4=bool(four),
@@ -173,7 +176,7 @@ class Network:
                 udp=None if found is None else found.udp,
                 filtering="" if found is None else found.filtering,
                 zone_up=self._zone_up(),
-                portal=self._surveyor.portal is not None,
+                portal=self._surveyor.portal is not None or (silent and self._imposter()),
             )
         )
 
@@ -182,8 +185,19 @@ class Network:
     def _survey(self) -> None:
         """Asks what kind of network it is, and says so when it is another one."""
         local, zone_up = self._standing.endpoints, self._zone_up()
+        self._zone_was_up = zone_up
         self._surveyor.look(local, self._server(), zone_up, time.monotonic())
         self._news()
+
+    def _surveyed_anew(self, changed: bool) -> None:
+        if changed:
+            self._news()
+        self._look_soon()
+
+    def zone_changed(self) -> None:
+        """The rendezvous can be asked, or not any more."""
+        if self._zone_up() != self._zone_was_up:
+            self._look_soon()
 
     def _news(self) -> None:
         """Something is known that was not: of the network, or of a router."""
@@ -213,6 +227,7 @@ class Network:
     async def _pause(self) -> None:
         known = self._standing.endpoints and self._server() is not None
         wait = self._look_every if known else LOOK_EVERY
+        wait = min(wait, self._surveyor.wait(time.monotonic()))
         if not self._settled:
             wait = min(wait, max(0.0, self._settled_at - time.monotonic()))
         with suppress(TimeoutError):

@@ -33,13 +33,14 @@ class Questions:
 
 
 class Surveyor:
-    """``surveyed``, ``portal`` and ``nat64`` are what was found; ``on_news`` is called when one of
-    them has changed."""
+    """``surveyed``, ``portal`` and ``nat64`` are what was found; ``on_news`` is called with each
+    answer, and told whether one of them has changed."""
 
-    def __init__(self, on_news: Callable[[], None], questions: Questions | None = None) -> None:
+    def __init__(self, on_news: Callable[[bool], None], questions: Questions | None = None) -> None:
         self._on_news, self._ask = on_news, questions or Questions()
         self._local: tuple[Endpoint, ...] = ()
         self._server: str | None = None
+        self._zone_up = self._doubted = False
         self._due = {"survey": 0.0, "portal": 0.0, "nat64": 0.0}
         self._task: asyncio.Task[None] | None = None
         self.surveyed: Surveyed | None = None
@@ -49,15 +50,24 @@ class Surveyor:
     def look(
         self, local: tuple[Endpoint, ...], server: str | None, zone_up: bool, now: float
     ) -> None:
-        """Call it every few seconds: we are at ``local``, the rendezvous at ``server``, and
-        ``zone_up`` is whether it can be asked."""
+        """Call it after each change and after :meth:`wait`: we are at ``local``, the rendezvous at
+        ``server``, and ``zone_up`` is whether it can be asked."""
         if local != self._local or server != self._server:
             self._begin_anew(local, server, now)
+        if self._zone_up and not zone_up:  # the network may have changed and not said so
+            self._doubted, self._due["survey"] = True, now
+        self._zone_up = zone_up
         if zone_up:
             self.portal = None
-        if self._task is None and (question := self._next(zone_up, now)) is not None:
+        question = self._next()
+        if question is not None and self._due[question] <= now:
             self._due[question] = now + AGAIN
             self._task = asyncio.create_task(self._run(question))
+
+    def wait(self, now: float) -> float:
+        """Seconds until :meth:`look` has something to ask; infinite if nothing changes."""
+        question = self._next()
+        return float("inf") if question is None else max(0.0, self._due[question] - now)
 
     async def stop(self) -> None:
         """Ask no more."""
@@ -75,19 +85,19 @@ class Surveyor:
         self._due = dict.fromkeys(self._due, now + FIRST)
         self.surveyed = self.portal = self.nat64 = None
 
-    def _next(self, zone_up: bool, now: float) -> str | None:
-        """What is to be asked now, if anything."""
-        due = {name for name, at in self._due.items() if at <= now}
+    def _next(self) -> str | None:
+        """What is to be asked next, one at a time."""
+        if self._task is not None:
+            return None
         bare = bool(self._local) and all(":" in host for host, _ in self._local)
-        if "nat64" in due and bare and self.nat64 is None:
-            return "nat64"
         silent = self.surveyed is None or not self.surveyed.udp
-        if "survey" in due and silent and self._from() is not None:
-            return "survey"
-        unknown = self.surveyed is not None and not self.surveyed.udp and not zone_up
-        if "portal" in due and unknown and self._server is not None:
-            return "portal"
-        return None
+        cut_off = self.surveyed is not None and not self.surveyed.udp and not self._zone_up
+        wanted = {
+            "nat64": bare and self.nat64 is None,
+            "survey": (silent or self._doubted) and self._from() is not None,
+            "portal": cut_off and self._server is not None,
+        }
+        return min(filter(wanted.get, wanted), key=self._due.__getitem__, default=None)
 
     def _from(self) -> str | None:
         """The address of ours from which the rendezvous can be asked."""
@@ -105,7 +115,7 @@ class Surveyor:
         elif question == "portal" and server is not None:
             self.portal = await self._ask.portal(server)
         elif local is not None and server is not None:
+            self._doubted = False
             self.surveyed = await self._ask.survey(server, STUN_PORTS, local)
         self._task = None
-        if before != (self.surveyed, self.portal, self.nat64):
-            self._on_news()
+        self._on_news(before != (self.surveyed, self.portal, self.nat64))

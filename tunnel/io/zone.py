@@ -61,6 +61,11 @@ class ZoneLink:
         """Whether the rendezvous can be asked now."""
         return self._transport is not None and self._transport.up
 
+    @property
+    def imposter(self) -> bool:
+        """Whether somebody else answered in its place the last time."""
+        return self._transport is not None and self._transport.imposter
+
     def _reached_at(self, server: Endpoint) -> Endpoint:
         return (self.translation.address(server[0]), server[1])
 

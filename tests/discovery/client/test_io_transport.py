@@ -137,6 +137,7 @@ async def test_a_given_pin_is_checked_before_the_first_octet(tmp_path: Path) -> 
     ):
         await until(lambda: host.told)
     assert "not the pinned one" in host.told[0]
+    assert host.transport.imposter
     assert set(received) <= {b""}
 
 
