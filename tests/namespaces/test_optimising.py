@@ -1,0 +1,118 @@
+"""From the home agent to the direct path and back in one transfer, with real routers (I10–I21)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.namespaces.homes import Home, Homes
+from tunnel.io.lab import Lab, missing, wait_until
+
+pytestmark = pytest.mark.root
+
+PATIENCE = 90.0
+OCTETS = 8_000_000
+RATE = "250k"
+
+
+@pytest.fixture(scope="module")
+def homes() -> Iterator[Homes]:
+    """Two hosts behind NATs that can meet, and a home agent."""
+    if (reason := missing()) is not None:
+        pytest.skip(reason)
+    with Lab() as lab:
+        made = Homes(lab, "restricted", "double", agents=1).up()
+        for home in made.homes[:2]:
+            wait_until(lambda home=home: registered(home) or None, PATIENCE, "it is registered")
+        yield made
+
+
+def registered(home: Home) -> bool:
+    return any(one["registered"] for one in home.host.status()["home_agents"])
+
+
+@contextmanager
+def cut(source: Home, target: Home) -> Iterator[Callable[[], None]]:
+    """Nothing passes directly between the two; what is given makes it pass again."""
+    router = source.routers[0]
+    hook = "type filter hook forward priority -10"
+    drop = f"ip daddr {target.outer} drop\nip saddr {target.outer} drop\n"
+    router.run("nft", "-f", "-", stdin=f"table ip cut {{\nchain it {{\n{hook}\n{drop}}}\n}}\n")
+    there = [True]
+
+    def mend() -> None:
+        if there.pop():
+            there.append(False)
+            router.run("nft", "delete", "table", "ip", "cut")
+        else:
+            there.append(False)
+
+    try:
+        yield mend
+    finally:
+        mend()
+
+
+def path(source: Home, target: Home) -> str | None:
+    peer = source.host.peer(target.label)
+    return None if peer is None else peer["path"]
+
+
+def takes(source: Home, target: Home, wanted: str) -> None:
+    wait_until(
+        lambda: (path(source, target), path(target, source)) == (wanted, wanted) or None,
+        PATIENCE,
+        f"{source.label} and {target.label} reach each other by {wanted}",
+    )
+
+
+def rules(home: Home) -> list[dict[str, object]]:
+    """What ``autotunnel rules`` prints, for programs and for people."""
+    told = json.loads(home.host.cli("rules", "--json", "-c", str(home.host.config)).stdout)
+    text = home.host.cli("rules", "-c", str(home.host.config)).stdout
+    lines = [line for peer in told["peers"] for sa in peer["sas"] for line in sa["text"]]
+    assert lines == [line for line in text.splitlines() if not line.startswith("#")]
+    peers: list[dict[str, object]] = told["peers"]
+    return peers
+
+
+def test_one_transfer_over_the_relay_the_direct_path_and_the_relay_again(homes: Homes) -> None:
+    source, target = homes.homes[:2]
+    folder = target.host.machine.folder / "served"
+    folder.mkdir()
+    content = bytes(range(256)) * (OCTETS // 256)
+    (folder / "file.bin").write_bytes(content)
+    host_id = target.host.status()["host"]["id"]
+    server = target.host.machine.start(
+        *("python3", "-u", "-m", "http.server", "0", "--bind", host_id, "--directory", str(folder)),
+        name="http",
+    )
+    server.wait_for("Serving HTTP", 20)
+    port = re.search(r"port (\d+)", server.output())
+    assert port is not None
+    file = source.host.machine.folder / "fetched"
+    source.host.machine.start("ping", "-6", "-i", "0.2", host_id, name="ping")
+    with cut(source, target) as mend:
+        curl = source.host.machine.start(
+            *("curl", "-sS", "--fail", "--noproxy", "*", "--retry", "9", "--retry-connrefused"),
+            *("--limit-rate", RATE, "-o", str(file), f"http://[{host_id}]:{port[1]}/file.bin"),
+            name="curl",
+        )
+        takes(source, target, "relay")
+        spi = source.host.peer(target.label)["spi_in"]
+        relayed = next(one for one in rules(source) if str(one["name"]).startswith(target.label))
+        assert relayed["sas"] == []
+        mend()
+        takes(source, target, "direct")
+    direct = next(one for one in rules(source) if str(one["name"]).startswith(target.label))
+    assert direct["sas"]
+    with cut(source, target):
+        takes(source, target, "relay")
+    assert source.host.peer(target.label)["spi_in"] == spi, "no SA was made anew"
+    assert curl.wait(240) == 0, curl.tail()
+    assert hashlib.sha256(file.read_bytes()).digest() == hashlib.sha256(content).digest()
