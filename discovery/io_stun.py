@@ -5,7 +5,8 @@ nothing; a source that asks more than :data:`PER_SECOND` times a second is not a
 of it. Our hosts ask from the tunnel's own socket, behind the non-ESP marker that IKE has there
 (RFC 3948 §2.2), and are answered behind it; everybody else is answered in plain STUN. Whoever asks
 to be answered from the other port (CHANGE-REQUEST, RFC 5780 §4.4) is, where one address listens at
-two: so a host learns whom its NAT or firewall lets in.
+two: so a host learns whom its NAT or firewall lets in. Whoever asks to be answered later is, as
+long as there are not too many of those: so a host learns how long its NAT remembers a flow.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from discovery.types import Endpoint
 
 PER_SECOND: Final = 20
 SOURCES: Final = 4096  # that are counted in a second; beyond them nobody new is answered
+LATER: Final = 4096  # answers that wait
 MARKER: Final = bytes(4)
 
 
@@ -33,6 +35,7 @@ class StunServer:
         self._transports: list[asyncio.DatagramTransport] = []
         self.counters: Counter[str] = Counter()
         self._second, self._asked = 0, Counter[str]()
+        self._waiting = 0
 
     async def start(self) -> None:
         """Bind. Raises :class:`discovery.io_listen.ListenError`."""
@@ -64,8 +67,28 @@ class StunServer:
         other, endpoint = self._other_port(at), (str(source[0]), int(source[1]))
         reply = self.answer(data, endpoint, changes_port=other is not None)
         if reply is not None:
-            changes = other is not None and stun.wants_other_port(data.removeprefix(MARKER))
-            (other if other is not None and changes else at).sendto(reply, source)
+            asked = data.removeprefix(MARKER)
+            changes = other is not None and stun.wants_other_port(asked)
+            way = other if other is not None and changes else at
+            self._send(reply, source, way, stun.delay_of(asked))
+
+    def _send(
+        self, reply: bytes, source: tuple[Any, ...], way: asyncio.DatagramTransport, delay: int
+    ) -> None:
+        if not delay:
+            way.sendto(reply, source)
+        elif self._waiting >= LATER:
+            self.counters["limited"] += 1
+        else:
+            self._waiting += 1
+            asyncio.get_running_loop().call_later(delay, self._send_late, reply, source, way)
+
+    def _send_late(
+        self, reply: bytes, source: tuple[Any, ...], way: asyncio.DatagramTransport
+    ) -> None:
+        self._waiting -= 1
+        if not way.is_closing():
+            way.sendto(reply, source)
 
     def _other_port(self, at: asyncio.DatagramTransport) -> asyncio.DatagramTransport | None:
         """The socket of the same address at another port."""

@@ -105,14 +105,14 @@ class Node:
             random,
             self._directory.publish,
             interval=lambda: self._keepalives.patience.interval,
-            quiet_until=lambda: self._keepalives.quiet_until,
+            is_trying=lambda: self._keepalives.is_trying,
             forgotten=lambda: self._keepalives.forgotten(),
         )
         self._silence = Silence(core, self._calls, lambda peer: self._relaying.silent(peer))
         publish = self._directory.publish
         links = self._attempts, self._following
         self._relaying = Relaying(core, random, *links, publish, proofs)
-        self._keepalives = Keepalives(core)
+        self._keepalives = Keepalives(core, random, lambda: self._outside.servers)
         self._path_mtus = PathMtus(core)
         self._services = Services(core, self._directory.publish, services, withdrawn)
         self._parts = (
@@ -183,9 +183,9 @@ class Node:
         """An IKE message, or an answer of STUN, came from ``source``; its marker is stripped."""
         self._turn(now, unix)
         if is_stun(data):
-            self._outside.received(data, source)
+            if not self._keepalives.received(data, source):
+                self._outside.received(data, source)
         else:
-            self._keepalives.datagram(source)
             self._core.ike_said(self._core.ike.receive(data, source, now))
         return self._done()
 
@@ -242,7 +242,6 @@ class Node:
         """An authenticated dummy packet of inbound ``spi`` carried ``octets``, ``head`` first."""
         self._turn(now, unix)
         self._path_mtus.dummy(spi, octets, head)
-        self._keepalives.dummy(spi, head)
         return self._done()
 
     def too_big(self, quote: bytes, largest: int, now: float, unix: int) -> list[Command]:
@@ -294,6 +293,7 @@ class Node:
     def _notice_move(self) -> None:
         self._flows.announce()
         self._path_mtus.restart()
+        self._keepalives.moved()
         self._relaying.moved()
         for peer in self._core.peers:
             self._attempts.forgive(peer)
@@ -326,7 +326,6 @@ class Node:
         moved = self._flows.activity(inbound, outbound)
         self._silence.activity()
         self.look_after = min(self._silence.look_after, LOOK if moved else float("inf"))
-        self._keepalives.activity()
         self._path_mtus.activity()
         self._relaying.activity()
         return self._done()

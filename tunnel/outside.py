@@ -6,7 +6,8 @@ once both have sent something. If they see two, the NAT takes another port for e
 and what the rendezvous sees is of no use to a peer. The question is repeated while nobody maps the
 port for us, which keeps the NAT's entry alive and notices when it changes; one server is enough for
 that, and all are asked again when it sees something new. ``interval`` tells how long the NAT
-remembers, ``forgotten`` is told when that was too long.
+remembers, ``forgotten`` is told when that was too long; while ``is_trying`` the others are left
+alone.
 
 On the wire the question is STUN behind the non-ESP marker of RFC 3948, as IKE is: no ESP packet can
 be mistaken for it, nor it for one.
@@ -39,11 +40,11 @@ class Outside:
         publish: Callable[[], None],
         *,
         interval: Callable[[], float],
-        quiet_until: Callable[[], float],
+        is_trying: Callable[[], bool],
         forgotten: Callable[[], None],
     ) -> None:
         self._core, self._random, self._publish = core, random, publish
-        self._interval, self._quiet_until, self._forgotten = interval, quiet_until, forgotten
+        self._interval, self._is_trying, self._forgotten = interval, is_trying, forgotten
         self._rounds = 0
         self._servers: tuple[Endpoint, ...] = ()
         self._questions: dict[Endpoint, stun.Binding] = {}
@@ -58,6 +59,11 @@ class Outside:
         self._core.mapping = ""
         self._begin()
 
+    @property
+    def servers(self) -> tuple[Endpoint, ...]:
+        """Those that answer."""
+        return tuple(server for server in self._servers if server in self._seen)
+
     def received(self, data: bytes, source: Endpoint) -> None:
         """A STUN message came to the tunnel's socket."""
         question = self._questions.get(source)
@@ -67,10 +73,8 @@ class Outside:
     def advance(self) -> None:
         """Repeats what is not answered, and asks again from time to time."""
         if self._again is not None and self._again <= self._core.now:
-            self._again = self._quiet_until()
-            if self._again <= self._core.now:
-                self._rounds += 1
-                self._begin(all_of_them=self._rounds % _ALL == 0)
+            self._rounds += 1
+            self._begin(all_of_them=self._rounds % _ALL == 0 and not self._is_trying())
         for question in self._questions.values():
             self._heard(question.advance(self._core.now))
 

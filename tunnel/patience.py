@@ -26,6 +26,7 @@ class Patience:
     def __init__(self, start: float, longest: float) -> None:
         self._start, self._longest = start, max(start, longest)
         self._low, self._high = start, float("inf")
+        self._ceiling = float("inf")  # what failed in use
         self._misses: dict[int, int] = {}
         self._looked_at: float | None = None  # when ``low`` was last seen to hold
 
@@ -36,7 +37,9 @@ class Patience:
 
     def trial(self, now: float) -> int | None:
         """The silence to try next; ``None`` while enough is known."""
-        if self._looked_at is None or now - self._looked_at >= _HOLDS:
+        if self._looked_at is not None and now - self._looked_at >= _HOLDS:
+            self._high, self._looked_at = self._ceiling, None  # it may remember longer by now
+        if self._looked_at is None:
             return round(self._low)
         if self._high == float("inf"):
             wanted = min(self._low * _GROWTH, self._longest)
@@ -56,12 +59,15 @@ class Patience:
             return
         if seconds > self._low:
             self._high = min(self._high, float(seconds))
-        else:
-            self.failed(now)
+            return
+        self._high = max(self._low, SHORTEST + 1)
+        self._low = max(SHORTEST, min(self._low / 2, self._start))
+        self._looked_at = None if self._low > SHORTEST else now
 
     def failed(self, now: float) -> None:
-        """The present interval was too long."""
-        self._high = min(self._high, max(self._low, SHORTEST + 1))
-        self._low = max(SHORTEST, min(self._low / 2, self._start))
+        """The present interval was too long, though its trial was survived: trials do not measure
+        this NAT. Nothing longer than the start is believed any more."""
+        self._low = self._start if self._low > self._start else SHORTEST
+        self._high = self._ceiling = self._low
         self._misses.clear()
-        self._looked_at = None if self._low > SHORTEST else now
+        self._looked_at = now

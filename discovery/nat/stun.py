@@ -25,6 +25,10 @@ _HEADER = struct.Struct("!HHI12s")
 _MAPPED, _XOR_MAPPED = 0x0001, 0x0020
 _CHANGE_REQUEST = 0x0003  # RFC 5780 §7.2
 _CHANGE_IP, _CHANGE_PORT = 0x4, 0x2
+_RESPONSE_DELAY = 0xC628
+"""Of ours, in the range for that (§18.3): the answer shall come so many seconds later (u32).
+Servers that do not know it answer at once."""
+LONGEST_DELAY = 600  # seconds
 _ERROR_CODE, _UNKNOWN = 0x0009, 0x000A
 _FINGERPRINT, _FINGERPRINT_XOR = 0x8028, 0x5354554E
 _INTEGRITY, _INTEGRITY_SHA256 = 0x0008, 0x001C
@@ -125,6 +129,20 @@ def answer(data: bytes, source: Endpoint, *, changes_port: bool = False) -> byte
     value = struct.pack("!BBH", 0, 1 if len(packed) == 4 else 2, source[1] ^ (COOKIE >> 16))
     value += bytes(a ^ b for a, b in zip(packed, key, strict=False))
     return Message(SUCCESS, request.transaction, ((_XOR_MAPPED, value),)).pack(fingerprint=True)
+
+
+def delayed(transaction: bytes, seconds: int) -> bytes:
+    """A Binding request whose answer shall come ``seconds`` later."""
+    delay = (_RESPONSE_DELAY, seconds.to_bytes(4))
+    return Message(REQUEST, transaction, (delay,)).pack(fingerprint=True)
+
+
+def delay_of(data: bytes) -> int:
+    """For how many seconds the answer to a Binding request shall wait; none for absurd wishes."""
+    request = read(data)
+    value = b"" if request is None else dict(reversed(request.attributes)).get(_RESPONSE_DELAY, b"")
+    seconds = int.from_bytes(value) if len(value) == 4 else 0
+    return seconds if seconds <= LONGEST_DELAY else 0
 
 
 def wants_other_port(data: bytes) -> bool:

@@ -43,11 +43,13 @@ def test_no_datagram_of_a_gateway_breaks_a_machine() -> None:
 
 def test_no_datagram_breaks_stun() -> None:
     ask = stun.Message(stun.REQUEST, bytes(12), ((0x8022, b"test"),)).pack()
+    later = stun.delayed(bytes(12), 60)
     reply = stun.answer(ask, ("192.0.2.7", 61000))
     assert reply is not None
-    for data in mutants((ask, reply), ROUNDS):
+    for data in mutants((ask, reply, later), ROUNDS):
         message = stun.read(data)
         if message is not None:
             stun.mapped_address(message)
+        assert 0 <= stun.delay_of(data) <= stun.LONGEST_DELAY
         answer = stun.answer(data, ("192.0.2.7", 61000))
         assert answer is None or len(answer) <= max(100, len(data) + 80)

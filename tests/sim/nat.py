@@ -93,6 +93,11 @@ class Nat:
         self._forwarded.clear()
 
 
+def delay_of(data: bytes) -> int:
+    """For how long its answer shall wait."""
+    return stun.delay_of(data[len(MARKER) :])
+
+
 def answer_stun(data: bytes, source: Endpoint) -> bytes | None:
     """What the rendezvous says to a question behind the non-ESP marker."""
     reply = stun.answer(data[len(MARKER) :], source) if data.startswith(MARKER) else None

@@ -28,7 +28,7 @@ from keys import hostid
 from keys.account import Account
 from keys.ike import groups
 from keys.issuer import Issuer
-from tests.sim.nat import STUN, Nat, answer_stun
+from tests.sim.nat import STUN, Nat, answer_stun, delay_of
 from tests.sim.rendezvous import Rendezvous
 from tunnel import commands as do
 from tunnel.credentials import Credentials
@@ -177,7 +177,8 @@ class World:
         if way.target in STUN:
             reply = answer_stun(data, way.source) if self.zone_up else None
             if reply is not None:
-                self.send(reply, way.target, way.source)
+                later = self.now + delay_of(data)
+                self.at(later, partial(self.send, reply, way.target, way.source))
             return
         self._arrive_at(self._inward(way.source, way.target), data, way, author)
 

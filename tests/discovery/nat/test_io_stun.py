@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import pytest
+
 from discovery.io_stun import PER_SECOND, SOURCES, StunServer
 from discovery.nat import stun
 
@@ -69,3 +71,33 @@ def test_a_flood_of_sources_is_bounded() -> None:
     for number in range(2 * SOURCES):
         server.answer(ASK, (f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 9))
     assert len(server._asked) <= SOURCES
+
+
+async def test_an_answer_that_shall_wait_waits_and_too_many_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So a host learns how long its NAT remembers a flow."""
+    monkeypatch.setattr("discovery.io_stun.LATER", 2)
+    server = StunServer((("127.0.0.1", 0),))
+    await server.start()
+    came: asyncio.Queue[bytes] = asyncio.Queue()
+
+    class Asking(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: object) -> None:
+            came.put_nowait(data)
+
+    loop = asyncio.get_running_loop()
+    asking, _ = await loop.create_datagram_endpoint(Asking, remote_addr=server.listening[0])
+    try:
+        began = loop.time()
+        for number in range(3):
+            asking.sendto(stun.delayed(bytes([number] * 12), 1))
+        asking.sendto(stun.delayed(bytes([9] * 12), stun.LONGEST_DELAY + 1))  # absurd: at once
+        assert (await came.get())[8:20] == bytes([9] * 12)
+        found = {(await came.get())[8:20] for _ in range(2)}
+        assert loop.time() - began >= 1.0
+        assert found == {bytes([0] * 12), bytes([1] * 12)}
+        assert server.counters["limited"] == 1
+    finally:
+        asking.close()
+        server.stop()
