@@ -33,7 +33,7 @@ COMMANDS = (
         "lookup",
     ),
     *("down", "explain", "doctor", "device", "service", "completion", "advertise", "browse"),
-    "rules",
+    *("rules", "lab"),
 )
 
 
