@@ -162,4 +162,7 @@ def test_a_captive_portal_is_found_and_so_is_its_end(homes: Homes) -> None:
     assert becomes(home, "captive-portal")["portal"] == LOGIN
     assert LOGIN in doctor(home)
     let_out(home.routers[0])
-    assert becomes(home, "independent")["hairpin"] is False
+    becomes(home, "independent")
+    wait_until(
+        lambda: home.host.status()["nat"]["hairpin"] is False or None, PATIENCE, "it is surveyed"
+    )

@@ -122,10 +122,10 @@ class RecordingFile:
             self._window_at, self._in_window = now, 0
         self._in_window += len(item)
         if self._in_window > self._burst:
-            self.end(f"more than {self._burst} octets in {WINDOW:.0f} s: a flood?")
+            self._break_off(f"more than {self._burst} octets in {WINDOW:.0f} s: a flood?")
             return
         if self.octets + len(self._waiting) + len(item) > self._largest:
-            self.end(f"it has reached {self._largest} octets")
+            self._break_off(f"it has reached {self._largest} octets")
             return
         self._waiting += len(item).to_bytes(_LENGTH) + item
         if len(self._waiting) >= CHUNK or now - self._flushed_at >= _FLUSH:
@@ -139,7 +139,11 @@ class RecordingFile:
         self._flush(self._clock())
         self._seal(reason.encode(), last=True)
         self._file.close()
-        self._log.warning("the recording has ended", file=str(self.path), reason=reason)
+
+    def _break_off(self, reason: str) -> None:
+        self.end(reason)
+        fix = "what came before can be played; start the host anew to record it again"
+        self._log.warning(f"the recording has ended: {reason}; {fix}", file=str(self.path))
 
     def _flush(self, now: float) -> None:
         self._flushed_at = now
