@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
+from fastpath.types import Endpoint
 from tunnel.core import Core
 from tunnel.peers import Peer
 
@@ -31,9 +32,16 @@ class Asks:
         self._core = core
         self._asks: dict[int, _Ask] = {}
 
-    def ask(self, ticket: int, name: str, claimed: IPv6Address) -> None:
-        """``name`` is proven; may it have ``claimed``?"""
+    def ask(
+        self, ticket: int, name: str, claimed: IPv6Address, remote: Endpoint = ("", 0)
+    ) -> None:
+        """``name`` is proven; may it have ``claimed``? What comes from ``remote`` through a home
+        agent comes from the host of that id, and speaks for no other (I10, I22)."""
         core = self._core
+        if remote[0] in core.relayed and remote[0] != str(claimed):
+            reason = f"{name} claims {claimed}, and its home agent knows it as {remote[0]}"
+            self._refuse(ticket, reason)
+            return
         name = name.lower()
         peer, label = core.peers.named(name), core.peers.label_of(name)
         if core.ending:

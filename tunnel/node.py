@@ -559,8 +559,8 @@ class Node:
                 core.emit(SendIke(data, remote))
             case ike_types.IkeLog(level, text):
                 core.log(level, text)
-            case ike_types.AskPeer(ticket, name, claimed):
-                self._asks.ask(ticket, name, claimed)
+            case ike_types.AskPeer(ticket, name, claimed, remote):
+                self._asks.ask(ticket, name, claimed, remote)
             case ike_types.InstallInbound(child):
                 self._flows.install_inbound(child)
             case ike_types.InstallOutbound(child, remote):

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fastpath.types import Endpoint
-from tunnel.calls import explain
+from tunnel.calls import why_not_direct
 from tunnel.candidates import in_order, is_private
 from tunnel.commands import Keep
 from tunnel.core import Core
@@ -189,7 +189,7 @@ class Optimising:
         way.begun, way.again_at = False, self._core.now + _REST
         if peer.is_relayed:
             words = f"no direct path was found: {tries} messages to it got no answer"
-            peer.relay_reason = explain(self._core.mapping, peer) or words
+            peer.relay_reason = why_not_direct(self._core.mapping, peer) or words
             self._core.explain(peer, What.RELAY, "the relay stays", reason=peer.relay_reason)
 
     def _early(self, peer: Peer, way: _Way) -> None:

@@ -17,9 +17,12 @@ from tunnel.core import Core
 from tunnel.following import Following
 from tunnel.home_agents import HomeAgents
 from tunnel.optimising import Optimising
-from tunnel.peers import Peer
+from tunnel.peers import RELAYED, Peer
 from tunnel.relays import Relays
 from tunnel.signals import Signals
+
+_UNKNOWN = 64
+"""Host ids without a peer that have a way by relay; the zone is asked about each."""
 
 
 class Relaying:
@@ -35,6 +38,7 @@ class Relaying:
         proofs: bytes = b"",
     ) -> None:
         self._core = core
+        self._unknown: dict[IPv6Address, None] = {}  # the newest last
         self.relays = Relays(core)
         self.signals = Signals(core, random, self.relays, following)
         register = self.signals.register
@@ -59,10 +63,21 @@ class Relaying:
         self.optimising.settle(names)
 
     def nested(self, relay: int, source: Endpoint) -> None:
-        """IKE of ``source``, a relay endpoint, came in this inbound relay SA."""
-        carrier = self._core.peers.by_inbound(relay)
-        if carrier is not None:
-            self.relays.use(IPv6Address(source[0]), carrier)
+        """IKE of ``source``, a relay endpoint, came in this inbound relay SA: what we answer goes
+        back that way. Of hosts that we do not know yet, the last few have one."""
+        core, carrier = self._core, self._core.peers.by_inbound(relay)
+        if carrier is None or carrier.children[relay].traffic != RELAYED:
+            return
+        host_id = IPv6Address(source[0])
+        if core.peers.owner(host_id) is None:
+            self._unknown.pop(host_id, None)
+            self._unknown[host_id] = None
+        while len(self._unknown) > _UNKNOWN:
+            oldest = next(iter(self._unknown))
+            del self._unknown[oldest]
+            if core.peers.owner(oldest) is None:
+                self.relays.clear(oldest)
+        self.relays.use(host_id, carrier)
 
     def new_source(self, spi: int, source: Endpoint) -> bool:
         """The newest packet of inbound ``spi`` came from ``source``; true if it came by relay: then

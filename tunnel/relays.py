@@ -17,7 +17,7 @@ so that a way that has lost its SA stays in the engine, where it leads nowhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
 from tunnel.commands import ClearRelay, SetRelay
@@ -67,8 +67,13 @@ class Relays:
             return
         self._carried.get(way.carrier.name, set()).discard(host_id)
         self._core.relayed.discard(str(host_id))
-        if way.said is not None:
-            self._core.emit(ClearRelay(host_id))
+        if way.said is None:
+            return
+        if self._core.peers.owner(host_id) is None and not way.said.forward:
+            # The engine keeps in mind that a host id is no outer address, unless it was forwarded
+            # to. Of those that are nobody's there may be any number.
+            self._core.emit(replace(way.said, forward=True))
+        self._core.emit(ClearRelay(host_id))
 
     def carrier(self, host_id: IPv6Address | None) -> Peer | None:
         """Through whom it goes, if there is a way."""

@@ -63,7 +63,10 @@ def learn(sa: IkeSa, contents: Contents) -> None:
 
 
 def addresses(sa: IkeSa) -> list[Notify]:
-    """Our other addresses: one stands in the IP header, of the family that we use now (§3.4)."""
+    """Our other addresses: one stands in the IP header, of the family that we use now (§3.4). By
+    relay none is told: how that path is left for a direct one is not IKE's to say."""
+    if sa.is_relayed:
+        return [Notify(NotifyType.NO_ADDITIONAL_ADDRESSES)]
     family = ip_address(_bare(sa.remote)).version
     others = [ip_address(_bare(e)) for e in sa.ctx.locals if e[1] == IKE_PORT]
     made = [
@@ -208,7 +211,11 @@ def once(sa: IkeSa, task: RouteCheck, now: float) -> None:
 
 
 def we_moved(sa: IkeSa, now: float) -> None:
-    """Our own endpoint has changed: the peer learns it from a message that comes from there."""
+    """Our own endpoint has changed: the peer learns it from a message that comes from there. By
+    relay we are where we were, at our host id: only the home agent has to know."""
+    if sa.is_relayed:
+        resend(sa, now)
+        return
     sa.moves += 1
     resend(sa, now)
     if sa.mobike:

@@ -239,6 +239,11 @@ class IkeSa:
         return self.state is SaState.ESTABLISHED
 
     @property
+    def is_relayed(self) -> bool:
+        """Whether the peer is reached at its host id, through a home agent."""
+        return self.policy is not None and self.remote[0] == str(self.policy.peer_id)
+
+    @property
     def peer(self) -> str:
         """How a sentence names the other side."""
         return self.name or f"{self.remote[0]} port {self.remote[1]}"

@@ -32,7 +32,7 @@ def one_input(chance: random.Random, host: SimHost, seen: list[bytes]) -> None:
     node, source = host.node, ("203.0.113.7", 4500)
     if chance.random() < 0.5:
         source = (f"192.0.2.{chance.randrange(256)}", chance.randrange(1, 65536))
-    match chance.randrange(8):
+    match chance.randrange(10):
         case 0 | 1 | 2 if seen:
             host.from_network(mutate(chance, chance.choice(seen)), source)
         case 3:
@@ -43,6 +43,13 @@ def one_input(chance: random.Random, host: SimHost, seen: list[bytes]) -> None:
             to = IPv6Address(b"\xfd" + chance.randbytes(15))
             packet = mutate(chance, udp_packet(host.host_id, to, 1))
             host.tell(node.acquire, packet)
+        case 8 if seen:
+            relay = chance.choice((*node.spis()[0], chance.randrange(2**32)))
+            source = (str(IPv6Address(b"\xfd" + chance.randbytes(15))), 500)
+            host.tell(node.nested, relay, mutate(chance, chance.choice(seen)), source)
+        case 9:
+            spi = chance.choice((*node.spis()[0], chance.randrange(2**32)))
+            host.tell(node.mobility, spi, source, chance.randbytes(chance.randrange(8, 64)))
         case 6:
             host.tell(node.unknown_spi, chance.randrange(2**32), source)
         case _:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from ipaddress import IPv6Address
 
 import pytest
 
@@ -11,8 +12,9 @@ from keys.ike.settings import IkeSettings
 from tests.sim.nat import STUN, Kind, Nat
 from tests.sim.scenes import delivers
 from tests.sim.test_nats import HARD, KINDS
-from tests.sim.world import Config, SimHost, World, numbers
-from tunnel.commands import NotReached, Reached
+from tests.sim.world import Config, SimHost, Weather, World, numbers
+from tunnel.commands import Log, NotReached, Reached, SendIke, SendKeepalive
+from tunnel.peers import RELAYED
 from tunnel.settings import HomeAgentSettings, NodeSettings
 
 GATEWAY = ("198.51.100.7", 4500)
@@ -221,3 +223,88 @@ def test_a_host_may_be_told_whom_to_use() -> None:
     answer = laptop.answers[ticket]
     assert isinstance(answer, NotReached)
     assert "home agent" in answer.reason
+
+
+def test_by_relay_ike_tells_of_no_addresses_and_of_no_moves() -> None:
+    """MOBIKE knows endpoints; that of a relayed path is the host id, which never changes."""
+    world = World(570)
+    gateway(world)
+    laptop, desk = hard_pair(world)
+    assert delivers(world, laptop, desk, 1, within=15)
+    for one in (laptop, desk):
+        known = [sa for sa in one.node._core.ike._ctx if sa.is_relayed]
+        assert known
+        assert [sa.peer_addresses for sa in known] == [()] * len(known)
+    before = [sa.moves for sa in laptop.node._core.ike._ctx if sa.is_relayed]
+    world.behind("10.9.0.10", Nat("203.0.113.109", "symmetric"))
+    laptop.move(("10.9.0.10", 4500))
+    assert delivers(world, laptop, desk, 2, within=5)
+    assert [sa.moves for sa in laptop.node._core.ike._ctx if sa.is_relayed] == before
+
+
+def test_nothing_goes_to_a_relay_endpoint_without_a_way() -> None:
+    """I50: it would be a host id on the wire. Here the home agent has never been one."""
+    world = World(580)
+    laptop, desk = host(world, "laptop", 1, None), host(world, "desk", 2, None)
+    assert world.run(20, lambda: laptop.node._core.peers.labelled("desk") is not None)
+    assert delivers(world, laptop, desk, 1, within=15)
+    core = laptop.node._core
+    peer = core.peers.labelled("desk")
+    assert peer is not None
+    assert peer.relay_endpoint is not None
+    core.emit(SendIke(b"x", peer.relay_endpoint), SendKeepalive(peer.relay_endpoint))
+    core.point(peer, peer.relay_endpoint)
+    assert not [one for one in core.take() if not isinstance(one, Log)]
+
+
+def test_who_comes_through_a_home_agent_speaks_for_itself_alone() -> None:
+    """I10, I22: another host of the account, with the same key, cannot be desk by relay."""
+    world = World(590)
+    gateway(world)
+    laptop, desk = hard_pair(world)
+    other = host(world, "other", 3, "symmetric")
+    assert settled(world, other)
+    assert delivers(world, laptop, other, 1, within=15)
+    node = laptop.node
+    node._asks.ask(7, "desk.alice.members.example", desk.host_id, (str(other.host_id), 500))
+    told = [one.text for one in node._core.take() if isinstance(one, Log)]
+    assert any(str(other.host_id) in text and "refused" in text for text in told)
+
+
+def test_a_home_agent_takes_as_many_as_it_is_told() -> None:
+    world = World(600)
+    settings = NodeSettings(home_agent=HomeAgentSettings(hosts=1))
+    home = SimHost(world, Config("gateway", GATEWAY, settings=settings)).start()
+    laptop, desk = host(world, "laptop", 1, None), host(world, "desk", 2, None)
+    world.run(20)
+    assert len(bound(home)) == 1
+    (full,) = [one for one in (laptop, desk) if not sum(agents(one).values())]
+    status = full.node.status(world.now)["home_agents"]
+    assert status[0]["reason"]
+
+
+@pytest.mark.parametrize("seed", range(610, 616))
+def test_through_a_home_agent_in_bad_weather(seed: int) -> None:
+    world = World(seed, Weather(latency=0.04, jitter=0.06, loss=0.1, duplication=0.1))
+    gateway(world)
+    laptop, desk = host(world, "laptop", 1, "symmetric"), host(world, "desk", 2, "restricted")
+    assert settled(world, laptop, desk)
+    assert delivers(world, laptop, desk, 1, within=60)
+    assert delivers(world, desk, laptop, 2, within=60)
+    assert laptop.peer("desk")["path"] == "relay"
+
+
+def test_what_a_home_agent_makes_us_remember_is_bounded() -> None:
+    world = World(620)
+    home = gateway(world)
+    laptop = host(world, "laptop", 1, None)
+    assert settled(world, laptop)
+    peer = laptop.node._core.peers.labelled("gateway")
+    assert peer is not None
+    relay = peer.narrow[RELAYED].spi_in
+    for _ in range(500):
+        source = (str(IPv6Address(b"\xfd" + world.random.randbytes(15))), 500)
+        laptop.tell(laptop.node.nested, relay, b"\x01" * 28, source)
+    assert len(laptop.node._relaying.relays._ways) <= 64
+    assert len(laptop.datapath._relays) <= 64
+    assert bound(home) == ["laptop"]
