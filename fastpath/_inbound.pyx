@@ -38,17 +38,18 @@ from fastpath._receiver cimport (
     Message, receiver_free, receiver_message, receiver_new, receiver_read,
 )
 from fastpath._relay cimport (
-    FIRST_EXCHANGE, IKE_HEADER, NESTED_HEADER, RELAY_PORT, looks_like_ike, relay_allows,
+    FIRST_EXCHANGE, IKE_HEADER, NESTED_HEADER, RELAY_PORT, is_whole, looks_like_ike, relay_allows,
     relay_follow, relay_hold, relay_read, relay_seal,
 )
 from fastpath._sender cimport (
-    Sender, sender_add, sender_finish, sender_free, sender_new, sender_place,
+    Sender, sender_add, sender_finish, sender_flush, sender_free, sender_new, sender_place,
 )
 from fastpath._table cimport table_get
 from fastpath._traffic cimport MOBILITY, Upper, is_mobility, traffic_holds, upper_of
 from fastpath._turn cimport (
     READY_TUN, READY_UDP4, READY_UDP6, is_little, turn_pause, turn_to_sealing, turn_wait,
 )
+from fastpath._whole cimport send_whole
 
 from fastpath import types
 
@@ -433,6 +434,7 @@ cdef int _forward(
     cdef uint8_t *packet = place + HEADER_OCTETS
     cdef uint8_t *target
     cdef size_t sealed
+    cdef bint whole
     if not _way(worker, packet + 24) or not memcmp(packet + 24, entry.sa.peer_id, 16):
         return NOT_RELAYED
     if memcmp(packet + 8, entry.sa.peer_id, 16):
@@ -447,9 +449,14 @@ cdef int _forward(
     if target != place:  # waiting for the SA sent what was there
         memmove(target + HEADER_OCTETS, packet, octets)
     target[HEADER_OCTETS + 7] -= 1
+    whole = is_whole(target + HEADER_OCTETS)
     sealed = relay_seal(sender, &worker.hop, target, octets)
     if sealed:
-        sender_add(sender, worker.hop.endpoint, sealed)
+        if whole:
+            sender_flush(sender, False)  # what came before goes before; `target` stays
+            send_whole(worker.lane, worker.hop.endpoint, target, sealed)
+        else:
+            sender_add(sender, worker.hop.endpoint, sealed)
         worker.lane.relayed_packets += 1
         worker.lane.relayed_octets += octets
     return 0

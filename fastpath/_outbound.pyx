@@ -400,7 +400,7 @@ cdef bint _seal(
     if sealed < 0:
         drop(&sender.lane.sent, &entry.passed, <int>-sealed)
     elif hop.entry != NULL:
-        sealed = <Py_ssize_t>relay_nest_esp(sender, hop, target, <size_t>sealed)
+        sealed = <Py_ssize_t>relay_nest_esp(sender, hop, target, <size_t>sealed, whole)
     if sealed > 0 and whole:
         sender_flush(sender, False)  # what came before goes before; `target` stays
         send_whole(sender.lane, hop.endpoint, target, <size_t>sealed)

@@ -35,9 +35,9 @@ cdef bint relay_follow(
 # Holds both SAs; `entry` may be NULL.
 cdef void relay_hold(Sender *sender, OutboundEntry *entry, const Hop *hop) noexcept nogil
 # An ESP packet of `octets` stands at `target` + NESTED_LEAD. Octets of the whole at `target`, or 0:
-# the drop is counted.
+# the drop is counted. `whole`: a probe, which is not fragmented on its way.
 cdef size_t relay_nest_esp(
-    Sender *sender, const Hop *hop, uint8_t *target, size_t octets
+    Sender *sender, const Hop *hop, uint8_t *target, size_t octets, bint whole
 ) noexcept nogil
 # A whole nested packet of `octets` stands behind the ESP header that `target` has room for.
 cdef size_t relay_seal(
@@ -66,6 +66,11 @@ cdef inline void hop_hold(Sender *sender, OutboundEntry *entry, const Hop *hop) 
         sender_hold(sender, entry)
     else:
         relay_hold(sender, entry, hop)
+
+
+cdef inline bint is_whole(const uint8_t *packet) noexcept nogil:
+    # A nested packet with a flow label.
+    return load32(packet) & 0xFFFFF != 0
 
 
 cdef inline bint looks_like_ike(const uint8_t *data, size_t octets) noexcept nogil:

@@ -35,6 +35,7 @@ cdef enum:
     ESP = 50
     HOP_LIMIT = 64
     MARKER_OCTETS = 4
+    PROBE_LABEL = 1
 
 assert types.RELAY_PORT == RELAY_PORT
 
@@ -102,9 +103,11 @@ cdef void relay_hold(Sender *sender, OutboundEntry *entry, const Hop *hop) noexc
 
 
 cdef size_t relay_nest_esp(
-    Sender *sender, const Hop *hop, uint8_t *target, size_t octets
+    Sender *sender, const Hop *hop, uint8_t *target, size_t octets, bint whole
 ) noexcept nogil:
     _write_header(sender.lane.core, hop, target + HEADER_OCTETS, ESP, octets)
+    if whole:
+        target[HEADER_OCTETS + 3] = PROBE_LABEL
     return relay_seal(sender, hop, target, NESTED_HEADER + octets)
 
 

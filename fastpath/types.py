@@ -408,7 +408,8 @@ class Pump(Protocol):
         """Sends one ESP dummy packet (next header 59, RFC 4303 §2.6) on outbound ``spi``.
 
         ``body`` is what it carries. ``whole``: a path MTU probe, which arrives unfragmented or
-        not at all (RFC 8899 §3); one that this machine's own link cannot take is lost.
+        not at all (RFC 8899 §3); one that this machine's own link cannot take is lost. Through a
+        home agent, it says so in the nested packet (any flow label), and is not fragmented there.
         """
 
     def offloads(self) -> dict[Offload, OffloadState]:

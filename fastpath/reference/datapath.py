@@ -344,7 +344,8 @@ class Datapath:
         if hop.entry is None:
             outputs.append(SendDatagram(data, hop.endpoint, whole))
             return True
-        return self._nest(relay.around_esp(self.host_id, hop.host_id, data), hop, outputs, whole)
+        packet = relay.around_esp(self.host_id, hop.host_id, data, whole)
+        return self._nest(packet, hop, outputs, whole)
 
     def _nest(self, packet: bytes, hop: Hop, outputs: list[Output], whole: bool = False) -> bool:
         assert hop.entry is not None
@@ -464,7 +465,7 @@ class Datapath:
             return self._drop(Drop.RELAY_LIMIT, entry.passed)
         entry.passed.count(octets, self._now)
         outputs: list[Output] = []
-        if self._nest(relay.next_hop(nested), hop, outputs):
+        if self._nest(relay.next_hop(nested), hop, outputs, nested.whole):
             self._totals.relayed_packets += 1
             self._totals.relayed_octets += octets
         return outputs

@@ -21,6 +21,8 @@ from fastpath.types import RELAY_BURST_OCTETS, RELAY_PORT, Drop, Endpoint, Mode,
 ESP = 50
 NESTED_OCTETS = inner.IPV6_HEADER_OCTETS
 HOP_LIMIT = 64
+_FLOW_LABEL = 0xFFFFF
+_PROBE_LABEL = 1
 _UDP = 17
 _UDP_HEADER = struct.Struct(">HHHH")
 
@@ -42,6 +44,12 @@ class Nested:
     def destination(self) -> bytes:
         """Whom it is for."""
         return inner.destination_of(self.packet)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it must not be fragmented on its way: a probe (RFC 8899), told by any flow
+        label, which nothing else has."""
+        return int.from_bytes(self.packet[:4], "big") & _FLOW_LABEL != 0
 
     @property
     def hop_limit(self) -> int:
@@ -96,9 +104,9 @@ def endpoint_of(host_id: bytes) -> Endpoint:
     return str(ipaddress.IPv6Address(host_id)), RELAY_PORT
 
 
-def around_esp(source: bytes, destination: bytes, packet: bytes) -> bytes:
-    """The nested packet that carries an ESP packet."""
-    return _header(source, destination, ESP, len(packet)) + packet
+def around_esp(source: bytes, destination: bytes, packet: bytes, whole: bool = False) -> bytes:
+    """The nested packet that carries an ESP packet; ``whole`` as :attr:`Nested.whole`."""
+    return _header(source, destination, ESP, len(packet), _PROBE_LABEL * whole) + packet
 
 
 def around_ike(source: bytes, destination: bytes, message: bytes) -> bytes:
@@ -157,5 +165,8 @@ def _ike(packet: bytes, body: bytes) -> Nested | Drop:
     return Nested(packet, is_ike=True, body=message)
 
 
-def _header(source: bytes, destination: bytes, next_header: int, octets: int) -> bytes:
-    return struct.pack(">IHBB", 6 << 28, octets, next_header, HOP_LIMIT) + source + destination
+def _header(
+    source: bytes, destination: bytes, next_header: int, octets: int, label: int = 0
+) -> bytes:
+    first = struct.pack(">IHBB", 6 << 28 | label, octets, next_header, HOP_LIMIT)
+    return first + source + destination

@@ -173,13 +173,15 @@ def test_no_keepalive_is_relayed() -> None:
     assert machine.send(b"\xff", AT_B) == [SendDatagram(b"\xff", AT_B)]
 
 
-def test_a_dummy_and_a_probe_are_nested_too() -> None:
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_dummy_and_a_probe_are_nested_too(whole: bool) -> None:
+    """RFC 8899 §3: a probe is not fragmented, on no leg of its way."""
     a, b = host_a(), host_b()
-    [probe] = sent(a.dummy(A_TO_B, relay_endpoint(HOST_B), bytes(100), True))
-    assert probe.whole
+    [probe] = sent(a.dummy(A_TO_B, relay_endpoint(HOST_B), bytes(100), whole))
+    assert probe.whole is whole
     assert probe.endpoint == AT_H
     [passed] = sent(home_agent().inbound(probe.data, AT_A))
-    assert not passed.whole
+    assert passed.whole is whole
     assert DummyEvent(A_TO_B, 100, bytes(32)) in b.inbound(passed.data, AT_H)
 
 

@@ -243,6 +243,20 @@ def test_the_limit_drops_what_is_above_it(rigs: Callable[[bytes], Rig]) -> None:
         agent.pump.set_relay_limit(-1)
 
 
+def test_a_probe_is_fragmented_on_no_leg(rigs: Callable[[bytes], Rig]) -> None:
+    """Loopback takes 65,488 octets over IPv6 in one piece, and more in fragments."""
+    agent = rigs(AGENT)
+    as_agent(agent.pump, endpoint_of(agent.far), endpoint_of(agent.far6))
+    sender = OutboundSa(relay_sa(A_TO_H, HOST_A, AGENT, inbound=False))
+    packet = nested(bytes(65_464 - 40))
+    agent.to_pump(sender.seal(packet))
+    assert len(agent.from_udp(agent.far6)) == 65_500
+    agent.to_pump(sender.seal(packet[:3] + b"\x01" + packet[4:]))
+    agent.until("drop_too_big", 1)
+    agent.to_pump(sender.seal(nested(esp_packet())[:3] + b"\x01" + nested(esp_packet())[4:]))
+    assert len(agent.from_udp(agent.far6)) < 200
+
+
 def test_bad_relays_are_refused(rigs: Callable[[bytes], Rig]) -> None:
     pump = rigs(AGENT).pump
     with pytest.raises(ValueError, match="16 octets"):
@@ -320,6 +334,8 @@ class Writer:
         return nested(dice.randbytes(40), dice.randrange(256), source, target)
 
     def _hops(self, packet: bytes) -> bytes:
+        if self._dice.random() < 0.1:
+            packet = packet[:3] + b"\x01" + packet[4:]  # a probe
         if self._dice.random() < 0.9:
             return packet
         return with_hop_limit(packet, self._dice.choice((0, 1, 2, 255)))
@@ -493,8 +509,9 @@ def test_a_native_host_nests_as_the_law_does(
             pump.send(message, relay_endpoint(HOST_B))
             both.outputs += law.send(message, relay_endpoint(HOST_B), 1.0)
         elif kind == 4:
-            pump.send_dummy(A_TO_B, relay_endpoint(HOST_B), body, False)
-            both.outputs += law.dummy(A_TO_B, relay_endpoint(HOST_B), body, False, 1.0)
+            whole = dice.random() < 0.5
+            pump.send_dummy(A_TO_B, relay_endpoint(HOST_B), body, whole)
+            both.outputs += law.dummy(A_TO_B, relay_endpoint(HOST_B), body, whole, 1.0)
         else:
             packet = ipv6(HOST_A, dice.choice((HOST_B, HOST_B, HOST_C)), MESSAGE, 135)
             spi = dice.choice((0xAB35, A_TO_B, 0x7777))
