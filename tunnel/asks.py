@@ -32,9 +32,7 @@ class Asks:
         self._core = core
         self._asks: dict[int, _Ask] = {}
 
-    def ask(
-        self, ticket: int, name: str, claimed: IPv6Address, remote: Endpoint = ("", 0)
-    ) -> None:
+    def ask(self, ticket: int, name: str, claimed: IPv6Address, remote: Endpoint = ("", 0)) -> None:
         """``name`` is proven; may it have ``claimed``? What comes from ``remote`` through a home
         agent comes from the host of that id, and speaks for no other (I10, I22)."""
         core = self._core

@@ -115,7 +115,9 @@ def _now(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         words += [f"{path['being_proven']} is being proven"] if path["being_proven"] else []
         rows.append(("path", ", ".join(words)))
         if path["home_agent"]:
-            rows.append(("through", f"{path['home_agent']}: {path['relay_reason'] or 'it is there'}"))
+            rows.append(
+                ("through", f"{path['home_agent']}: {path['relay_reason'] or 'it is there'}")
+            )
     if records is not None:
         said = [*records["endpoints"], *records["info"]] or ["nothing is known of where it is"]
         age = f", {_age(records['age_s'])} ago" if records["age_s"] is not None else ""
