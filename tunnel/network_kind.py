@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from discovery.nat.survey import Filtering
-from tunnel.outside import DEPENDENT, INDEPENDENT
+
+INDEPENDENT, DEPENDENT = "independent", "dependent"
+"""Of the destination: how a NAT maps (RFC 4787 §4.1). The second is called symmetric, too."""
 
 
 class Kind(StrEnum):
@@ -33,7 +35,7 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known now. ``udp``: whether the rendezvous' STUN answers, ``None`` where nobody has
-    asked yet; ``mapping`` as in :mod:`tunnel.outside`; ``portal``: one was found."""
+    asked yet; ``mapping`` is one of the words above, or empty; ``portal``: one was found."""
 
     ipv4: bool
     ipv6: bool

@@ -23,9 +23,8 @@ from fastpath.types import Endpoint
 from tunnel.commands import OutsideSeen, SendIke
 from tunnel.core import Core
 from tunnel.journal import What
-
-INDEPENDENT, DEPENDENT = "independent", "dependent"
-"""Of the destination: how a NAT maps (RFC 4787 §4.1). The second is called symmetric, too."""
+from tunnel.network_kind import DEPENDENT as DEPENDENT
+from tunnel.network_kind import INDEPENDENT as INDEPENDENT
 
 _ALL = 10  # rounds, in the last of which all servers are asked
 
