@@ -24,6 +24,7 @@ DEFAULT_SIGINT = ("env", "--default-signal=INT")
 STEPS = [
     *("network", "account", "invitation", "up", "discovery", "file", "rekey", "ping"),
     *("push", "punch", "move", "move-desk", "reboot"),
+    *("agent", "relay", "direct", "cut", "alone", "sealed"),
     *("recovery", "shutdown", "secrecy", "eavesdropper"),
 ]
 FIGURES = {
@@ -35,6 +36,11 @@ FIGURES = {
     "move": {"outage_ms"},
     "move-desk": {"outage_ms"},
     "reboot": {"outage_ms", "away_ms", "sha256"},
+    "relay": {"met_ms", "path", "why", "mtu"},
+    "direct": {"outage_ms", "path"},
+    "cut": {"outage_ms", "path"},
+    "alone": {"longest_gap_ms", "transfer_s", "sha256"},
+    "sealed": {"capture_octets", "seen"},
     "recovery": {"restart_s", "recovery_s"},
     "secrecy": {"packets", "esp_packets", "seen"},
 }
@@ -85,7 +91,7 @@ def leftovers(pid: int) -> list[str]:
 
 
 def test_the_demo_tells_every_step_with_its_figure(demo: Demo) -> None:
-    assert demo.process.wait(300) == 0, demo.said()
+    assert demo.process.wait(600) == 0, demo.said()
     told = demo.told()
     assert told["schema"] == "autotunnel/demo/v1"
     assert told["ok"] is True
@@ -98,7 +104,12 @@ def test_the_demo_tells_every_step_with_its_figure(demo: Demo) -> None:
         assert set(step["detail"]) >= FIGURES.get(step["name"], set())
         assert demo.has_done(step["name"])
     assert details["file"]["octets"] >= 50_000_000
-    assert details["reboot"]["sha256"] == details["file"]["sha256"]
+    whole = {details[step]["sha256"] for step in ("file", "reboot", "alone")}
+    assert len(whole) == 1
+    paths = [details[step]["path"] for step in ("relay", "direct", "cut")]
+    assert paths == ["relay", "direct", "relay"]
+    assert details["sealed"]["seen"] == []
+    assert details["sealed"]["capture_octets"] > 1_000_000
     assert details["secrecy"]["seen"] == []
     assert details["secrecy"]["esp_packets"] > 0
     assert details["eavesdropper"]["host_ids_seen"]

@@ -11,6 +11,7 @@ import json
 from rich.console import Console
 from rich.markup import escape
 
+from tunnel.cli.demo.relayed import Relayed
 from tunnel.cli.demo.scenes import Demo
 from tunnel.cli.demo.story import StepFailedError, Story
 from tunnel.io.lab import Lab, LabError, missing
@@ -54,6 +55,7 @@ def _tell(story: Story) -> int:
 
 
 def _play(story: Story, demo: Demo) -> None:
+    relayed = Relayed(demo)
     scenes = (
         ("network", "building the network", demo.network),
         ("account", "making the account", demo.account),
@@ -68,6 +70,12 @@ def _play(story: Story, demo: Demo) -> None:
         ("move", "moving one host in mid-transfer", demo.move),
         ("move-desk", "moving the other one", demo.move_desk),
         ("reboot", "restarting a router", demo.reboot),
+        ("agent", "making a host a home agent", relayed.agent),
+        ("relay", "starting where no direct path can be", relayed.relay),
+        ("direct", "moving to where there is one", relayed.direct),
+        ("cut", "cutting it", relayed.cut),
+        ("alone", "killing rendezvous and home agent", relayed.alone),
+        ("sealed", "searching the home agent's capture", relayed.sealed),
         ("recovery", "killing and restarting a host", demo.recovery),
         ("shutdown", "taking both hosts down", demo.shutdown),
         ("secrecy", "searching the capture", demo.secrecy),
@@ -78,7 +86,7 @@ def _play(story: Story, demo: Demo) -> None:
             with story.step(name, doing) as step:
                 scene(step)
     except (LabError, StepFailedError):
-        for machine, said in demo.logs().items():
+        for machine, said in (demo.logs() | relayed.log()).items():
             story.console.print(f"--- {machine} said last:", markup=False)
             story.console.print(said, markup=False, highlight=False, soft_wrap=True)
         raise

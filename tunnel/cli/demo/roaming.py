@@ -16,8 +16,8 @@ from tunnel.cli.demo.story import StepFailedError
 from tunnel.io.lab import Arrivals, HostMachine, Lab, Process, wait_until
 from tunnel.io.lab.nat import OUTSIDE
 
-LINE = ("rate", "60mbit", "burst", "64kb", "latency", "50ms")
-"""Of each router towards the internet: a usual home's, so that the file is still on its way."""
+LINE = ("burst", "64kb", "latency", "50ms")
+"""Of each router towards the internet, besides its rate: a usual home's."""
 FLOWING_SECONDS, FLOWING_PAUSE = 1.0, 0.3
 """A transfer goes on again when packets have come for so long without such a pause."""
 PATIENCE = 30.0
@@ -37,10 +37,12 @@ class Outage:
         return round(self.gap * 1000, 1)
 
 
-def narrow_lines(stage: Stage) -> None:
-    """Give every router a line of a usual home."""
+def narrow_lines(stage: Stage, mbit: int) -> None:
+    """Give every router a line of so many megabits a second, so that a file is still on its way
+    when something happens."""
     for place in stage.places:
-        place.router.run("tc", "qdisc", "add", "dev", OUTSIDE, "root", "tbf", *LINE)
+        shape = ("tbf", "rate", f"{mbit}mbit", *LINE)
+        place.router.run("tc", "qdisc", "replace", "dev", OUTSIDE, "root", *shape)
 
 
 def widen_lines(stage: Stage) -> None:
@@ -56,19 +58,24 @@ class Transfer:
         machine = host.machine
         device = str(host.status()["host"]["device"])
         data = f"tcp src port {port} and greater 200"  # not what only acknowledges
-        self._capture = lab.capture(machine, device, "arrivals", data, octets=64)
+        name = f"arrivals-{target.stem}"
+        self._capture = lab.capture(machine, device, name, data, octets=64)
         self.arrivals = Arrivals(self._capture)
         self._begun = time.time()
         self._curl: Process = machine.start(
-            *("curl", "-sS", "--fail", "--noproxy", "*", "-o", str(target), url), name="curl-roams"
+            *("curl", "-sS", "--fail", "--noproxy", "*", "-o", str(target), url),
+            name=f"curl-{target.stem}",
         )
         self._wait_until_it_flows(self._begun)
 
-    def through(self, event: Callable[[], None]) -> Outage:
-        """Let something happen, and wait until data flows again."""
+    def through(
+        self, event: Callable[[], None], until: Callable[[], bool] = lambda: True
+    ) -> Outage:
+        """Let something happen, and wait until data flows again, and until something holds."""
         begun = time.time()
         event()
         done = time.time()
+        wait_until(until, PATIENCE, "what should follow has followed")
         self._wait_until_it_flows(done)
         return Outage(self.arrivals.longest_gap(begun), done - begun)
 

@@ -33,6 +33,7 @@ FILE_NAME = "holiday-film.bin"
 FILE_OCTETS = 64 * 1024 * 1024
 HTTP_PORT = 8080
 REKEY_SECONDS = 4.0
+ROAMING_MBIT = 20
 SLOW_OCTETS_PER_SECOND = 12 * 1024 * 1024
 MEBI = 1024 * 1024
 
@@ -71,7 +72,7 @@ class Demo:
         for machine in (self.stage.desk, self.stage.laptop):
             machine.run("ping", "-c", "1", "-W", "5", place.RENDEZVOUS)
         step.tell(
-            "four places behind routers that translate, a rendezvous, and the internet, captured",
+            "six places behind routers that translate, a rendezvous, and the internet, captured",
             namespaces=len(self.lab.machines),
         )
 
@@ -128,7 +129,8 @@ class Demo:
             host_ids={DESK: self._id(self.desk), LAPTOP: self._id(self.laptop)},
         )
 
-    def _up_both(self) -> None:
+    def up_both(self) -> None:
+        """Start both hosts, and wait until they are up."""
         self.desk.up()
         self.laptop.up()
 
@@ -152,7 +154,7 @@ class Demo:
         if desk_id not in answer.split():
             raise StepFailedError(f"{name} resolved to {answer.strip()!r}, not to {desk_id}")
         handshake = self._wait_for(lambda: measure_handshake(self.capture.file, begun))
-        peer = self._peer(self.laptop, DESK)
+        peer = self.peer(self.laptop, DESK)
         step.tell(
             f"{name} is {desk_id}: the zone answered in {discovery_ms:.1f} ms, keys were agreed "
             f"in {handshake.milliseconds:.1f} ms, the application was answered after "
@@ -170,7 +172,8 @@ class Demo:
         return wait_until(measured, 5.0, "the capture shows it")
 
     @staticmethod
-    def _peer(host: HostMachine, name: str) -> dict[str, Any]:
+    def peer(host: HostMachine, name: str) -> dict[str, Any]:
+        """What ``status`` says of a peer on one of the hosts."""
         peer = host.peer(name)
         if peer is None:
             raise StepFailedError(f"status on {host.machine.role} does not know {name}")
@@ -184,8 +187,8 @@ class Demo:
         self.web = self._serve_files(folder)
         arrived = self.stage.laptop.folder / FILE_NAME
         seconds = self._fetch(arrived)
-        digest = _sha256(arrived)
-        if digest != _sha256(folder / FILE_NAME):
+        digest = sha256_of(arrived)
+        if digest != sha256_of(folder / FILE_NAME):
             raise StepFailedError("the file that arrived is another one")
         rate = FILE_OCTETS / MEBI / seconds
         step.tell(
@@ -223,7 +226,7 @@ class Demo:
         after = self._spis()
         if before == after:
             raise StepFailedError(f"no new keys during a transfer of {seconds:.1f} s")
-        if _sha256(arrived) != _sha256(self.stage.desk.folder / "web" / FILE_NAME):
+        if sha256_of(arrived) != sha256_of(self.stage.desk.folder / "web" / FILE_NAME):
             raise StepFailedError("the file that arrived across a rekey is another one")
         step.tell(
             f"the keys were replaced during a slower transfer of {seconds:.1f} s, "
@@ -234,7 +237,7 @@ class Demo:
         )
 
     def _spis(self) -> list[Any]:
-        peer = self._peer(self.laptop, DESK)
+        peer = self.peer(self.laptop, DESK)
         return [peer["spi_in"], peer["spi_out"]]
 
     def ping(self, step: Step) -> None:
@@ -288,7 +291,7 @@ class Demo:
         self.desk.cli("ping", LAPTOP, "-n", "1", "-c", str(self.desk.config))
         met_ms = round((time.monotonic() - started) * 1000, 1)
         assert self.laptop.process is not None
-        peer = self._peer(self.desk, LAPTOP)
+        peer = self.peer(self.desk, LAPTOP)
         if nat["method"] is not None or f"{DESK} calls" not in self.laptop.process.output():
             raise StepFailedError(f"{LAPTOP} was not called: {peer['endpoint']}, {nat}")
         step.tell(
@@ -301,7 +304,7 @@ class Demo:
 
     def move(self, step: Step) -> None:
         """In mid-transfer the laptop goes from its home to a cafe."""
-        narrow_lines(self.stage)
+        narrow_lines(self.stage, ROAMING_MBIT)
         self.roaming = self.stage.laptop.folder / "roaming.bin"
         url = f"http://{DESK}.{DOMAIN}:{HTTP_PORT}/{FILE_NAME}"
         self.transfer = Transfer(self.lab, self.laptop, url, HTTP_PORT, self.roaming)
@@ -318,11 +321,11 @@ class Demo:
     def reboot(self, step: Step) -> None:
         """Then the office's router is started anew, and gets another address."""
         outage = self.transfer.through(lambda: self.stage.office.reboot(place.OFFICE_AGAIN))
-        seconds = self.transfer.finish()
-        digest = _sha256(self.roaming)
-        if digest != _sha256(self.stage.desk.folder / "web" / FILE_NAME):
-            raise StepFailedError("the file that arrived across all this is another one")
         widen_lines(self.stage)
+        seconds = self.transfer.finish()
+        digest = sha256_of(self.roaming)
+        if digest != sha256_of(self.stage.desk.folder / "web" / FILE_NAME):
+            raise StepFailedError("the file that arrived across all this is another one")
         what = (
             f"the office's router lost its memory and its address, {outage.event:.2f} s long; the "
             f"one TCP connection lived through all three for {seconds:.1f} s, SHA-256 "
@@ -378,7 +381,7 @@ class Demo:
         for machine in (self.stage.desk, self.stage.laptop):
             devices = {device["ifname"] for device in machine.ip_json("link", "show")}
             routes = {route["dst"] for route in machine.ip_json("-6", "route", "show")}
-            if devices != {"lo", "eth0", "wlan0"} or any(
+            if devices != {"lo", "eth0", "wlan0", "wwan0"} or any(
                 target.startswith("fd") for target in routes
             ):
                 raise StepFailedError(f"{machine.role} was left with {devices} and {routes}")
@@ -421,7 +424,7 @@ class Demo:
         capture = self._capture("in-the-clear")
         for host in (self.desk, self.laptop):
             host.change("rendezvous", {"transport": "udp"})
-        self._up_both()
+        self.up_both()
         self.stage.laptop.run("ping", "-6", "-c", "1", "-W", "5", f"{DESK}.{DOMAIN}")
         for host in (self.laptop, self.desk):
             host.down()
@@ -455,6 +458,7 @@ def _first_reply(output: str, after: float) -> float | None:
     return next((moment for moment in times if moment > after), None)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,16 +1,17 @@
-"""The demo's network: two homes and two more places to be, each behind a router that translates.
+"""The demo's network: two homes and four more places to be, each behind a router that translates.
 
 ::
 
-    laptop ─┬─ home: opens nothing ── .1 ─┐            ┌─ .2 ── study: miniupnpd ──┬─ desk
-            ┆                             ├─ internet ─┤                           ┆
-            └┄ cafe: opens nothing ── .3 ─┘     │      └─ .4 ── office: miniupnpd ┄┘
-                                        rendezvous .10
+    laptop ─┬─ home:  opens nothing ── .1 ─┐            ┌─ .2 ── study:  miniupnpd ────┬─ desk
+            ├┄ cafe:  opens nothing ── .3 ─┼─ internet ─┼─ .4 ── office: miniupnpd ───┄┤
+            └┄ train: symmetric ────── .5 ─┘  │      │  └─ .6 ── cabin:  a carrier's ─┄┘
+                               rendezvous .10 ┘      └ agent .20         NAT, its own
 
-All hosts have private addresses. The routers of the laptop's places let in only whom the inside
-sent to: peers come in by punching alone. Those of the desk's run miniupnpd, which opens ports by
-PCP, NAT-PMP and UPnP. The internet, which is captured, is 192.0.1.0/24: it looks public, while
-miniupnpd refuses the nets that are for documentation. Dashed lines are taken later.
+All hosts but the agent have private addresses. The routers of home and cafe let in only whom the
+inside sent to: peers come in by punching alone. Those of study and office run miniupnpd, which
+opens ports by PCP, NAT-PMP and UPnP. The train's takes another port for every destination, and the
+cabin's stands behind another NAT. The internet, which is captured, is 192.0.1.0/24: it looks
+public, while miniupnpd refuses the nets that are for documentation. Dashed lines are taken later.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from tunnel.io.lab import Lab, Namespace, Switch, connect
 from tunnel.io.lab.nat import INSIDE, OUTSIDE, PortMapper, forget_flows, make_nat
 
 RENDEZVOUS = "192.0.1.10"
-HOME, STUDY, CAFE, OFFICE = (f"192.0.1.{number}" for number in range(1, 5))
+AGENT = "192.0.1.20"
+HOME, STUDY, CAFE, OFFICE, TRAIN, CABIN = (f"192.0.1.{number}" for number in range(1, 7))
 """The routers' addresses on the internet, at first."""
 STUDY_AGAIN, OFFICE_AGAIN = "192.0.1.12", "192.0.1.14"
 """Those that the provider gives next."""
@@ -87,48 +89,68 @@ class Stage:
 
     internet: Switch
     rendezvous: Namespace
+    agent: Namespace
     desk: Namespace
     laptop: Namespace
     home: Place
     cafe: Place
+    train: Place
     study: Place
     office: Place
+    cabin: Place
 
     @property
     def places(self) -> tuple[Place, ...]:
         """All of them."""
-        return self.home, self.cafe, self.study, self.office
+        return self.home, self.cafe, self.train, self.study, self.office, self.cabin
 
 
 def build(lab: Lab, join: Callable[..., str] = Switch.plug) -> Stage:
-    """Build the network; both hosts' programs resolve names through :data:`STUB`.
+    """Build the network; the programs of all hosts resolve names through :data:`STUB`.
 
     ``join`` plugs a machine into the internet, as :meth:`Switch.plug` does.
     """
     internet = lab.switch("internet")
-    rendezvous, desk, laptop = lab.machines_of("rendezvous", "desk", "laptop")
+    rendezvous, agent, desk, laptop = lab.machines_of("rendezvous", "agent", "desk", "laptop")
     join(internet, rendezvous, "eth0", f"{RENDEZVOUS}/24")
+    join(internet, agent, "eth0", f"{AGENT}/24")
     places = {}
-    for name, host, device, outside, address in (
-        ("home", laptop, "eth0", HOME, "192.168.1.10"),
-        ("cafe", laptop, "wlan0", CAFE, "192.168.3.10"),
-        ("study", desk, "eth0", STUDY, "192.168.2.10"),
-        ("office", desk, "wlan0", OFFICE, "10.0.4.10"),
+    for name, host, kind, device, outside, address in (
+        ("home", laptop, "restricted", "eth0", HOME, "192.168.1.10"),
+        ("cafe", laptop, "restricted", "wlan0", CAFE, "192.168.3.10"),
+        ("train", laptop, "symmetric", "wwan0", TRAIN, "192.168.6.10"),
+        ("study", desk, "mapped", "eth0", STUDY, "192.168.2.10"),
+        ("office", desk, "mapped", "wlan0", OFFICE, "10.0.4.10"),
+        ("cabin", desk, "double", "wwan0", CABIN, "192.168.8.10"),
     ):
         router = lab.namespace(f"router-{name}")
-        place = places[name] = Place(router, outside, device, address)
         connect(host, device, router, INSIDE)
-        router.address(INSIDE, f"{place.gateway}/24")
-        join(internet, router, OUTSIDE, f"{outside}/24")
-        if host is desk:
-            place.mapper = PortMapper(router, f"{place.subnet}.0/24", router.folder)
+        subnet = address.rpartition(".")[0]
+        router.address(INSIDE, f"{subnet}.1/24")
+        outer = _behind_carrier(lab, router) if kind == "double" else router
+        join(internet, outer, OUTSIDE, f"{outside}/24")
+        place = places[name] = Place(outer, outside, device, address)
+        if kind == "mapped":
+            place.mapper = PortMapper(router, f"{subnet}.0/24", router.folder)
             place.mapper.start()
         else:
-            make_nat(router, "restricted")
+            make_nat(outer, "symmetric" if kind == "symmetric" else "restricted")
     for host, place in ((laptop, places["home"]), (desk, places["study"])):
         enter(host, place)
+    for host in (agent, laptop, desk):
         host.set_resolver(STUB)
-    return Stage(internet, rendezvous, desk, laptop, **places)
+    return Stage(internet, rendezvous, agent, desk, laptop, **places)
+
+
+def _behind_carrier(lab: Lab, router: Namespace) -> Namespace:
+    """A second NAT before the router, as providers have them; it is the one on the internet."""
+    carrier = lab.namespace(f"carrier-{router.role}")
+    connect(router, OUTSIDE, carrier, INSIDE)
+    router.address(OUTSIDE, "100.64.8.10/24")
+    carrier.address(INSIDE, "100.64.8.1/24")
+    router.gateway("100.64.8.1")
+    make_nat(router, "restricted")
+    return carrier
 
 
 def enter(host: Namespace, place: Place, leaving: Place | None = None) -> None:
