@@ -151,7 +151,8 @@ class Core:
         if peer.current is not None:
             self.emit(ClearFlow(peer.current.peer_id))
             self.explain(peer, What.PATH, "nothing goes to it any more: the SA is gone")
-        peer.current = peer.endpoint = peer.candidate = peer.hint = peer.pmtu = None
+        peer.current = peer.endpoint = peer.pmtu = None
+        peer.candidate = peer.hint = peer.seen = None
 
     def refuse_packets(self, packets: list[bytes]) -> None:
         """Tells the application of each packet that its destination is unreachable."""

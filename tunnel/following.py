@@ -33,6 +33,7 @@ class Following:
         if source == peer.endpoint:
             self._forget(peer)  # it never left
         else:
+            peer.seen = source
             self._hint(peer, source, "its packets come from there")
 
     def hinted(self, peer: Peer, endpoint: Endpoint) -> None:
@@ -50,6 +51,8 @@ class Following:
         now, quiet = self._core.now, self._core.settings.quiet
         if peer.current is None or peer.endpoint in peer.endpoints or not peer.endpoints:
             return
+        if peer.hint is not None and peer.hint == peer.seen:
+            return  # its own packets are being followed
         if self.nearer(peer) or peer.endpoint in lan_of(peer):
             return
         new = _of_family(peer.endpoint, peer.endpoints)
@@ -85,10 +88,10 @@ class Following:
         that was under way to the old one before proves nothing of the new."""
         if peer.candidate is None or peer.current is None:
             return
-        if remote != peer.candidate:
+        if remote is None or remote not in (peer.candidate, peer.hint):
             self._core.ike_said(self._core.ike.probe(peer.name, self._core.now))
             return
-        endpoint, peer.candidate, peer.hint = peer.candidate, None, None
+        endpoint, peer.candidate, peer.hint, peer.seen = remote, None, None, None
         old, new = endpoint_text(peer.endpoint), endpoint_text(endpoint)
         self._core.log("info", f"{peer.name} moved", old=old, new=new)
         self._core.explain(peer, What.MOVED, "it answered from there", old=old, new=new)
@@ -118,8 +121,19 @@ class Following:
         if peer.endpoint is not None:
             core.ike_said(core.ike.moved(peer.name, peer.endpoint, core.now))
 
+    def _elsewhere(self, peer: Peer) -> None:
+        """It is not where it seemed to be: what else is said of where it is? Its packets are
+        reported only once from a place, so that what they said last is kept for this."""
+        failed, peer.hint = peer.hint, None
+        if peer.seen not in (None, failed, peer.endpoint):
+            assert peer.seen is not None
+            self._hint(peer, peer.seen, "its packets come from there")
+        elif peer.seen and peer.endpoints and not {failed, peer.endpoint} & {*peer.endpoints}:
+            new = _of_family(peer.endpoint, peer.endpoints)
+            self._hint(peer, new, "the zone says so, and where its packets come from it is not")
+
     def _forget(self, peer: Peer) -> None:
-        peer.hint = None
+        peer.hint = peer.seen = None
         if peer.candidate is not None:
             self._give_back(peer)
 
@@ -136,7 +150,7 @@ class Following:
                     peer.hint_at = now + settings.proof_wait * 2 ** (peer.hint_tries - 1)
                 self._give_back(peer)
                 if peer.hint_tries >= settings.proof_tries:
-                    peer.hint = None
+                    self._elsewhere(peer)
             elif self._may_prove(peer) and peer.hint_at <= now:
                 self._prove(peer)
 

@@ -141,6 +141,7 @@ class Peer:
     narrow: dict[Traffic, ChildSa] = field(default_factory=dict)  # what it names beside that
     endpoint: Endpoint | None = None  # where the flow sends to
     endpoint_at: float = float("-inf")
+    seen: Endpoint | None = None  # where its newest packets come from, if not from ``endpoint``
     hint: Endpoint | None = None  # where it seems to be now, until that is proven or given up
     hint_tries: int = 0
     hint_at: float = float("inf")  # when the hint is tried next
