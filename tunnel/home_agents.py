@@ -389,7 +389,9 @@ class HomeAgents:
         core.log("info", f"{peer.name} is reached through {other.peer.name} now")
         facts = {"before": before.name, "now": other.peer.name}
         core.explain(peer, What.RELAY, "another home agent carries it", **facts)
-        return self._relays.use(peer.host_id, other.peer)
+        taken = self._relays.use(peer.host_id, other.peer)
+        core.ike_said(core.ike.probe(peer.name, core.now))  # by which it learns of that way
+        return taken
 
     # --- Time and status ------------------------------------------------------------------------
 

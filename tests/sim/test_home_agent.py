@@ -8,6 +8,7 @@ from ipaddress import IPv6Address
 
 import pytest
 
+from fastpath.types import RELAY_BURST_OCTETS
 from keys.ike.settings import IkeSettings
 from tests.sim.nat import STUN, Kind, Nat
 from tests.sim.scenes import delivers
@@ -308,3 +309,79 @@ def test_what_a_home_agent_makes_us_remember_is_bounded() -> None:
     assert len(laptop.node._relaying.relays._ways) <= 64
     assert len(laptop.datapath._relays) <= 64
     assert bound(home) == ["laptop"]
+
+
+def test_what_is_relayed_is_metered_and_limited() -> None:
+    """The account gets its rate and the burst, and not more; what is above is counted."""
+    world = World(630)
+    settings = NodeSettings(home_agent=HomeAgentSettings(octets_per_second=20_000))
+    home = SimHost(world, Config("gateway", GATEWAY, settings=settings)).start()
+    laptop, desk = hard_pair(world)
+    assert delivers(world, laptop, desk, 9999, within=15)
+    began, before = world.now, home.datapath.counters()["relayed_octets"]
+    for number in range(2000):
+        laptop.send(desk.host_id, number)
+        world.run(0.002)
+    counters = home.datapath.counters()
+    allowed = 20_000 * (world.now - began) + RELAY_BURST_OCTETS
+    assert 0.8 * allowed <= counters["relayed_octets"] - before <= allowed
+    assert counters["drop_relay_limit"] > 0
+    assert delivers(world, laptop, desk, 9998, within=15), "the path stays"
+
+
+def test_neither_it_nor_others_carry_what_is_not_nested_for_them() -> None:
+    """A host that is no home agent forwards nothing; a home agent nothing to who is not there."""
+    world = World(640)
+    home = gateway(world)
+    laptop, desk = hard_pair(world)
+    assert delivers(world, laptop, desk, 1, within=15)
+    desk.kill()
+    world.run(1)
+    home.tell(home.node.shutdown)
+    world.run(5)
+    assert home.datapath.counters().get("relayed_packets", 0) > 0
+    count = home.datapath.counters()["relayed_packets"]
+    laptop.send(desk.host_id, 2)
+    world.run(5)
+    assert home.datapath.counters()["relayed_packets"] == count
+    for one in (laptop, desk):
+        assert one.datapath.counters().get("relayed_packets", 0) == 0
+        assert one.node.status(world.now)["home_agent"] is None
+
+
+def test_a_direct_path_does_not_notice_that_home_agent_and_rendezvous_are_gone() -> None:
+    world = World(650)
+    home = gateway(world)
+    laptop, desk = host(world, "laptop", 1, None), host(world, "desk", 2, "restricted")
+    assert settled(world, laptop, desk)
+    assert delivers(world, laptop, desk, 9999, within=15)
+    world.run(10)
+    home.kill()
+    world.set_zone(False)
+    for number in range(180):
+        laptop.send(desk.host_id, number)
+        desk.send(laptop.host_id, number)
+        world.run(0.5)
+    world.run(1)
+    assert set(range(180)) <= set(numbers(desk.received))
+    assert set(range(180)) <= set(numbers(laptop.received))
+    assert (laptop.peer("desk")["path"], desk.peer("laptop")["path"]) == ("direct", "direct")
+    world.set_zone(True)
+    home.restart()
+    assert settled(world, laptop, desk), "and all is as before"
+
+
+def test_a_way_that_one_end_alone_has_lost_is_left_by_both() -> None:
+    world = World(660)
+    gateway(world)
+    gateway(world, "reserve", SECOND)
+    laptop, desk = hard_pair(world, at=2)
+    assert delivers(world, laptop, desk, 1, within=15)
+    assert str(laptop.peer("desk")["home_agent"]).startswith("gateway")
+    world.cut("203.0.113.1", GATEWAY[0])
+    began = world.now
+    assert delivers(world, laptop, desk, 2, within=15)
+    assert delivers(world, desk, laptop, 3, within=5)
+    assert world.now - began < 10
+    for one, other in ((laptop, "desk"), (desk, "laptop")):
+        assert str(one.peer(other)["home_agent"]).startswith("reserve")
