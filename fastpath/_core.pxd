@@ -120,7 +120,7 @@ cdef void gate_leave_batch(Gate *gate) noexcept nogil
 cdef void gate_enter_call(Gate *gate) noexcept nogil
 cdef void gate_leave_call(Gate *gate) noexcept nogil
 
-# All gates of a half: nobody seals, or nobody opens.
+# All gates of a half.
 cdef void outbound_enter_call(Core *core) noexcept nogil
 cdef void outbound_leave_call(Core *core) noexcept nogil
 cdef void inbound_enter_call(Core *core) noexcept nogil
@@ -145,6 +145,8 @@ cdef int core_set_relay(
 ) except -1
 cdef int core_clear_relay(Core *core, bytes host_id) except -1
 cdef dict core_counters(Core *core)
+# Under the gates of the outbound half.
+cdef void core_outbound_passed(OutboundEntry *entry, Passed *passed) noexcept nogil
 cdef object passed_show(const Passed *passed)
 
 

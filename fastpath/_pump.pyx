@@ -16,10 +16,9 @@ from fastpath._aead import describe
 from fastpath.types import RELAY_BURST_OCTETS, Offload, OffloadState
 from fastpath._core cimport (
     MAX_LANES, Core, InboundEntry, Lane, OutboundEntry, Passed, core_clear_flow, core_clear_relay,
-    core_counters, core_enter_call, core_free, core_install_inbound, core_install_outbound,
-    core_leave_call, core_new, core_remove_inbound, core_remove_outbound, core_set_flow,
-    core_set_relay, inbound_enter_call, inbound_leave_call, outbound_enter_call,
-    outbound_leave_call, passed_show,
+    core_counters, core_free, core_install_inbound, core_install_outbound, core_new,
+    core_outbound_passed, core_remove_inbound, core_remove_outbound, core_set_flow, core_set_relay,
+    inbound_enter_call, inbound_leave_call, outbound_enter_call, outbound_leave_call, passed_show,
 )
 from fastpath._drops cimport TUN_WRITE
 from fastpath._endpoint cimport Endpoint, endpoint_parse
@@ -322,11 +321,11 @@ cdef class NativePump:
         cdef OutboundEntry *entry
         cdef Passed passed
         with nogil:
-            core_enter_call(self.core)
+            outbound_enter_call(self.core)
             entry = <OutboundEntry *>table_get(&self.core.outbound, 0, spi)
             if entry != NULL:
-                passed = entry.passed
-            core_leave_call(self.core)
+                core_outbound_passed(entry, &passed)
+            outbound_leave_call(self.core)
         return None if entry == NULL else passed_show(&passed)
 
 
