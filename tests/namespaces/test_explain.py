@@ -59,6 +59,8 @@ def test_a_path_is_explained_and_so_is_its_recording(homes: Homes) -> None:
     assert now["path"]["endpoint"] == f"{mapped.outer}:4500"
     theirs = explain(mapped, restricted.label)
     assert theirs["path"]["endpoint"].startswith(f"{restricted.outer}:")
+    opened = [event["why"] for event in theirs["events"] if event["what"] == "mapping"]
+    assert any(why.startswith(f"it opens {mapped.outer}:4500 for") for why in opened), opened
 
     file, config = recording(homes), str(restricted.host.config)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

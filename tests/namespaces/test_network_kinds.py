@@ -14,6 +14,7 @@ import pytest
 from tests.namespaces.homes import Home, Homes
 from tests.namespaces.nat64 import PREFIX, Nat64
 from tunnel.io.lab import Lab, Namespace, missing, wait_until
+from tunnel.io.lab.nat import INSIDE, PortMapper
 
 pytestmark = pytest.mark.root
 
@@ -50,6 +51,13 @@ def let_out(router: Namespace) -> None:
     router.run("nft", "flush chain ip home web")
 
 
+def map_ports(home: Home) -> None:
+    """The first of two routers opens ports, which lead nowhere (B33)."""
+    router = home.routers[0]
+    subnet = router.ip_json("-4", "address", "show", "dev", INSIDE)[0]["addr_info"][0]["local"]
+    PortMapper(router, f"{subnet.rpartition('.')[0]}.0/24", router.folder, upnp=False).start()
+
+
 def firewall(machine: Namespace) -> None:
     """Only answers come in."""
     machine.run("nft", "-f", "-", stdin=FIREWALL)
@@ -70,11 +78,12 @@ table inet wall {
 
 @pytest.fixture(scope="module")
 def homes() -> Iterator[Homes]:
-    """Five hosts of an account, in the order of the functions below."""
+    """Six hosts of an account, each in a network of another kind."""
     if (reason := missing()) is not None:
         pytest.skip(reason)
     with Lab() as lab:
-        made = Homes(lab, "public", "public", "public", "restricted", "restricted")
+        made = Homes(lab, "public", "public", "public", "restricted", "restricted", "double")
+        map_ports(made.of("double"))
         drop_udp(blocked(made).routers[0])
         want_login(captive(made).routers[0])
         firewall(walled(made).host.machine)
@@ -136,6 +145,15 @@ def test_a_network_that_drops_udp_is_found_by_the_zone_that_is_there(homes: Home
     assert becomes(blocked(homes), "udp-blocked")["udp"] is False
     assert blocked(homes).host.status()["zone"]["published"]
     assert "let UDP out in the firewall" in doctor(blocked(homes))
+
+
+def test_a_router_behind_another_is_found_by_what_it_answers(homes: Homes) -> None:
+    home = homes.of("double")
+    nat = becomes(home, "double-nat")
+    assert nat["double_nat"] is True
+    assert "your router stands behind another NAT" in doctor(home)
+    endpoint = home.host.status()["host"]["endpoint"]
+    assert endpoint.startswith(f"{home.outer}:"), "where the outside sees it, all the same"
 
 
 def test_without_ipv4_a_host_reaches_others_by_the_nat64(homes: Homes) -> None:
