@@ -109,6 +109,14 @@ class Surveyor:
 
     async def _run(self, question: str) -> None:
         before = self.surveyed, self.portal, self.nat64
+        try:
+            await self._put(question)
+        finally:
+            if self._task is asyncio.current_task():  # else it is of another network
+                self._task = None
+        self._on_news(before != (self.surveyed, self.portal, self.nat64))
+
+    async def _put(self, question: str) -> None:
         local, server = self._from(), self._server
         if question == "nat64":
             self.nat64 = await self._ask.nat64()
@@ -117,5 +125,3 @@ class Surveyor:
         elif local is not None and server is not None:
             self._doubted = False
             self.surveyed = await self._ask.survey(server, STUN_PORTS, local)
-        self._task = None
-        self._on_news(before != (self.surveyed, self.portal, self.nat64))
