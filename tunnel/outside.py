@@ -89,7 +89,8 @@ class Outside:
         wait = min(self._interval(), settings.outside_longest)
         self._again = self._core.now + wait if self._servers else None
         known = [server for server in self._servers if server in self._seen]
-        for server in self._servers if all_of_them or not known else known[:1]:
+        complete = len(known) == len(self._servers)  # else nothing is said: one alone tells no kind
+        for server in known[:1] if complete and not all_of_them else self._servers:
             self._question(server)
 
     def _question(self, server: Endpoint) -> None:
