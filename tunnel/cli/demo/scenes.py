@@ -131,8 +131,10 @@ class Demo:
 
     def up_both(self) -> None:
         """Start both hosts, and wait until they are up."""
-        self.desk.up()
-        self.laptop.up()
+        for host in (self.desk, self.laptop):
+            host.begin_up()
+        for host in (self.desk, self.laptop):
+            host.wait_until_up()
 
     @staticmethod
     def _id(host: HostMachine) -> str:
