@@ -103,6 +103,7 @@ class Relaying:
 
     def moved(self) -> None:
         """We are in another network."""
+        self.signals.moved()
         self.agents.moved()
         self.optimising.moved()
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from fastpath.types import Endpoint
+from tunnel.candidates import is_private
 from tunnel.commands import SendInner, SetRelayLimit
 from tunnel.core import Core
 from tunnel.following import Following
@@ -29,6 +30,8 @@ from tunnel.relays import Relays
 from tunnel.status import endpoint_text
 
 Told: TypeAlias = told.Command
+
+_UNSURE = 5.0  # seconds after a move, in which what the outside saw of us before is not said
 
 
 class Signals:
@@ -51,6 +54,8 @@ class Signals:
         self.agents: HomeAgents | None = None
         self.paths: Callable[[Told], None] = lambda _: None
         self._known: set[str] = set()
+        self._outer: tuple[Endpoint, ...] = ()
+        self._unsure_until = float("-inf")
         self.astray = 0  # messages that came in an SA that is not for them
 
     def start(self) -> None:
@@ -92,15 +97,25 @@ class Signals:
         claim = self.claim_towards(peer.endpoint)
         self.carry_out(self.machine.register(peer.name, peer.endpoint, claim, core.now, home=True))
 
+    def moved(self) -> None:
+        """We are in another network, or the outside sees us elsewhere; in the first case nobody has
+        said yet where that is."""
+        core, before = self._core, self._outer
+        self._outer = core.endpoints
+        self._unsure_until = core.now + _UNSURE if before == core.endpoints else float("-inf")
+
     def claim_towards(self, endpoint: Endpoint) -> Claim:
-        """Where we say that we are to one at ``endpoint``: as the outside sees us, as far as that
-        is known, and what we know ourselves."""
-        six = ":" in endpoint[0]
-        outer = next((one for one in self._core.endpoints if (":" in one[0]) == six), None)
-        local = next((host for host, _ in self._core.local if ":" not in host), None)
-        if outer is None:
-            return Claim()
-        return Claim.at(outer, None if six else local)
+        """Where we say that we are to one at ``endpoint``. An address of our own that is a public
+        one says it all; else it is where the outside sees us, as far as that is known."""
+        core, six = self._core, ":" in endpoint[0]
+        own = next((one for one in core.local if (":" in one[0]) == six), None)
+        if own is not None and not is_private(own):
+            return Claim.at(own)
+        inner = None if own is None or six else own[0]
+        outer = next((one for one in core.endpoints if (":" in one[0]) == six), None)
+        if outer is None or core.now < self._unsure_until:
+            return Claim(local=inner)
+        return Claim.at(outer, inner)
 
     def carry_out(self, commands: list[Told]) -> None:
         """Does what the machine says."""
