@@ -1,7 +1,7 @@
 # Two commands (docs/architecture.md): `make demo` and `make test`. Both set up what they need, say what
 # they install, ask nothing, and start at once when there is nothing to set up.
 .NOTPARALLEL:
-.PHONY: help setup demo test interop check coverage fuzz mutants model tsan bench bench-plot build clean
+.PHONY: help setup demo test interop check coverage fuzz scenarios mutants model tsan bench bench-plot build clean
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -15,6 +15,7 @@ help:
 	@echo "make check   lint, format, types, layering"
 	@echo "make coverage  lines of keys/ that the tests reach; fails below 95 %"
 	@echo "make fuzz    every parser and whole sessions, guided by coverage; ARGS='--inputs 10000000' or '--seconds 60 session'"
+	@echo "make scenarios  random moves, reboots and restarts in the simulator; ARGS='--seeds 10000', or '--seed 17' to see one"
 	@echo "make mutants how many small wrongs in the codec and the windows the tests find"
 	@echo "make model   every state of the binding machines up to a depth; ARGS='--depth 5 loss'"
 	@echo "make tsan    tables changed under full traffic, with the native engine under ThreadSanitizer"
@@ -55,6 +56,10 @@ coverage:
 fuzz:
 	@scripts/setup fuzz
 	@nice -n 19 $(PYTHON) -m tests.guided $(ARGS)
+
+scenarios:
+	@scripts/setup demo
+	@nice -n 19 $(PYTHON) -m tests.sim.scenarios $(ARGS)
 
 mutants:
 	@scripts/setup quality
