@@ -52,11 +52,10 @@ def _error(packet: bytes, kind: int, code: int, word: int) -> bytes | None:
 
 
 def checksum(octets: bytes) -> int:
-    """The Internet checksum (RFC 1071) of ``octets``."""
-    padded = octets + bytes(len(octets) & 1)
-    total = sum(int.from_bytes(padded[at : at + 2]) for at in range(0, len(padded), 2))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
+    """The Internet checksum (RFC 1071) of ``octets``: a sum of 16-bit words in one's complement is
+    what is left of the whole as one number, divided by 65,535."""
+    number = int.from_bytes(octets + bytes(len(octets) & 1))
+    total = number % 0xFFFF or (0xFFFF if number else 0)
     return total ^ 0xFFFF
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scapy.layers.inet import UDP
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
@@ -76,3 +78,12 @@ def test_packet_too_big_names_the_mtu_and_quotes_enough_for_linux() -> None:
     assert (read[ICMPv6PacketTooBig].code, read[ICMPv6PacketTooBig].mtu) == (0, 1338)
     assert len(error) - 48 >= 512
     assert packet_too_big(packet(ICMPv6TimeExceeded()), 1338) is None
+
+
+@given(st.binary(max_size=80))
+def test_the_checksum_is_the_sum_of_words_in_ones_complement(octets: bytes) -> None:
+    words = octets + bytes(len(octets) & 1)
+    total = sum(int.from_bytes(words[at : at + 2]) for at in range(0, len(words), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    assert checksum(octets) == total ^ 0xFFFF
