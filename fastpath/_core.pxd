@@ -75,6 +75,7 @@ cdef struct Limit:  # a token bucket of octets, under the lock of the rates
 
 cdef enum:
     MAX_LANES = 64
+    RELAYS_REMEMBERED = 1024
 
 cdef struct Lane:
     Core *core
@@ -104,6 +105,8 @@ cdef struct Core:
     Table outbound  # this one and the next two are read under the gate of either half
     Table flows
     Table relays
+    uint64_t cleared[RELAYS_REMEMBERED][2]  # the last host ids whose relay entry got SPI 0
+    uint64_t clears  # so many, ever
     Limit limit
     uint64_t splits  # atomic; packets that were split so far; their identification
     Table inbound

@@ -29,6 +29,7 @@ from fastpath import types
 from fastpath._drops cimport *
 
 assert types.NARROW_WAYS == NARROW_WAYS
+assert types.RELAYS_REMEMBERED == RELAYS_REMEMBERED
 assert {drop.name: drop.value for drop in types.Drop} == {
     "NONE": 0, "MALFORMED": MALFORMED, "UNKNOWN_SPI": UNKNOWN_SPI, "REPLAY": REPLAY,
     "AUTHENTICATION": AUTHENTICATION, "PADDING": PADDING, "SELECTOR": SELECTOR,
@@ -335,6 +336,8 @@ cdef int core_set_relay(
     cdef Endpoint parsed
     endpoint_parse(endpoint, &parsed)
     _host_key(host_id, key)
+    if spi == 0:
+        raise ValueError("SPI 0 is no SA's (RFC 4303 §2.1)")
     relay = <Relay *>calloc(1, sizeof(Relay))
     if relay == NULL:
         raise MemoryError
@@ -350,7 +353,7 @@ cdef int core_set_relay(
 
 
 cdef int core_clear_relay(Core *core, bytes host_id) except -1:
-    """A host id that was not forwarded to stays known, without a way."""
+    """A host id that was not forwarded to stays known for a while, without a way."""
     cdef uint64_t key[2]
     cdef Relay *relay
     cdef void *removed = NULL
@@ -358,13 +361,28 @@ cdef int core_clear_relay(Core *core, bytes host_id) except -1:
     with nogil:
         core_enter_call(core)
         relay = <Relay *>table_get(&core.relays, key[0], key[1])
-        if relay != NULL and relay.forward:
+        if relay != NULL and relay.spi and relay.forward:
             removed = table_remove(&core.relays, key[0], key[1])
-        elif relay != NULL:
+        elif relay != NULL and relay.spi:
             relay.spi = 0
+            removed = _remember(core, key)
         core_leave_call(core)
         free(removed)
     return 0
+
+
+cdef void *_remember(Core *core, const uint64_t *key) noexcept nogil:
+    """Keeps a host id among the last that were cleared; the entry that is forgotten for it."""
+    cdef uint64_t *place = core.cleared[core.clears % RELAYS_REMEMBERED]
+    cdef Relay *oldest = NULL
+    cdef void *removed = NULL
+    if core.clears >= RELAYS_REMEMBERED:
+        oldest = <Relay *>table_get(&core.relays, place[0], place[1])
+    if oldest != NULL and oldest.spi == 0:
+        removed = table_remove(&core.relays, place[0], place[1])
+    place[0], place[1] = key[0], key[1]
+    core.clears += 1
+    return removed
 
 
 cdef int _host_key(bytes host_id, uint64_t *key) except -1:

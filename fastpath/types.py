@@ -67,6 +67,9 @@ told; RFC 6275 §11.8 allows three of a kind."""
 RELAY_PORT = 500
 """IKE inside a nested packet; the port of a relay endpoint, ``(text of a host id, 500)``."""
 
+RELAYS_REMEMBERED = 1024
+"""So many host ids whose relay entry is gone are still known to be no outer address."""
+
 RELAY_BURST_OCTETS = 64 * 1024
 """A home agent's limit lets so much pass at once, or what it allows in a tenth of a second."""
 
@@ -380,8 +383,8 @@ class Pump(Protocol):
 
     def clear_relay(self, host_id: bytes) -> None:
         """What goes to the relay endpoint of ``host_id`` is ``NOT_RELAYED`` from now on: a host
-        id that was relayed once is never taken for an outer address. Unless it was forwarded to:
-        then it is forgotten."""
+        id that was relayed is not taken for an outer address then. The last
+        :data:`RELAYS_REMEMBERED` are known; one that was forwarded to is forgotten at once."""
 
     def set_relay_limit(self, octets_per_second: int) -> None:
         """All that is forwarded together passes at this rate, the rest is ``RELAY_LIMIT``;

@@ -11,6 +11,7 @@ and is held to it by the conformance suite. In the order a packet meets them:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -34,6 +35,7 @@ from fastpath.types import (
     MOBILITY_OCTETS,
     NO_LIMIT,
     QUOTE_OCTETS,
+    RELAYS_REMEMBERED,
     SOFT_LIMIT_PACKETS,
     UNKNOWN_SPI_EVENTS_PER_SECOND,
     AcquireEvent,
@@ -92,6 +94,7 @@ class Datapath:
         self._outbound: dict[int, Outbound] = {}
         self._flows: dict[bytes, Flow] = {}
         self._relays: dict[bytes, Relay] = {}
+        self._cleared: deque[bytes] = deque()  # host ids whose relay entry has SPI 0, at least once
         self._limit = relay.Limit()
         self._totals = Totals()
         self._unknown = Rate(UNKNOWN_SPI_EVENTS_PER_SECOND)
@@ -142,13 +145,25 @@ class Datapath:
         """As :meth:`fastpath.types.Pump.set_relay`."""
         if len(host_id) != 16:
             raise ValueError("a host id is 16 octets")
+        if spi == 0:
+            raise ValueError("SPI 0 is no SA's (RFC 4303 §2.1)")
         self._relays[host_id] = Relay(spi, endpoint, forward)
 
     def clear_relay(self, host_id: bytes) -> None:
         """As :meth:`fastpath.types.Pump.clear_relay`."""
-        found = self._relays.pop(host_id, None)
-        if found is not None and not found.forward:
-            self._relays[host_id] = Relay(0, found.endpoint)
+        found = self._relays.get(host_id)
+        if found is None or found.spi == 0:
+            return
+        if found.forward:
+            del self._relays[host_id]
+            return
+        self._relays[host_id] = Relay(0, found.endpoint)
+        self._cleared.append(host_id)
+        if len(self._cleared) > RELAYS_REMEMBERED:
+            oldest = self._cleared.popleft()
+            known = self._relays.get(oldest)
+            if known is not None and known.spi == 0:
+                del self._relays[oldest]
 
     def set_relay_limit(self, octets_per_second: int) -> None:
         """As :meth:`fastpath.types.Pump.set_relay_limit`."""

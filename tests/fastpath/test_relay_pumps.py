@@ -15,6 +15,7 @@ import pytest
 from fastpath.reference.datapath import Datapath, Output, SendDatagram, WritePacket
 from fastpath.reference.esp import OutboundSa
 from fastpath.types import (
+    RELAYS_REMEMBERED,
     ControlEvent,
     DummyEvent,
     Endpoint,
@@ -49,7 +50,7 @@ from tests.fastpath.relays import (
     with_ports,
 )
 from tests.fastpath.support import ipv6, native_module
-from tests.fastpath.test_pump_conformance import PATIENCE, WAYS, Rig, endpoint_of, readable
+from tests.fastpath.test_pump_conformance import PATIENCE, WAYS, Rig, endpoint_of, readable, udp
 from tests.fuzz.mutate import SEED
 from tunnel.io.portable_pump import PortablePump
 
@@ -211,6 +212,29 @@ def test_a_host_id_that_was_relayed_is_never_an_outer_address(
     rig.pump.send(IKE, relay_endpoint(HOST_A))
     rig.until("drop_not_relayed", 6)
     assert not readable(rig.far.fileno(), 0)
+
+
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_of_host_ids_that_were_relayed_the_last_are_known(engine: str) -> None:
+    """A home agent that makes up hosts fills no memory. What is no host id has no socket here."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far, udp() as only4:
+        near.setblocking(False)
+        pump = maker(engine)(near.fileno(), only4.fileno(), None, HOST_A)
+        hosts = [HOST_B[:8] + number.to_bytes(8) for number in range(RELAYS_REMEMBERED + 10)]
+        for _ in range(2):
+            for host in hosts:
+                pump.set_relay(host, A_TO_H, ("192.0.2.1", 4500))
+                pump.clear_relay(host)
+                pump.clear_relay(host)
+        for host in hosts:
+            pump.send(IKE, relay_endpoint(host))
+        counters = pump.counters()
+        assert counters["drop_not_relayed"] == RELAYS_REMEMBERED
+        assert counters["drop_udp_send"] == 10
+        with pytest.raises(ValueError, match="SPI 0"):
+            pump.set_relay(HOST_B, 0, ("192.0.2.1", 4500))
+        pump.stop()
 
 
 @pytest.mark.parametrize(
