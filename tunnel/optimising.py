@@ -196,8 +196,11 @@ class Optimising:
         """We are known here; have the other ways to the peer proven before they are needed."""
         if peer.is_relayed:
             return
+        families = {":" in host for host, _ in self._core.endpoints}
         for via in in_order(self._core, peer):
-            if via != peer.endpoint and via not in way.opened and not is_private(via):
+            if via == peer.endpoint or via in way.opened or is_private(via):
+                continue
+            if (":" in via[0]) in families:
                 way.opened.add(via)
                 machine = self._signals.machine
                 self._signals.carry_out(machine.open(peer.name, via, self._core.now))

@@ -5,15 +5,19 @@ from __future__ import annotations
 import pytest
 
 from fastpath.reference.datapath import SendDatagram
+from keys.ike.settings import IkeSettings
 from tests.sim.nat import STUN, Kind, Nat
 from tests.sim.scenes import delivers
 from tests.sim.test_home_agent import gateway, host, settled
 from tests.sim.world import SimHost, Way, Weather, World, numbers
+from tunnel.cli.rules import peers_of
 from tunnel.mobility import header
 from tunnel.mobility.claims import Claim
 from tunnel.mobility.header import Aoto, BindingUpdate, Message
 from tunnel.mobility.proofs import Proofs
 from tunnel.peers import SIGNALS, Peer
+from tunnel.settings import NodeSettings
+from tunnel.status import endpoint_text
 
 VICTIM = ("192.0.2.66", 4500)
 OUTSIDES = "203.0.113.1", "203.0.113.2"
@@ -167,6 +171,36 @@ def test_a_peer_is_asked_at_its_home_address_once_i21() -> None:
         entries = one.node._core.journal.of(table(one, label).name).entries
         said = [entry.why for entry in entries]
         assert said.count("it answers at its home address") == 1
+
+
+def test_rekeys_of_an_optimised_path_lose_nothing_and_leave_no_rules() -> None:
+    """The sheet's test 6: both sets of rules while an SA is replaced, one after that (I42)."""
+    world = World(623)
+    short = NodeSettings(ike=IkeSettings(child_lifetime=12.0))
+    gateway(world)
+    laptop, desk = host(world, "laptop", 1, None, short), host(world, "desk", 2, None, short)
+    assert settled(world, laptop, desk)
+    assert delivers(world, laptop, desk, 1, within=15)
+    together, seen = 0, set[str]()
+    for number in range(100, 350):
+        laptop.send(desk.host_id, number)
+        world.run(0.1)
+        ours = rules(laptop)
+        together, seen = max(together, len(ours)), seen | ours
+    world.run(1)
+    assert set(range(100, 350)) <= set(numbers(desk.received))
+    assert len(seen) > together > 4, "of two pairs of SAs: replaced, for a moment beside the old"
+    peer = table(laptop, "desk")
+    live = {f"{spi:08x}" for one in peer.children.values() for spi in (one.spi_in, one.spi_out)}
+    assert rules(laptop) == live
+
+
+def rules(one: SimHost) -> set[str]:
+    """The SPIs that ``autotunnel rules`` names for the desk."""
+    host_facts = {"id": str(one.host_id), "endpoint": endpoint_text(one.config.endpoint)}
+    facts = {"host": host_facts, **one.node.status(one.world.now)}
+    peers = [peer for peer in peers_of(facts) if peer["name"].startswith("desk")]
+    return {rule["spi"] for peer in peers for sa in peer["sas"] for rule in sa["rules"]}
 
 
 # --- Hostile -----------------------------------------------------------------------------------
