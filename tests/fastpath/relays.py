@@ -21,6 +21,7 @@ AT_A: Endpoint = ("192.0.2.10", 4500)
 AT_B: Endpoint = ("198.51.100.11", 4500)
 AT_H: Endpoint = ("203.0.113.1", 4500)
 IKE = b"\x11" * 16 + bytes([33, 0x20, 34, 8]) + bytes(4) + (40).to_bytes(4, "big") + bytes(12)
+MESSAGE = bytes([59, 0, 5, 0, 0, 0, 0, 0])  # the smallest Mobility Header
 FIRST_WORD = IKE[:8] + bytes(8) + IKE[16:]
 
 A_TO_H, H_TO_A, H_TO_B, B_TO_H = 0xA001, 0xA002, 0xB001, 0xB002  # relay SAs

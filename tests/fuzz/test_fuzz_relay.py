@@ -32,7 +32,8 @@ from tests.fastpath.relays import (
 )
 from tests.fastpath.support import native_module
 from tests.fastpath.test_pump_conformance import Rig, endpoint_of
-from tests.fastpath.test_relay_pumps import Both, as_agent, as_host
+from tests.fastpath.test_relay_agrees import Both
+from tests.fastpath.test_relay_pumps import as_agent, as_host
 from tests.fuzz.mutate import mutants
 
 INPUTS = 100_000
