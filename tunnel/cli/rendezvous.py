@@ -21,7 +21,7 @@ from keys import store
 from tunnel.cli.voice import say
 from tunnel.config import ServeAccount, ServeConfig
 from tunnel.io import privilege
-from tunnel.io.network import STUN_PORTS
+from tunnel.io.surveyor import STUN_PORTS
 
 
 class Rendezvous:
