@@ -15,17 +15,20 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 
 from tests.sim.places import Standing, weather
 from tests.sim.watch import Proofs
-from tests.sim.world import SimHost, World, numbers
+from tests.sim.world import Config, SimHost, World, numbers
 from tunnel.commands import NotReached
 from tunnel.io.lab.scenario import Deed, Event, Kind, Links, Network, Scenario, Who
+from tunnel.settings import HomeAgentSettings, NodeSettings
 
 PATIENCE = 120.0
 """Seconds from the last change until both hear each other. An IKE SA is found dead after a minute
 at most (``IkeSettings``), and the pause between two attempts grows to half a minute."""
+GATEWAY = ("198.51.100.7", 4500)
 TOLD = 180.0  # seconds until somebody who asks is told that there is no path
 
 _KINDS: tuple[Kind, ...] = (
@@ -38,12 +41,22 @@ _TIMEOUTS = (0.0, 0.0, 30.0, 60.0, 120.0)
 @dataclass(frozen=True)
 class Story:
     """A scenario, and what the applications and an attacker do meanwhile. ``pace``: seconds
-    between two packets of an application; ``forged``: see :class:`tests.sim.watch.Proofs`."""
+    between two packets of an application; ``forged``: see :class:`tests.sim.watch.Proofs`;
+    ``relay``: whether a third host, with a public address, is the account's home agent."""
 
     seed: int
     scenario: Scenario
     pace: float
     forged: float
+    relay: bool = False
+
+    @property
+    def has_path(self) -> bool:
+        """Whether the two can hear each other in the end: directly, or where both reach the home
+        agent."""
+        if not self.relay:
+            return self.scenario.has_path
+        return "blocked" not in {self.scenario.at_last(who).kind for who in ("left", "right")}
 
 
 @dataclass(frozen=True)
@@ -57,8 +70,8 @@ class Outcome:
     forged: int
 
 
-def story(seed: int) -> Story:
-    """The story of a seed."""
+def story(seed: int, *, relay: bool = False) -> Story:
+    """The story of a seed; with a home agent, it is the same but for that."""
     pick = random.Random(f"story {seed}")
 
     def network() -> Network:
@@ -76,7 +89,8 @@ def story(seed: int) -> Story:
         seed,
         Scenario(f"of seed {seed}", left, right, links, events),
         pace=pick.choice((0.25, 1.0, 5.0, 45.0)),
-        forged=pick.choice((0.0, 0.0, 0.2)),
+        forged=0.0 if relay else pick.choice((0.0, 0.0, 0.2)),
+        relay=relay,
     )
 
 
@@ -107,7 +121,10 @@ class Play:
     def __init__(self, told: Story) -> None:
         self.story, scenario = told, told.scenario
         self.world = World(told.seed, weather(scenario.links))
-        self.proofs = Proofs(self.world, forged=told.forged)
+        self.proofs = Proofs(self.world, forged=told.forged, judges=not told.relay)
+        if told.relay:
+            settings = NodeSettings(home_agent=HomeAgentSettings())
+            SimHost(self.world, Config("gateway", GATEWAY, settings=settings)).start()
         self.sides: dict[Who, Standing] = {
             "left": Standing(self.world, "left", scenario.left),
             "right": Standing(self.world, "right", scenario.right),
@@ -129,7 +146,7 @@ class Play:
             self._do(event)
         changed = world.now
         self.proofs.forged = 0.0
-        if not scenario.has_path:
+        if not self.story.has_path:
             self._is_told()
             return self._outcome(None)
         met = world.run(PATIENCE, self._both_hear(changed))
@@ -221,20 +238,21 @@ def _words(host: SimHost) -> str:
     return f"at {host.endpoint}, published {host.node._core.endpoints}, peers {peers}"
 
 
-def play(seed: int) -> Outcome:
+def play(seed: int, *, relay: bool = False) -> Outcome:
     """Runs the story of a seed.
 
     AssertionError if one of these does not hold: no datagram shows anything of the inside
     (:meth:`World.send`); no data goes to an endpoint that was not proven
     (:class:`tests.sim.watch.Proofs`); where a path exists (``Scenario.has_path``), both hear each
-    other within :data:`PATIENCE`; where there is none, whoever asks is told why.
+    other within :data:`PATIENCE`; where there is none, whoever asks is told why. With ``relay``
+    there is a home agent, and proofs are not judged: some travel inside of ESP (decision 0062).
     """
-    return Play(story(seed)).run()
+    return Play(story(seed, relay=relay)).run()
 
 
-def _try(seed: int) -> tuple[int, Outcome | None, str]:
+def _try(relay: bool, seed: int) -> tuple[int, Outcome | None, str]:
     try:
-        return seed, play(seed), ""
+        return seed, play(seed, relay=relay), ""
     except AssertionError as error:
         return seed, None, str(error) or repr(error)
 
@@ -248,15 +266,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="this one alone, and what happened in it")
+    parser.add_argument("--relay", action="store_true", help="with a home agent")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
     if options.seed is not None:
-        return _tell(options.seed)
+        return _tell(options.seed, relay=options.relay)
     began, bad, slow = time.monotonic(), 0, []
     counts: Counter[str] = Counter()
     with ProcessPoolExecutor(options.jobs) as pool:
         seeds = range(options.first, options.first + options.seeds)
-        for seed, outcome, problem in pool.map(_try, seeds, chunksize=8):
+        for seed, outcome, problem in pool.map(partial(_try, options.relay), seeds, chunksize=8):
             if outcome is None:
                 bad += 1
                 print(f"seed {seed}: {problem}", flush=True)
@@ -278,11 +297,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if bad else 0
 
 
-def _tell(seed: int) -> int:
-    told = story(seed)
+def _tell(seed: int, *, relay: bool) -> int:
+    told = story(seed, relay=relay)
     scenario = told.scenario
     print(f"seed {seed}: pace {told.pace} s, forged {told.forged}; {scenario.links}")
-    print(f"left {scenario.left}, right {scenario.right}; a path in the end: {scenario.has_path}")
+    print(f"left {scenario.left}, right {scenario.right}; a path in the end: {told.has_path}")
     acted = Play(told)
     problem = ""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from pathlib import Path
 from typing import Annotated, Any
@@ -158,7 +159,8 @@ def _play(
             put(_verdict(name, report.found, report.path, report.reason))
         if keep:
             say("All stands until Ctrl-C.")
-            signal.sigwait({signal.SIGINT})
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.pause()
     if not report.as_expected:
         wish = "a direct path" if report.expected else "no direct path"
         raise typer.Exit(_told(f"such networks allow {wish}: that is not what happened"))
