@@ -21,6 +21,7 @@ PATIENCE = 45.0
 OCTETS = 3_000_000
 LONG = 24_000_000  # more than the buffers of both ends hold: it takes its time at RATE
 RATE = "2M"
+UNDER_WAY = 1_000_000
 NESTED_MTU = 1362
 """1500 octets less IPv4, UDP, ESP, IPv6 and ESP: 20 + 8 + 34 + 40 + 34, on ESP's alignment."""
 
@@ -63,6 +64,12 @@ def path_of(source: Home, target: Home) -> str | None:
     """By which path packets go there."""
     peer = source.host.peer(target.label)
     return None if peer is None else peer["path"]
+
+
+def reach(source: Home, target: Home) -> None:
+    """Make the tunnel."""
+    config = ("-c", str(source.host.config))
+    source.host.cli("ping", target.label, "-n", "1", *config, timeout=PATIENCE)
 
 
 def serve(home: Home, name: str, octets: int = OCTETS) -> Web:
@@ -174,10 +181,11 @@ def test_the_path_mtu_is_right_on_a_nested_path(homes: Homes) -> None:
 def test_another_home_agent_takes_over_and_tcp_goes_on(homes: Homes) -> None:
     source, target = homes.of("symmetric"), homes.of("double")
     web = serve(target, "failover", LONG)
-    curl, file = fetch(source, web, RATE)
-    under_way(file, 2_000_000)
+    reach(source, target)
     first = agent_of(homes, source, target)
     assert first.host.process is not None
+    curl, file = fetch(source, web, RATE)
+    under_way(file, UNDER_WAY)
     first.host.process.kill()
     try:
         assert is_whole(curl, file, web)
@@ -190,13 +198,14 @@ def test_another_home_agent_takes_over_and_tcp_goes_on(homes: Homes) -> None:
 def test_a_direct_path_that_is_cut_is_left_at_once_and_tcp_goes_on(homes: Homes) -> None:
     source, target = homes.of("symmetric"), homes.of("public")
     web = serve(target, "fallback", LONG)
-    curl, file = fetch(source, web, RATE)
-    under_way(file, 2_000_000)
+    reach(source, target)
     assert path_of(source, target) == "direct"
     router = source.routers[0]
     cut = f"ip daddr {target.outer} udp dport 4500 drop\nip saddr {target.outer} drop\n"
     hook = "type filter hook forward priority -10"
     rules = f"table ip cut {{\nchain it {{\n{hook}\n{cut}}}\n}}\n"
+    curl, file = fetch(source, web, RATE)
+    under_way(file, UNDER_WAY)
     router.run("nft", "-f", "-", stdin=rules)
     try:
         assert is_whole(curl, file, web)
