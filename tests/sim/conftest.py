@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.sim.watch import Proofs
 from tests.sim.world import Weather, World
 
 Make = Callable[..., World]
@@ -21,6 +22,8 @@ def world_of() -> Iterator[Make]:
         chosen = int(os.environ.get("AUTOTUNNEL_SIM_SEED", seed))
         seeds.append(chosen)
         print(f"seed {chosen}: repeat with AUTOTUNNEL_SIM_SEED={chosen}")  # shown on failure
-        return World(chosen, weather, tells=tells)
+        world = World(chosen, weather, tells=tells)
+        Proofs(world)  # data goes to nobody who has not proven to be there, whatever the scenario
+        return world
 
     yield make

@@ -9,7 +9,6 @@ from tests.sim.nat import STUN, Kind, Nat
 from tests.sim.scenes import LAPTOP
 from tests.sim.test_candidates import reached
 from tests.sim.test_silence import mended
-from tests.sim.watch import Proofs
 from tests.sim.world import Config, SimHost, Weather, World
 
 
@@ -51,7 +50,6 @@ def interval(host: SimHost, peer: str) -> float:
 )
 def test_what_the_nat_remembers_is_learnt(kind: Kind, timeout: float, world_of: Make) -> None:
     world = world_of(700)
-    Proofs(world)
     laptop, desk = idle_pair(world, timeout, kind)
     world.run(200 + 20 * min(timeout, 290))
     learnt = interval(laptop, "desk")

@@ -10,6 +10,7 @@ import pytest
 from discovery import types
 from discovery.texts import Change
 from tests.sim.nat import STUN, Kind, Nat
+from tests.sim.watch import Proofs
 from tests.sim.world import Config, SimHost, Weather, World
 from tunnel.commands import Command, NotReached, Reached, SendZone
 
@@ -30,6 +31,7 @@ def host(world: World, label: str, number: int, kind: Kind | None) -> SimHost:
 
 
 def pair(world: World, ours: Kind | None, theirs: Kind | None) -> tuple[SimHost, SimHost]:
+    Proofs(world)
     laptop, desk = host(world, "laptop", 1, ours), host(world, "desk", 2, theirs)
     wanted = [one for one, kind in ((laptop, ours), (desk, theirs)) if kind is not None]
     assert world.run(60, lambda: all(one.seen for one in wanted))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keys.ike.settings import IkeSettings
+from tests.sim.watch import Proofs
 from tests.sim.world import Config, SimHost, Weather, World
 from tunnel.settings import NodeSettings
 
@@ -19,6 +20,7 @@ def _state(host: SimHost, peer: str) -> object:
 def talk(seed: int, weather: Weather) -> tuple[SimHost, SimHost]:
     """A minute of packets both ways over SAs that live for seconds."""
     world = World(seed, weather)
+    Proofs(world)
     desk = SimHost(world, Config("desk", ("198.51.100.1", 4500), settings=SHORT)).start()
     laptop = SimHost(world, Config("laptop", ("203.0.113.7", 4500), settings=SHORT)).start()
     assert world.run(10, lambda: {"desk", "laptop"} <= world.labels_in_zone())

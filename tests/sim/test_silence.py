@@ -10,7 +10,6 @@ from tests.sim.conftest import Make
 from tests.sim.nat import STUN, Nat
 from tests.sim.scenes import LAPTOP, connected, two
 from tests.sim.test_candidates import HOME, at_home, reached
-from tests.sim.watch import Proofs
 from tests.sim.world import Config, SimHost, Weather, World, numbers
 from tunnel.settings import NodeSettings
 
@@ -32,7 +31,6 @@ def mended(world: World, source: SimHost, target: SimHost, *, every: float = 0.0
 def test_a_nat_that_forgot_the_peer_is_opened_by_a_call(kind: str, world_of: Make) -> None:
     """Nobody kept the way open: what the desk sends is dropped before the laptop."""
     world = world_of(600, Weather(latency=0.02, jitter=0.01))
-    Proofs(world)
     inside = ("192.168.1.6", 4500)
     world.behind(inside[0], Nat(HOME, kind, timeout=60.0))  # type: ignore[arg-type] # parametrised
     desk = SimHost(world, Config("desk", ("198.51.100.1", 4500))).start()
@@ -52,7 +50,6 @@ def test_a_nat_that_forgot_the_peer_is_opened_by_a_call(kind: str, world_of: Mak
 def test_traffic_of_one_way_is_left_in_peace(world_of: Make) -> None:
     """A camera sends for ten minutes and gets nothing back: few questions, no move, no call."""
     world = world_of(601, Weather(jitter=0.01, loss=0.05))
-    Proofs(world)
     desk, laptop = connected(world)
     world.run(5)
     sent = len(world.wire)
@@ -80,7 +77,6 @@ def test_an_idle_pair_asks_nothing(world_of: Make) -> None:
 def test_a_peer_that_left_is_followed_by_the_zones_word(seed: int, world_of: Make) -> None:
     """The push comes first: everything that the peer sends itself is lost for a while."""
     world = world_of(seed)
-    Proofs(world)
     desk, laptop = connected(world)
     world.run(20)
     fine, world.weather = world.weather, Weather(loss=1.0)
@@ -95,7 +91,6 @@ def test_a_peer_that_left_is_followed_by_the_zones_word(seed: int, world_of: Mak
 def test_a_peer_that_left_is_followed_by_its_packets(seed: int, world_of: Make) -> None:
     """The packet comes first: the rendezvous is away."""
     world = world_of(seed)
-    Proofs(world)
     desk, laptop = connected(world)
     world.run(20)
     world.set_zone(False)
@@ -112,7 +107,6 @@ def test_a_peer_that_left_without_a_word_is_found_by_what_the_zone_says_later(
     """Nobody is told at first; the desk notices by itself, looks, and finds it as soon as the zone
     knows, long before IKE's own check."""
     world = world_of(seed)
-    Proofs(world)
     desk, laptop = two(world)
     assert reached(world, desk, "laptop")
     world.run(20)
@@ -129,7 +123,6 @@ def test_a_peer_that_left_without_a_word_is_found_by_what_the_zone_says_later(
 
 def test_two_that_come_to_the_same_network_talk_inside(world_of: Make) -> None:
     world = world_of(640)
-    Proofs(world)
     nat = Nat(HOME, "restricted")
     desk = at_home(world, "desk", 5, nat)
     laptop = SimHost(world, Config("laptop", LAPTOP)).start()
@@ -150,7 +143,6 @@ def test_two_that_come_to_the_same_network_talk_inside(world_of: Make) -> None:
 
 def test_one_that_leaves_the_common_network_is_followed(world_of: Make) -> None:
     world = world_of(641)
-    Proofs(world)
     nat = Nat(HOME, "restricted")
     desk, laptop = at_home(world, "desk", 5, nat), at_home(world, "laptop", 6, nat)
     world.run(5)
