@@ -41,7 +41,8 @@ from tunnel.pending import Bucket
 RELAY_PORT = 500
 """The port of a relay endpoint: what comes by the home agent comes from (host id, 500)."""
 
-_HEARD = 30  # messages a second and peer that are looked at
+HEARD_PER_SECOND = 30
+"""So many messages of one peer are looked at."""
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ class _Known:
     """A peer as its owner made it known."""
 
     home: IPv6Address
-    heard: Bucket = field(default_factory=lambda: Bucket(_HEARD))
+    heard: Bucket = field(default_factory=lambda: Bucket(HEARD_PER_SECOND))
     errors: Rate = field(default_factory=Rate)
 
     @property
