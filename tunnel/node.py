@@ -108,7 +108,12 @@ class Node:
             is_trying=lambda: self._keepalives.is_trying,
             forgotten=lambda: self._keepalives.forgotten(),
         )
-        self._silence = Silence(core, self._calls, lambda peer: self._relaying.silent(peer))
+        self._silence = Silence(
+            core,
+            self._calls,
+            lambda peer: self._relaying.silent(peer),
+            self._outside.hurry,
+        )
         publish = self._directory.publish
         links = self._attempts, self._following
         self._relaying = Relaying(core, random, *links, publish, proofs)

@@ -26,6 +26,7 @@ from tunnel.journal import What
 from tunnel.network_kind import DEPENDENT as DEPENDENT
 from tunnel.network_kind import INDEPENDENT as INDEPENDENT
 
+_HURRY = 1.0  # seconds at least between a question and one that a silent peer brings about
 _ALL = 10  # rounds, in the last of which all servers are asked
 
 
@@ -50,6 +51,7 @@ class Outside:
         self._seen: dict[Endpoint, Endpoint] = {}
         self._said: tuple[Endpoint | None, str] = (None, "")
         self._again: float | None = None
+        self._asked_at = float("-inf")
 
     def ask(self, servers: tuple[Endpoint, ...]) -> None:
         """Ask these from now on, or nobody; what was seen before is forgotten."""
@@ -57,6 +59,11 @@ class Outside:
         self._said, self._again = (None, ""), None
         self._core.mapping = ""
         self._begin()
+
+    def hurry(self) -> None:
+        """A peer that we talked with is silent: perhaps it is our NAT that has changed."""
+        if self._core.now >= self._asked_at + _HURRY:
+            self._begin(all_of_them=False)
 
     @property
     def servers(self) -> tuple[Endpoint, ...]:
@@ -85,7 +92,7 @@ class Outside:
     # --- Inside -----------------------------------------------------------------------------
 
     def _begin(self, *, all_of_them: bool = True) -> None:
-        settings = self._core.settings
+        settings, self._asked_at = self._core.settings, self._core.now
         wait = min(self._interval(), settings.outside_longest)
         self._again = self._core.now + wait if self._servers else None
         known = [server for server in self._servers if server in self._seen]

@@ -13,6 +13,9 @@ now and then, each after twice the time of the one before, and moves nothing. IK
 half a minute before it begins (RFC 7296 §2.4); it goes on beside this and decides when a peer is
 gone for good.
 
+It may be ourselves who have moved, without a word of our router: so the outside is asked where it
+sees us, too. What it says is published, and the zone tells the peer.
+
 The other way round: packets were coming, many of them, and then none. Perhaps they are sent to
 where we were, because the NAT before us has changed what it maps. So one empty packet goes to the
 peer, which sees from where it comes.
@@ -56,9 +59,14 @@ class Silence:
     """All peers with a tunnel."""
 
     def __init__(
-        self, core: Core, calls: Calls, by_relay: Callable[[Peer], bool] = lambda _: False
+        self,
+        core: Core,
+        calls: Calls,
+        by_relay: Callable[[Peer], bool] = lambda _: False,
+        look_outside: Callable[[], None] = lambda: None,
     ) -> None:
         self._core, self._calls = core, calls
+        self._look_outside = look_outside  # where we are seen may have changed
         self._by_relay = by_relay  # makes data go to a peer through a home agent, if one can
         self._watches: dict[str, _Watch] = {}
 
@@ -156,6 +164,7 @@ class Silence:
         watch.asked = core.now
         core.explain(peer, What.PROOF, "we send, and nothing comes back: is it there?")
         core.ike_said(core.ike.probe(peer.name, core.now))
+        self._look_outside()
 
     def _search(self, peer: Peer, watch: _Watch) -> None:
         """Where it was it does not answer."""

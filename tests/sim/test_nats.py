@@ -145,3 +145,31 @@ def test_a_peer_that_left_in_mid_conversation_is_followed_by_the_zones_word(kind
 
     assert world.run(1.0, followed), "well before anything is given up"
     assert laptop.peer("desk")["endpoint"].startswith("203.0.113.9:")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_router_that_says_nothing_of_its_new_address_is_found_out(seed: int) -> None:
+    """Both NATs let in only whom was sent to: neither host hears the other any more. One of them
+    asks the outside where it is seen, long before it would by itself, and the zone tells."""
+    world = World(seed, Weather(latency=0.02, jitter=0.01))
+    laptop, desk = pair(world, "restricted", "restricted")
+    laptop.reach("desk")
+    assert world.run(10, lambda: laptop.peer("desk").get("state") == "up")
+
+    def talk() -> None:
+        laptop.send(desk.host_id, 1)
+        desk.send(laptop.host_id, 2)
+        world.run(0.05)
+
+    for _ in range(40):
+        talk()
+    world.reboot(world.nats["192.168.1.10"], "203.0.113.77")
+    left = world.now
+    while desk.peer("laptop")["endpoint"].rpartition(":")[0] != "203.0.113.77":
+        talk()
+        assert world.now - left < 4.0
+    count = len(laptop.received), len(desk.received)
+    talk()
+    talk()
+    assert len(laptop.received) > count[0]
+    assert len(desk.received) > count[1]
