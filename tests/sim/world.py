@@ -31,6 +31,7 @@ from keys.issuer import Issuer
 from tests.sim.nat import STUN, Nat, answer_stun, delay_of
 from tests.sim.rendezvous import Rendezvous
 from tunnel import commands as do
+from tunnel.border import call_of, change
 from tunnel.credentials import Credentials
 from tunnel.node import Node
 from tunnel.peers import Identity, StaticPeer
@@ -444,7 +445,6 @@ class SimHost:
         self.zone_changed(self.world.zone_up)
 
     def _outputs(self, outputs: list[Output]) -> None:
-        node = self.node
         for output in outputs:
             match output:
                 case SendDatagram(data, endpoint, whole):
@@ -452,25 +452,10 @@ class SimHost:
                 case WritePacket(packet):
                     self.received.append(packet)
                     self.arrived.append(self.world.now)
-                case pump.AcquireEvent(packet):
-                    self.acquired += 1
-                    self.tell(node.acquire, packet)
-                case pump.ControlEvent(data, source, _, 0):
-                    self.tell(node.datagram, data, source)
-                case pump.ControlEvent(data, source, _, relay):
-                    self.tell(node.nested, relay, data, source)
-                case pump.MobilityEvent(spi, source, message):
-                    self.tell(node.mobility, spi, source, message)
-                case pump.NewSourceEvent(spi, source):
-                    self.tell(node.new_source, spi, source)
-                case pump.LifetimeEvent(spi):
-                    self.tell(node.lifetime, spi)
-                case pump.UnknownSpiEvent(spi, source):
-                    self.tell(node.unknown_spi, spi, source)
-                case pump.DummyEvent(spi, octets, head):
-                    self.tell(node.dummy, spi, octets, head)
-                case pump.TooBigEvent(quote, largest):
-                    self.tell(node.too_big, quote, largest)
+                case _:
+                    self.acquired += isinstance(output, pump.AcquireEvent)
+                    method, arguments = call_of(self.node, output)
+                    self.tell(method, *arguments)
 
     # --- What the node does -----------------------------------------------------------------
 
@@ -538,21 +523,9 @@ class SimHost:
         return True
 
     def _act(self, command: do.Command) -> None:
-        path, world = self.datapath, self.world
+        if self._send(command):
+            return
         match command:
-            case do.SendIke(data, remote):
-                self._outputs(path.send(bytes(4) + data, remote, world.now))
-            case do.SendKeepalive(remote):
-                self.keepalives += 1
-                self._outputs(path.send(b"\xff", remote, world.now))
-            case do.SendDummy(spi, endpoint, body, whole):
-                self._outputs(path.dummy(spi, endpoint, body, whole, world.now))
-            case do.SendInner(spi, endpoint, packet):
-                self._outputs(path.send_inner(spi, endpoint, packet, world.now))
-            case do.Inject(packet):
-                self._outputs(path.outbound(packet, world.now))
-            case do.Deliver(packet):
-                self.received.append(packet)
             case do.Reached() | do.NotReached() | do.Pong() | do.Found():
                 self.answers[command.ticket] = command
             case do.Advertised() | do.Browsed() | do.RecordsSaid():
@@ -564,37 +537,36 @@ class SimHost:
             case do.Finished():
                 self.finished = True
             case do.Log(level, text):
-                self.logs.append((world.now, level, text))
+                self.logs.append((self.world.now, level, text))
+
+    def _send(self, command: do.Command) -> bool:
+        path, now = self.datapath, self.world.now
+        match command:
+            case do.SendIke(data, remote):
+                self._outputs(path.send(bytes(4) + data, remote, now))
+            case do.SendKeepalive(remote):
+                self.keepalives += 1
+                self._outputs(path.send(b"\xff", remote, now))
+            case do.SendDummy(spi, endpoint, body, whole):
+                self._outputs(path.dummy(spi, endpoint, body, whole, now))
+            case do.SendInner(spi, endpoint, packet):
+                self._outputs(path.send_inner(spi, endpoint, packet, now))
+            case do.Inject(packet):
+                self._outputs(path.outbound(packet, now))
+            case do.Deliver(packet):
+                self.received.append(packet)
+            case _:
+                return False
+        return True
 
     def _change_table(self, command: do.Command) -> bool:
-        path = self.datapath
         match command:
-            case do.InstallInbound(sa):
-                path.install_inbound(sa)
-            case do.InstallOutbound(sa):
-                path.install_outbound(sa)
-            case do.RemoveInbound(spi):
-                self._removed(spi, True, path.inbound_counters(spi))
-                path.remove_inbound(spi)
-            case do.RemoveOutbound(spi):
-                self._removed(spi, False, path.outbound_counters(spi))
-                path.remove_outbound(spi)
-            case do.SetFlow(host_id, spi, endpoint, mtu, largest, narrow):
-                path.set_flow(host_id.packed, spi, endpoint, mtu, largest, narrow)
-            case do.ClearFlow(host_id):
-                path.clear_flow(host_id.packed)
-            case do.SetRelay(host_id, spi, endpoint, forward):
-                path.set_relay(host_id.packed, spi, endpoint, forward)
-            case do.ClearRelay(host_id):
-                path.clear_relay(host_id.packed)
-            case do.SetRelayLimit(octets):
-                path.set_relay_limit(octets)
             case do.AddRoute(host_id):
                 self.routes.add(host_id)
             case do.RemoveRoute(host_id):
                 self.routes.discard(host_id)
             case _:
-                return False
+                return change(self.datapath, command, self._removed)
         return True
 
 

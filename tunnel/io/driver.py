@@ -20,6 +20,7 @@ from fastpath import types as pump_types
 from fastpath.reference.classify import is_first_word
 from fastpath.types import Endpoint, Pump, SaCounters
 from tunnel import commands as do
+from tunnel.border import call_of, change
 from tunnel.io.device import Device, DeviceError
 from tunnel.io.sockets import UdpPair
 from tunnel.io.strangers import in_turn
@@ -214,27 +215,10 @@ class Driver:
             self._framings[source] = before
 
     def _happened(self, event: pump_types.Event) -> None:
-        node = self._node
-        match event:
-            case pump_types.AcquireEvent(packet):
-                self._pass_on(node.acquire, packet)
-            case pump_types.ControlEvent(data, source, marker, 0):
-                self._remember(source, _Framing(marker, None))
-                self._pass_on(node.datagram, data, source)
-            case pump_types.ControlEvent(data, source, _, relay):
-                self._pass_on(node.nested, relay, data, source)
-            case pump_types.MobilityEvent(spi, source, message):
-                self._pass_on(node.mobility, spi, source, message)
-            case pump_types.NewSourceEvent(spi, source):
-                self._pass_on(node.new_source, spi, source)
-            case pump_types.LifetimeEvent(spi):
-                self._pass_on(node.lifetime, spi)
-            case pump_types.UnknownSpiEvent(spi, source):
-                self._pass_on(node.unknown_spi, spi, source)
-            case pump_types.DummyEvent(spi, octets, head):
-                self._pass_on(node.dummy, spi, octets, head)
-            case pump_types.TooBigEvent(quote, largest):
-                self._pass_on(node.too_big, quote, largest)
+        if isinstance(event, pump_types.ControlEvent) and not event.relay:
+            self._remember(event.source, _Framing(event.marker, None))
+        method, arguments = call_of(self._node, event)
+        self._pass_on(method, *arguments)
 
     def _ike_sockets(self) -> list[Any]:
         return [] if self._ike_pair is None else list(self._ike_pair.sockets.values())
@@ -275,35 +259,13 @@ class Driver:
                 self._log.warning("a command could not be carried out", reason=str(problem))
 
     def _table(self, command: do.Command) -> bool:
-        pump, device = self._pump, self._device
         match command:
-            case do.InstallInbound(sa):
-                pump.install_inbound(sa)
-            case do.InstallOutbound(sa):
-                pump.install_outbound(sa)
-            case do.RemoveInbound(spi):
-                self._removed(spi, True, pump.inbound_counters(spi))
-                pump.remove_inbound(spi)
-            case do.RemoveOutbound(spi):
-                self._removed(spi, False, pump.outbound_counters(spi))
-                pump.remove_outbound(spi)
-            case do.SetFlow(host_id, spi, endpoint, mtu, largest, narrow):
-                endpoint = self.translation.out(endpoint)
-                pump.set_flow(host_id.packed, spi, endpoint, mtu, largest, narrow)
-            case do.ClearFlow(host_id):
-                pump.clear_flow(host_id.packed)
-            case do.SetRelay(host_id, spi, endpoint, forward):
-                pump.set_relay(host_id.packed, spi, self.translation.out(endpoint), forward)
-            case do.ClearRelay(host_id):
-                pump.clear_relay(host_id.packed)
-            case do.SetRelayLimit(octets):
-                pump.set_relay_limit(octets)
             case do.AddRoute(host_id):
-                device.add_route(host_id)
+                self._device.add_route(host_id)
             case do.RemoveRoute(host_id):
-                device.remove_route(host_id)
+                self._device.remove_route(host_id)
             case _:
-                return False
+                return change(self._pump, command, self._removed, self.translation.out)
         return True
 
     def _removed(self, spi: int, inbound: bool, counters: SaCounters | None) -> None:
