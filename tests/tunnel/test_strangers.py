@@ -50,6 +50,7 @@ class _Node:
 
     def __init__(self) -> None:
         self.heard: list[bytes | Endpoint] = []
+        self.look_after = float("inf")
 
     def datagram(self, data: bytes, source: Endpoint, now: float, unix: int) -> list[do.Command]:
         self.heard.append(source)
