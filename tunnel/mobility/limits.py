@@ -55,15 +55,15 @@ class Rate:
 
     def allows(self, now: float) -> bool:
         """Whether one more may be at ``now``; if so, it is."""
-        times = tuple(at for at in self._times if at > now - 1.0)
+        times = tuple(at for at in self._times if at + 1.0 > now)
         if len(times) >= MAX_UPDATE_RATE:
             return False
         self._times = (*times, now)
         return True
 
     def free_at(self, now: float) -> float:
-        """When the next one may be."""
-        times = [at for at in self._times if at > now - 1.0]
+        """When the next one may be; it is allowed then, whatever the sum was rounded to."""
+        times = [at for at in self._times if at + 1.0 > now]
         return now if len(times) < MAX_UPDATE_RATE else times[-MAX_UPDATE_RATE] + 1.0
 
 
