@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -37,7 +38,13 @@ class Node:
         return []
 
 
-def play(node: Node, monkeypatch: pytest.MonkeyPatch, events: int, pause: float) -> Driver:
+def play(
+    node: Node,
+    monkeypatch: pytest.MonkeyPatch,
+    events: int,
+    pause: float,
+    resumed: Callable[[], None] = lambda: None,
+) -> Driver:
     """So many events, ``pause`` seconds between two; every timer of ours that is due is served."""
     monkeypatch.setattr(driver_module, "boottime", node.clock)
 
@@ -47,6 +54,7 @@ def play(node: Node, monkeypatch: pytest.MonkeyPatch, events: int, pause: float)
             ike_pair=None,
             send_zone=lambda _: None,
             answer=lambda _: None,
+            resumed=resumed,
         )
         driver._running = True
         for _ in range(events):
@@ -89,3 +97,14 @@ def test_nothing_happens_so_nothing_is_looked_for(monkeypatch: pytest.MonkeyPatc
         node.now += 0.001
         driver._look(node.now)
     assert node.looks == 1
+
+
+def test_a_machine_that_has_slept_is_noticed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CLOCK_BOOTTIME went on while the monotonic clock stood still."""
+    node, woke = Node(cost=0.0), []
+    play(node, monkeypatch, events=50, pause=0.001, resumed=lambda: woke.append(node.now))
+    assert woke == []
+    play(node, monkeypatch, events=2, pause=3600.0, resumed=lambda: woke.append(node.now))
+    assert len(woke) == 2
+    play(node, monkeypatch, events=50, pause=0.001, resumed=lambda: woke.append(node.now))
+    assert len(woke) == 2

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MARKER = bytes(4)  # RFC 3948 §2.2
 KEEPALIVE = b"\xff"  # RFC 3948 §2.3
 _MAX_SLEEP = 3.0  # seconds: so late, at most, a wake-up from suspend is noticed
+_SLEPT = 5.0  # seconds of suspend after which NATs, peers and networks may not be what they were
 _REST = 10  # times as long as it took: the node looks at every peer for its next timer
 _MAX_REST = 0.5  # seconds
 _FRAMINGS = 4096  # remote endpoints whose way of framing is remembered
@@ -57,7 +58,8 @@ class Driver:
 
     ``answer`` gets the replies to requests (``Reached``, ``NotReached``, ``Found``, ``Pong``) and
     ``Finished``; ``send_zone`` a DNS message for the rendezvous, ``drop_zone`` the pause
-    before the next connection to it. ``recorder`` is told of every call into the node.
+    before the next connection to it. ``recorder`` is told of every call into the node,
+    ``resumed`` is called after the machine has slept.
     """
 
     def __init__(
@@ -71,7 +73,9 @@ class Driver:
         drop_zone: Callable[[float], None] = lambda _: None,
         answer: Callable[[do.Command], None],
         recorder: Recorder | None = None,
+        resumed: Callable[[], None] = lambda: None,
     ) -> None:
+        self._resumed = resumed
         self._node = node
         self._pump = pump
         self._device = device
@@ -85,6 +89,7 @@ class Driver:
         self._framings: OrderedDict[Endpoint, _Framing] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
         self._activity_at = float("inf")  # when the counters are to be read
+        self._suspended = boottime() - time.monotonic()  # seconds so far
         self._due: float | None = None  # the node's next timer
         self._stale = True  # the node was told something since
         self._rest_until = 0.0  # until then it is not asked for its next timer again
@@ -167,8 +172,15 @@ class Driver:
         ended = boottime()
         self._rest_until = ended + min((ended - now) * _REST, _MAX_REST)
 
+    def _notice_resume(self, now: float) -> None:
+        suspended = now - time.monotonic()
+        if suspended > self._suspended + _SLEPT:
+            self._suspended = suspended
+            self._resumed()
+
     def _tick(self) -> None:
         now = boottime()
+        self._notice_resume(now)
         self._look(now)
         if not self._stale and self._due is not None and self._due <= now:
             self.tell(self._node.advance)

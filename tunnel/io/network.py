@@ -221,6 +221,10 @@ class Network:
             said.append(((way.gateway, way.method), granted))
         return said
 
+    def look(self) -> None:
+        """Look now: something may have changed of which the kernel says nothing."""
+        self._look_soon()
+
     def _look_soon(self) -> None:
         self._wake.set()
 
