@@ -386,6 +386,7 @@ class IkeEndpoint:
         if isinstance(sa.task, Liveness) and outstanding is not None:
             # A living peer answers the first try; the hint only makes us wait for fewer.
             outstanding.tries_left = min(outstanding.tries_left, _HINTED_TRIES)
+            outstanding.hinted = True
         elif now - sa.hinted_at >= self._ctx.settings.hint_interval:
             sa.hinted_at = now
             lifetimes.check(sa, now)

@@ -107,8 +107,10 @@ def _retransmit(sa: IkeSa, now: float) -> None:
     outstanding = sa.window.outstanding
     if outstanding is None or not sa.window.gave_up(now):
         return
-    if sa.is_established and sa.task is not None and sa.last_heard > outstanding.first_sent:
-        # ESP of the peer arrives all the while: it lives, so we keep asking.
+    alive = sa.last_heard > outstanding.first_sent and not outstanding.hinted
+    if sa.is_established and sa.task is not None and alive:
+        # ESP of the peer arrives all the while: it lives, so we keep asking. Not so if it seems to
+        # know nothing of this SA: what arrives may be of another one with it.
         outstanding.first_sent = now
         outstanding.tries_left = sa.task.tries(sa)
         return

@@ -375,7 +375,8 @@ class IkeSa:
         self.last_heard = max(self.last_heard, now)
         self.unanswered_since = None
         begins = self.state is SaState.HALF_OPEN
-        follow = begins or not (self.behind_nat or self.mobike)
+        # An answer to our IKE_AUTH shows that the peer got it where it went, and no more.
+        follow = begins or (self.state not in ATTEMPTS and not (self.behind_nat or self.mobike))
         if remote is not None and remote != self.remote and follow:
             self.remote = remote
             self.moves += 1

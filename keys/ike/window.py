@@ -36,6 +36,7 @@ class Outstanding:
     tries_left: int
     begun: float  # as ``first_sent``, which begins anew when the peer is asked elsewhere
     repeats: int = 0
+    hinted: bool = False  # somebody said, without proof, that the peer knows nothing of this SA
 
     @property
     def repeated(self) -> bool:
