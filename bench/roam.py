@@ -2,7 +2,8 @@
 
 The demo's network (:mod:`tunnel.cli.demo.stage`), with lines that take their time. A TCP stream and
 100 pings a second go on while, in each round, the laptop changes its network, the desk changes its
-own, the desk's router gets another address, and the desk's router restarts with another address.
+own, the desk's router gets another address, and it restarts with yet another one; then the desk is
+where no router opens a port, and the laptop's router gets another address and tells nobody.
 The outage is the longest gap around an event: between answers to pings (both directions), and
 between segments of the stream as they come out of the tunnel.
 """
@@ -42,13 +43,14 @@ PING_SECONDS = 0.01
 QUIET_SECONDS, PAUSE = 1.0, 0.3  # it goes on again when data came so long without such a pause
 PATIENCE = 60.0
 MOST_MS = 5000.0  # of any run
-ADDRESSES = [f"192.0.1.{number}" for number in range(20, 250)]
+ADDRESSES = [f"192.0.1.{number}" for number in range(30, 250)]
 
 EVENTS = {
     "laptop moves": ("a host changes its network; its peer's router opens ports", 300.0),
     "desk moves": ("its peer's router lets in only whom was sent to: the zone tells", 1500.0),
     "new address": ("the router before the peer gets another address", 1500.0),
     "router restarts": ("that router loses its memory, and gets another address", 1500.0),
+    "silent router": ("neither router opens a port; ours gets another address, untold", 1500.0),
 }
 """Each with what it is, and the median that we aim at, in milliseconds."""
 
@@ -164,10 +166,13 @@ class Roam:
             "desk moves": self._move_desk,
             "new address": lambda: self._desk_at.renumber(next(self._addresses)),
             "router restarts": lambda: self._desk_at.reboot(next(self._addresses)),
+            "silent router": lambda: self._laptop_at.renumber(next(self._addresses)),
         }
         with self._traffic() as (pings, stream):
             for number in range(rounds):
                 for name, event in events.items():
+                    if name == "silent router":
+                        self._one(Series(), self._move_desk_inside, pings, stream)
                     self._one(series[name], event, pings, stream)
                     last = series[name]
                     report.say(
@@ -211,10 +216,12 @@ class Roam:
 
     def _settled(self) -> bool:
         """Whether nothing of the last event is left to do: events are rarer than these."""
-        desk, laptop = self._desk.status()["nat"], self._laptop.status()["nat"]
-        mapped = str(desk["external"]).startswith(f"{self._desk_at.outside}:")
-        seen = str(laptop["seen"]).startswith(f"{self._laptop_at.outside}:")
-        return mapped and desk["seen"] is None and seen
+        for host, where in ((self._desk, self._desk_at), (self._laptop, self._laptop_at)):
+            nat = host.status()["nat"]
+            known, other = ("external", "seen") if where.mapper else ("seen", "external")
+            if not str(nat[known]).startswith(f"{where.outside}:") or nat[other] is not None:
+                return False
+        return True
 
     def _wait_until_all_flows(self, since: float, *kinds: Arrivals) -> None:
         def flowing() -> bool:
@@ -232,9 +239,15 @@ class Roam:
         place.enter(stage.laptop, self._laptop_at, leaving)
 
     def _move_desk(self) -> None:
-        stage, leaving = self._stage, self._desk_at
-        self._desk_at = _other(leaving, stage.study, stage.office)
-        place.enter(stage.desk, self._desk_at, leaving)
+        stage = self._stage
+        self._bring_desk(_other(self._desk_at, stage.study, stage.office))
+
+    def _move_desk_inside(self) -> None:
+        self._bring_desk(self._stage.cabin)
+
+    def _bring_desk(self, target: Place) -> None:
+        leaving, self._desk_at = self._desk_at, target
+        place.enter(self._stage.desk, target, leaving)
 
 
 def _other(one: Place, first: Place, second: Place) -> Place:
