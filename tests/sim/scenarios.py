@@ -276,6 +276,8 @@ def main(arguments: list[str] | None = None) -> int:
     with ProcessPoolExecutor(options.jobs) as pool:
         seeds = range(options.first, options.first + options.seeds)
         for seed, outcome, problem in pool.map(partial(_try, options.relay), seeds, chunksize=8):
+            if seed % 250 == 249:
+                print(f"up to seed {seed}: {bad} failed", file=sys.stderr, flush=True)
             if outcome is None:
                 bad += 1
                 print(f"seed {seed}: {problem}", flush=True)
