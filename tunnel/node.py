@@ -264,6 +264,16 @@ class Node:
         self._notice_move()
         return self._done()
 
+    def resumed(self, now: float, unix: int) -> list[Command]:
+        """The machine has slept. Where we are may be as it was, but NATs have forgotten us: every
+        peer is shown where we come from, and the outside is asked."""
+        self._turn(now, unix)
+        self._core.explain(None, What.MOVED, "the machine has slept: every peer is told")
+        self._core.ike_said(self._core.ike.move(self._core.endpoints, now))
+        self._notice_move()
+        self._outside.hurry()
+        return self._done()
+
     def set_local(self, local: tuple[Endpoint, ...], now: float, unix: int) -> list[Command]:
         """Our own endpoints as our network has them, inside whatever NAT there is; those that are
         of a local network are published beside the others (:mod:`tunnel.candidates`)."""

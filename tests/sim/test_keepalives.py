@@ -174,3 +174,16 @@ def test_a_server_that_answers_at_once_teaches_nothing(
     world.run(1800)
     assert interval(laptop, "desk") == 20
     assert mended(world, desk, laptop) < 0.2
+
+
+def test_after_a_sleep_the_peer_is_shown_where_we_come_from(world_of: Make) -> None:
+    """Nothing kept the NAT awake meanwhile: its next flow has another port."""
+    world = world_of(780)
+    laptop, desk = idle_pair(world, 60.0)
+    world.run(30)
+    port = laptop.seen[-1]
+    world.nats[laptop.endpoint[0]].reboot()  # as good as forgotten
+    laptop.tell(laptop.node.resumed)
+    world.run(2)
+    assert desk.peer("laptop")["endpoint"] != f"{port[0]}:{port[1]}"
+    assert mended(world, desk, laptop) < 0.2

@@ -329,9 +329,11 @@ class Host:
     def _resumed(self) -> None:
         """The machine has slept: NATs have forgotten us, and we may be somewhere else."""
         self._log.info("the machine has slept; the network is looked at anew")
+        assert self._driver is not None and self._node is not None and self._link is not None
+        self._link.network_changed()
+        self._driver.tell(self._node.resumed)
         if self._network is not None:
             self._network.look()
-            self._moved()
 
     def _stand(self, endpoints: tuple[Endpoint, ...]) -> None:
         """Our own network has us at these."""
