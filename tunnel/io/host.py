@@ -284,6 +284,9 @@ class Host:
             self._keep(command)
         elif isinstance(command, do.ServicesStirred):
             self._services.stirred()
+        elif isinstance(command, do.AskRouter):
+            assert self._network is not None
+            asyncio.get_running_loop().call_soon(self._network.ask_router)
         elif isinstance(command, do.OutsideSeen):
             assert self._network is not None
             seen = self._network.seen
