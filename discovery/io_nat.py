@@ -71,6 +71,10 @@ class NatLink:
             await self._listen(family)
         self._obey(self.mapper.network(self._gateways, time.monotonic()))
 
+    def refresh(self) -> None:
+        """Ask those who map for us once more, now."""
+        self._obey(self.mapper.refresh(time.monotonic()))
+
     async def stop(self) -> None:
         """Delete the mappings (B30), and close."""
         self._obey(self.mapper.stop(time.monotonic()))

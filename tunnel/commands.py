@@ -236,6 +236,12 @@ class OutsideSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class AskRouter:
+    """If a router maps our port: ask it again for that. A peer is silent; perhaps the router has
+    another address outside, and has not said so."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """After ``Node.shutdown``: records withdrawn, peers told (or given up); the driver may end."""
 
@@ -289,6 +295,7 @@ Command: TypeAlias = (
     | RecordsSaid
     | ServicesStirred
     | OutsideSeen
+    | AskRouter
     | Finished
     | Keep
     | Log

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from discovery.nat import stun
 from discovery.nat.types import SendNat
 from fastpath.types import Endpoint
-from tunnel.commands import OutsideSeen, SendIke
+from tunnel.commands import AskRouter, OutsideSeen, SendIke
 from tunnel.core import Core
 from tunnel.journal import What
 from tunnel.network_kind import DEPENDENT as DEPENDENT
@@ -62,8 +62,13 @@ class Outside:
 
     def hurry(self) -> None:
         """A peer that we talked with is silent: perhaps it is our NAT that has changed."""
-        if self._core.now >= self._asked_at + _HURRY:
+        if self._core.now < self._asked_at + _HURRY:
+            return
+        if self._servers:
             self._begin(all_of_them=False)
+        else:
+            self._asked_at = self._core.now
+            self._core.emit(AskRouter())
 
     @property
     def servers(self) -> tuple[Endpoint, ...]:

@@ -115,6 +115,16 @@ class Mapper:
             self._line_up(gateway, now)
         return self.advance(now)
 
+    def refresh(self, now: float) -> list[MapperCommand]:
+        """Ask for the mappings that we have once more, before their time: what was granted holds
+        until the answer says something else. Not by UPnP, whose gateways are slow to ask."""
+        out: list[MapperCommand] = []
+        for way in filter(None, self._ways.values()):
+            client = self._clients.get((way.gateway, way.method))
+            if isinstance(client, PcpClient | NatPmpClient):
+                out += self._heard((way.gateway, way.method), client.start(now), now)
+        return out
+
     def stop(self, now: float) -> list[MapperCommand]:
         """Give everything back; :meth:`advance` retransmits what is not acknowledged."""
         self._starts.clear()

@@ -38,6 +38,7 @@ LOOK_EVERY = 3.0  # seconds, where the kernel says nothing
 LOOK_BESIDES = 60.0  # seconds, where it says what changes
 TOGETHER = 0.05  # seconds: changes come in flocks
 PATIENCE = 1.5  # seconds that a router has before our own address is published
+ASK_ROUTER = 5.0  # seconds at least between two questions that silent peers bring about
 DOUBTS = 10  # a minute: so many restarts of a router count as a change
 
 
@@ -88,13 +89,14 @@ class Network:
         self._look_every = LOOK_EVERY
         self._standing = Standing((), ())
         self._stood: tuple[Endpoint, ...] = ()  # our own endpoints, when we last had any
+        self._asked_router_at = float("-inf")
         self._doubts: deque[float] = deque(maxlen=DOUBTS)  # when they were
         self._published: tuple[Endpoint, ...] = ()
         self._settled_at = 0.0
         self._granted: dict[bool, float] = {}
         self._asked_outside: tuple[Endpoint, ...] = ()
         self._seen: Endpoint | None = None
-        self._seen_before: Endpoint | None = None
+        self._outside: Endpoint | None = None  # where we were last, as router or STUN said
         self._mapping = ""
 
     @property
@@ -257,7 +259,7 @@ class Network:
             self._stood = standing.endpoints
             self._stand(standing.endpoints)
         if left and standing.endpoints:
-            self._asked_outside, self._seen, self._seen_before = (), None, None
+            self._asked_outside, self._seen, self._outside = (), None, None
             self._moved()
 
     def _routers(self, endpoints: tuple[Endpoint, ...]) -> tuple[Gateway, ...]:
@@ -288,7 +290,10 @@ class Network:
 
     def _way(self, way: Way) -> None:
         if way.mapping is not None:
-            self._granted[":" in way.mapping.external[0]] = time.monotonic()
+            external = way.mapping.external
+            self._granted[":" in external[0]] = time.monotonic()
+            if ":" not in external[0] and not way.mapping.double_nat:
+                self._are_outside_at(external)
         self._news()
         self._settle()
 
@@ -303,8 +308,17 @@ class Network:
         now = time.monotonic()
         if len(self._doubts) < DOUBTS or now - self._doubts[0] >= 60:
             self._doubts.append(now)
+            self._outside = None  # if it is another one, that is no second move
             self._moved()
         self._settle()
+
+    def ask_router(self) -> None:
+        """A peer is silent. A router that got another address and did not say so says it now, in
+        its answer; what it maps for us it says once more."""
+        now = time.monotonic()
+        if now >= self._asked_router_at + ASK_ROUTER:
+            self._asked_router_at = now
+            self._nat.refresh()
 
     def _settle(self) -> None:
         if not self._standing.endpoints:
@@ -351,10 +365,14 @@ class Network:
         self._seen, self._mapping = endpoint, mapping
         if not changed or endpoint is None:
             return
-        before, self._seen_before = self._seen_before, endpoint
-        if before is not None and before[0] != endpoint[0]:
-            self._moved()  # our router has another address, and did not say so
+        self._are_outside_at(endpoint)
         self._settle()
+
+    def _are_outside_at(self, endpoint: Endpoint) -> None:
+        """If it is another address, and not because we have moved ourselves, our router did."""
+        before, self._outside = self._outside, endpoint
+        if before is not None and before[0] != endpoint[0]:
+            self._moved()
 
 
 def _towards(gateway: str) -> str | None:

@@ -212,3 +212,46 @@ def test_without_methods_nobody_is_asked() -> None:
     machine = mapper(())
     assert machine.network([HOME], 0.0) == []
     assert machine.next_timer() is None
+
+
+@pytest.mark.parametrize("method", ["pcp", "nat-pmp"])
+def test_a_router_that_is_asked_again_tells_its_new_address(method: Method) -> None:
+    machine = mapper((method,))
+
+    def talk(asked: list[MapperCommand], address: str, now: float) -> list[MapperCommand]:
+        """Plays the router until it has nothing to answer."""
+        told: list[MapperCommand] = []
+        while asked:
+            ask = asked.pop(0)
+            if not isinstance(ask, SendNat):
+                told.append(ask)
+            elif method == "pcp":
+                data, source = pcp_reply(ask, address)
+                asked += machine.receive(data, source, now)
+            else:
+                first, second = pmp_replies(address)
+                asked += machine.receive(first if len(ask.data) == 2 else second, ask.to, now)
+        return told
+
+    assert talk(machine.network([HOME], 0.0), "203.0.113.9", 0.1)
+    assert talk(machine.refresh(1.0), "203.0.113.9", 1.1) == []  # nothing new
+    (way,) = ways(talk(machine.refresh(20.0), "203.0.113.77", 20.1))
+    assert way.mapping is not None
+    assert way.mapping.external == ("203.0.113.77", 4500)
+    machine.refresh(40.0)  # it does not answer: what it granted holds
+    until(machine, 100.0)
+    held = machine.way()
+    assert held is not None
+    assert held.external == ("203.0.113.77", 4500)
+    assert mapper((method,)).refresh(0.0) == []
+
+
+def test_upnp_is_not_asked_before_its_time() -> None:
+    machine = mapper(("upnp",))
+    machine.network([HOME], 0.0)
+    (call,) = machine.upnp_found(ROUTER, 1, "192.168.1.10", 0.1)
+    assert isinstance(call, UpnpCall)
+    (call,) = machine.upnp_answered(call.ticket, {}, 0.2)
+    assert isinstance(call, UpnpCall)
+    machine.upnp_answered(call.ticket, {"NewExternalIPAddress": "203.0.113.9"}, 0.3)
+    assert machine.refresh(1.0) == []
