@@ -38,8 +38,8 @@ from tunnel.status import endpoint_text
 _ASK_AGAIN = 10.0  # seconds until a child that did not come is asked for once more
 _THEIR_TURN = 3.0  # seconds in which the peer, whose part it is, may ask for it
 _TRIES = 8  # binding updates without an answer, two minutes of them, before a rest
-_REST = 300.0  # seconds
-_AT_REST = 60.0  # of these, in which not even the peer's wish ends it: else both went on for ever
+_REST = 60.0  # seconds
+_AT_REST = 20.0  # of these, in which not even the peer's wish ends it: else both went on for ever
 _SOON = 0.1  # seconds, in which an answer to what we just said may still come
 _WRITE = 5.0  # seconds between two writes of the proofs
 _SIGNALS = next(child for child in OWN if child.traffic == SIGNALS)
@@ -50,7 +50,8 @@ class _Way:
     """One peer whose direct path is looked for, or kept."""
 
     ask_at: float  # for the child that the messages need
-    candidates: list[Endpoint] = field(default_factory=list)
+    places: list[Endpoint] = field(default_factory=list)  # where it may be
+    invited: Endpoint | None = None  # where it says that it is, by relay
     turn: int = 0
     begun: bool = False
     again_at: float | None = None  # after a rest
@@ -124,7 +125,10 @@ class Optimising:
             self._leave(peer, way)
         if not way.begun and way.again_at is None:
             self._begin(peer, way)
-        elif peer.endpoint is not None and not peer.is_relayed:
+        elif peer.is_relayed:
+            if set(self._places(peer, way)) - set(way.places):
+                self._begin(peer, way)
+        elif peer.endpoint is not None:
             claim = self._claim(peer.endpoint)
             self._signals.machine.mobile.redirect(peer.name, peer.endpoint, claim)
 
@@ -145,21 +149,31 @@ class Optimising:
 
     # --- What we say --------------------------------------------------------------------------
 
-    def _begin(self, peer: Peer, way: _Way, first: Endpoint | None = None) -> None:
-        """Tell the peer where we are: over the direct path if there is one, else to all places
-        where it may be, one after the other, and by relay."""
+    def _places(self, peer: Peer, way: _Way) -> list[Endpoint]:
+        """Where it may be: over the direct path, if there is one; else wherever it says, and the
+        zone, that it is."""
+        places = in_order(self._core, peer) if peer.is_relayed else [peer.endpoint]
+        invited = way.invited if peer.is_relayed else None
+        known = (one for one in (invited, *places) if one is not None)
+        return [one for one in dict.fromkeys(known) if one != peer.relay_endpoint]
+
+    def _begin(self, peer: Peer, way: _Way) -> None:
+        """Tell the peer where we are: at all places where it may be, one after the other, and by
+        relay."""
         core = self._core
-        places = in_order(core, peer) if peer.is_relayed else [peer.endpoint]
-        known = [one for one in (first, *places) if one is not None]
-        way.candidates = [one for one in dict.fromkeys(known) if one != peer.relay_endpoint]
-        if not way.candidates or not core.endpoints:
+        way.places = self._places(peer, way)
+        if not way.places or not core.endpoints:
             return  # set_endpoints or its records bring us back
         way.begun, way.turn, way.again_at = True, 0, None
-        via = way.candidates[0]
+        via = way.places[0]
         if peer.is_relayed:
             core.explain(peer, What.PROOF, "a direct path is looked for", at=via)
-        machine, invite = self._signals.machine, self._has_relay(peer)
-        said = machine.register(peer.name, via, self._claim(via), core.now, invite=invite)
+        machine, claim = self._signals.machine, self._claim(via)
+        said = machine.register(
+            *(peer.name, via, claim, core.now),
+            invite=self._has_relay(peer),
+            inviting=self._signals.claim_towards(via),
+        )
         self._signals.carry_out(said)
 
     def _has_relay(self, peer: Peer) -> bool:
@@ -180,9 +194,10 @@ class Optimising:
 
     def _next(self, peer: Peer, way: _Way, tries: int) -> None:
         """The last binding update got no answer."""
+        way.places = self._places(peer, way) or way.places
         if tries < _TRIES:
             way.turn += 1
-            via = way.candidates[way.turn % len(way.candidates)]
+            via = way.places[way.turn % len(way.places)]
             self._signals.machine.mobile.redirect(peer.name, via, self._claim(via))
             return
         self._signals.machine.mobile.rest(peer.name)
@@ -275,17 +290,19 @@ class Optimising:
         elif self._core.now - known.said_at < _SOON:
             return
         if unheard:
-            self._begin(peer, way, endpoint)
+            way.invited = endpoint
+            self._begin(peer, way)
 
     def _invited(self, peer: Peer, way: _Way, endpoint: Endpoint) -> None:
         """It will be there, it says by relay: our own messages open our NAT for its."""
+        fresh, way.invited = way.invited != endpoint, endpoint
         if not peer.is_relayed:
             return
-        if way.begun and endpoint in way.candidates:
+        if way.begun and not fresh:
             claim = self._claim(endpoint)
             self._signals.machine.mobile.redirect(peer.name, endpoint, claim)
-        elif way.again_at is None or way.again_at - _REST + _AT_REST <= self._core.now:
-            self._begin(peer, way, endpoint)
+        elif fresh or way.again_at is None or way.again_at - _REST + _AT_REST <= self._core.now:
+            self._begin(peer, way)
 
     # --- Time -----------------------------------------------------------------------------------
 

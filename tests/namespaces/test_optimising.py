@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.namespaces.homes import Home, Homes
-from tunnel.io.lab import Lab, missing, wait_until
+from tunnel.io.lab import Lab, LabError, missing, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -64,11 +64,20 @@ def path(source: Home, target: Home) -> str | None:
 
 
 def takes(source: Home, target: Home, wanted: str) -> None:
-    wait_until(
-        lambda: (path(source, target), path(target, source)) == (wanted, wanted) or None,
-        PATIENCE,
-        f"{source.label} and {target.label} reach each other by {wanted}",
-    )
+    def both() -> bool | None:
+        return (path(source, target), path(target, source)) == (wanted, wanted) or None
+
+    try:
+        wait_until(both, PATIENCE, f"{source.label} and {target.label} go by {wanted}")
+    except LabError as error:
+        ends = (source, target), (target, source)
+        raise LabError(f"{error}\n" + "\n".join(told(*one) for one in ends)) from error
+
+
+def told(home: Home, other: Home) -> str:
+    """How a host came to its path."""
+    said = home.host.cli("explain", other.label, "-c", str(home.host.config)).stdout
+    return f"{home.label} says:\n{said[-4000:]}\n{home.host.log()[-1000:]}"
 
 
 def rules(home: Home) -> list[dict[str, object]]:

@@ -37,8 +37,8 @@ def relayed(
     gateway(world)
     laptop, desk = pair(world, ours, theirs)
     world.cut(*OUTSIDES)
-    assert delivers(world, laptop, desk, 1, within=30)
-    assert delivers(world, desk, laptop, 2, within=30)
+    assert delivers(world, laptop, desk, 1, within=60)
+    assert delivers(world, desk, laptop, 2, within=60)
     assert paths(laptop, desk) == ("relay", "relay")
     return laptop, desk
 
@@ -107,7 +107,7 @@ def test_where_nats_do_not_meet_the_relay_stays_and_says_why() -> None:
     world.run(100)
     assert paths(laptop, desk) == ("relay", "relay")
     assert "symmetric" in str(laptop.peer("desk")["relay_reason"])
-    assert len(world.wire) - began < 100, "it is tried again after minutes"
+    assert len(world.wire) - began < 200, "it is tried again seldom"
 
 
 @pytest.mark.parametrize("seed", range(610, 614))
@@ -201,6 +201,15 @@ def rules(one: SimHost) -> set[str]:
     facts = {"host": host_facts, **one.node.status(one.world.now)}
     peers = [peer for peer in peers_of(facts) if peer["name"].startswith("desk")]
     return {rule["spi"] for peer in peers for sa in peer["sas"] for rule in sa["rules"]}
+
+
+def test_where_the_peer_may_be_is_asked_anew_each_time() -> None:
+    """Both published what they knew at first, an address inside; what they say later counts."""
+    world = World(704, Weather(jitter=0.03, duplication=0.02))
+    laptop, desk = relayed(world, "full-cone", "restricted")
+    world.run(45)
+    world.cut(*OUTSIDES, whole=True)
+    assert direct(world, laptop, desk, 40)
 
 
 # --- Hostile -----------------------------------------------------------------------------------

@@ -105,13 +105,14 @@ class Mobility:
         now: float,
         home: bool = False,
         invite: bool = False,
+        inviting: Claim | None = None,
     ) -> list[Command]:
         """Tell ``peer`` where we are; see :meth:`Mobile.register`. ``home``: it is our home agent.
-        ``invite``: by way of its home agent, too."""
+        ``invite``: by way of its home agent, too, where we say ``inviting``."""
         if peer not in self._known:
             return []
         relay = self._known[peer].relay if invite else None
-        return self._out(self.mobile.register(peer, via, claim, now, home, relay))
+        return self._out(self.mobile.register(peer, via, claim, now, home, relay, inviting))
 
     def deregister(self, peer: str, now: float, via: Endpoint | None = None) -> list[Command]:
         """Tell ``peer`` that we are at home only; ``via`` is its relay endpoint where the direct

@@ -82,6 +82,7 @@ class Registration:
     via: Endpoint = ("", 0)
     invite: Endpoint | None = None
     claim: Claim = field(default_factory=Claim)
+    inviting: Claim | None = None  # what is said by way of the home agent, if that is another
     home: bool = False
     lifetime: int = 0  # that we ask for; 0 while we take the binding back
     phase: Phase = Phase.IDLE
@@ -130,18 +131,21 @@ class Mobile:
         now: float,
         home: bool = False,
         invite: Endpoint | None = None,
+        inviting: Claim | None = None,
     ) -> list[Command]:
         """Tell ``peer`` where we are, with messages to ``via``, and go on until it knows.
 
         ``invite``: a relay endpoint by which it hears of our endpoint, too, as long as ``via`` may
-        be closed to us. Once more with another claim or way after a move; what is known stays.
+        be closed to us; ``inviting`` is what it hears there, if not ``claim``. Once more with
+        another claim or way after a move; what is known stays.
         """
         known = self._registrations.get(peer)
         if known is None:
             known = Registration(int.from_bytes(self._random(2)))
             self._registrations[peer] = known
         first_home = home and known.until is None
-        known.via, known.claim, known.home, known.invite = via, claim, home, invite
+        known.via, known.claim, known.home = via, claim, home
+        known.invite, known.inviting = invite, inviting
         known.lifetime = self._settings.home_lifetime if home else self._settings.lifetime
         known.pause = FIRST_REGISTRATION_TIMEOUT if first_home else INITIAL_BINDACK_TIMEOUT
         return self._again(peer, known, now)
@@ -295,16 +299,18 @@ class Mobile:
 
     def _update(self, peer: str, known: Registration, now: float) -> list[Command]:
         known.phase = Phase.SAID
-        ways = [known.via]
-        if known.invite is not None and known.claim.endpoint is not None:
-            ways.insert(0, known.invite)  # who names no endpoint there says that it is at home
+        ways = [(known.via, known.claim)]
+        inviting = known.inviting or known.claim
+        if known.invite is not None and inviting.endpoint is not None:
+            # Who names no endpoint there says that it is at home.
+            ways.insert(0, (known.invite, inviting))
         commands: list[Command] = []
-        for way in ways:
+        for way, claim in ways:
             if not known.updates.allows(now):
                 known.next_at = known.updates.free_at(now)
                 return commands
             known.sequence = following(known.sequence)
-            options = known.claim.options if known.lifetime else ()
+            options = claim.options if known.lifetime else ()
             message = BindingUpdate(known.sequence, known.lifetime, options, home=known.home)
             commands.append(Send(peer, way, message))
         known.tries += 1
