@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from tests.model.worlds import BEHIND_NATS, UNKNOWN, Honest, Liar, Registering, World
+from tests.model.registering import Registering
+from tests.model.worlds import BEHIND_NATS, UNKNOWN, Honest, Liar, World
 
 WORLDS: dict[str, tuple[Callable[[], World], int, int]] = {
     "loss": (partial(Honest.begin), 4, 8),
@@ -14,7 +15,7 @@ WORLDS: dict[str, tuple[Callable[[], World], int, int]] = {
     "changed sources": (partial(Honest.begin, change=2, move=1), 3, 6),
     "nats": (partial(Honest.begin, BEHIND_NATS, move=2), 3, 6),
     "nats that nobody knows of": (partial(Honest.begin, UNKNOWN, move=2), 3, 6),
-    "home agent": (partial(Registering.begin, repeat=2, move=2), 5, 10),
+    "home agent": (partial(Registering.begin, repeat=2, move=2), 4, 7),
     "liar": (Liar, 3, 6),
 }
 """By name: how it begins, the depth in the suite, the depth of ``make model``."""

@@ -1,11 +1,11 @@
-"""The worlds: two honest hosts in a bad network, one with its home agent, and a host that lies."""
+"""The worlds: two honest hosts in a bad network, and a host that lies to its correspondent."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from fastpath.types import Endpoint
 from tunnel.mobility.claims import Claim
@@ -19,8 +19,7 @@ from tunnel.mobility.commands import (
 )
 from tunnel.mobility.correspondent import Correspondent
 from tunnel.mobility.header import Aotc, Aotr, Aots, BindingAck, BindingUpdate, Message
-from tunnel.mobility.home import HomeAgent
-from tunnel.mobility.limits import MobilitySettings, Rate
+from tunnel.mobility.limits import MobilitySettings
 from tunnel.mobility.mobile import Mobile, Phase
 from tunnel.mobility.proofs import Proofs
 
@@ -261,7 +260,7 @@ class Honest:
         return (
             tuple(_host_key(host, self.now, sent, names) for host in self.hosts.values()),
             tuple(
-                (one.sender, one.source, one.destination, _message_key(one, sent, names))
+                (one.sender, one.source, one.destination, message_key(one, sent, names))
                 for one in self.letters
             ),
             tuple(sorted(self.budget.items())),
@@ -273,7 +272,8 @@ def _next(host: Host) -> float | None:
     return min((at for at in due if at is not None), default=None)
 
 
-def _message_key(letter: Letter, sent: dict[str, int], names: dict[bytes, int]) -> object:
+def message_key(letter: Letter, sent: dict[str, int], names: dict[bytes, int]) -> object:
+    """The same for messages that differ only in sequence numbers and nonces."""
     message, other = letter.message, "b" if letter.sender == "a" else "a"
     match message:
         case BindingUpdate(sequence, lifetime, options):
@@ -316,117 +316,6 @@ def _host_key(host: Host, now: float, sent: dict[str, int], names: dict[bytes, i
         )
     proofs = tuple(sorted(host.correspondent._proofs._peers.get(host.peer, ())))
     return mobile, bound, proofs, host.place, host.via, host.used, tuple(sorted(host.been))
-
-
-@dataclass
-class Registering:
-    """A host that registers with its home agent, which never tests an address (I29)."""
-
-    budget: dict[str, int]
-    now: float = 1000.0
-    mobile: Mobile = field(default_factory=lambda: Mobile(Numbers(), SETTINGS))
-    agent: HomeAgent = field(default_factory=lambda: HomeAgent(settings=SETTINGS))
-    place: int = 0
-    letters: list[Letter] = field(default_factory=list)
-
-    goal: ClassVar[int] = 60
-    AGENT: ClassVar[Endpoint] = ("192.0.2.1", 4500)
-
-    @classmethod
-    def begin(cls, **budget: int) -> Registering:
-        """It has just come up."""
-        world = cls(budget)
-        world._register()
-        return world
-
-    @property
-    def here(self) -> Endpoint:
-        """Where the host is."""
-        return PLACES["a"][self.place].seen
-
-    def _register(self) -> None:
-        claim = PLACES["a"][self.place].claim
-        self._done(self.mobile.register("h", self.AGENT, claim, self.now, home=True))
-
-    def actions(self) -> Iterator[Action]:
-        """All that can happen now."""
-        for number in range(len(self.letters)):
-            yield "bring", number
-            yield "lose", number
-            if self.budget.get("repeat"):
-                yield "repeat", number
-        if self.budget.get("move"):
-            yield ("move",)
-        yield ("wait",)
-
-    def take(self, action: Action) -> None:
-        """Lets it happen."""
-        match action:
-            case ("bring", int(number)):
-                self._deliver(self.letters.pop(number))
-            case ("lose", int(number)):
-                del self.letters[number]
-            case ("repeat", int(number)):
-                self.budget["repeat"] -= 1
-                self._deliver(self.letters[number])
-            case ("move",):
-                self.budget["move"] -= 1
-                self.place = 1 - self.place
-                self._register()
-            case _:
-                due = (self.mobile.next_timer(), self.agent.next_timer())
-                self.now = max(self.now, min(at for at in due if at is not None))
-                self._done(self.mobile.advance(self.now) + self.agent.advance(self.now))
-
-    def _deliver(self, letter: Letter) -> None:
-        message = letter.message
-        if isinstance(message, BindingUpdate):
-            self._done(self.agent.update("a", message, letter.source, self.now))
-        elif isinstance(message, BindingAck) and letter.destination == self.here:
-            self._done(self.mobile.acknowledged("h", message, letter.source, self.now))
-
-    def _done(self, commands: list[Command]) -> None:
-        for command in commands:
-            if isinstance(command, Send) and len(self.letters) < AT_ONCE:
-                from_host = command.peer == "h"
-                source = self.here if from_host else self.AGENT
-                sender = "a" if from_host else "h"
-                self.letters.append(Letter(sender, source, command.endpoint, command.message))
-            elif isinstance(command, Send) and isinstance(command.message, Aotc | Aotr):
-                raise UnsafeError(f"{command}: a home agent tests nobody")
-
-    def arrived(self) -> bool:
-        """Whether the home agent has it where it is, and it knows that."""
-        binding = self.agent.bindings.get("a")
-        bound = self.mobile.registrations["h"].phase is Phase.BOUND
-        return bound and binding is not None and binding.endpoint == self.here
-
-    def step_without_loss(self) -> None:
-        """What happens where nothing goes wrong."""
-        self.take(("bring", 0) if self.letters else ("wait",))
-
-    def key(self) -> object:
-        """As for the other ones."""
-        known, binding = self.mobile.registrations["h"], self.agent.bindings.get("a")
-        sent = {"a": known.sequence, "h": 0}
-
-        def soon(at: float | None) -> float | None:
-            return None if at is None else round(max(at - self.now, -1.0), 3)
-
-        def rate(one: Rate) -> tuple[float | None, ...]:
-            return tuple(soon(at) for at in one._times if at > self.now - 1.0)
-
-        bound: object = None
-        if binding is not None:
-            number = known.sequence - binding.sequence
-            bound = number, binding.endpoint, soon(binding.until), rate(binding.updates)
-        letters = tuple(
-            (one.sender, one.source, one.destination, _message_key(one, sent, {}))
-            for one in self.letters
-        )
-        mine = known.phase, known.claim, known.tries, known.pause, soon(known.next_at)
-        more = soon(known.until), rate(known.updates), self.place
-        return mine, more, bound, letters, tuple(sorted(self.budget.items()))
 
 
 @dataclass
@@ -527,7 +416,20 @@ class Liar:
         return bound, tuple(names.get(one) for one in self.nonces), proofs
 
 
-World = Honest | Registering | Liar
+class World(Protocol):
+    """What can be explored."""
+
+    goal: ClassVar[int]
+
+    def actions(self) -> Iterator[Action]: ...
+
+    def take(self, action: Action) -> None: ...
+
+    def arrived(self) -> bool: ...
+
+    def step_without_loss(self) -> None: ...
+
+    def key(self) -> object: ...
 
 
 def copy(world: World) -> World:
