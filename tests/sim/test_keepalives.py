@@ -64,14 +64,14 @@ def test_what_the_nat_remembers_is_learnt(kind: Kind, timeout: float, world_of: 
 def test_it_is_learnt_in_bad_weather_too(seed: int, world_of: Make) -> None:
     world = world_of(seed, Weather(latency=0.1, jitter=0.3, loss=0.1, duplication=0.05))
     laptop, _ = idle_pair(world, 120.0)
-    world.run(5000)
+    world.run(3000)
     assert 19 <= interval(laptop, "desk") < 120
 
 
 def test_both_learn_where_both_are_behind_nats(world_of: Make) -> None:
     world = world_of(720)
     laptop, desk = idle_pair(world, 60.0, theirs=150.0)
-    world.run(6000)
+    world.run(3000)
     assert 43 <= interval(laptop, "desk") < 60
     assert 43 <= interval(desk, "laptop") < 150
     for one, two in ((laptop, desk), (desk, laptop)):
@@ -131,7 +131,7 @@ def test_none_are_sent_any_more_once_a_router_maps_the_port(world_of: Make) -> N
 def test_what_was_learnt_of_a_network_is_remembered(world_of: Make) -> None:
     world = world_of(740)
     laptop, desk = idle_pair(world, 120.0)
-    world.run(2 * 3600)
+    world.run(1200)
     learnt, home = interval(laptop, "desk"), laptop.endpoint
     laptop.move(("203.0.113.77", 4500))
     laptop.tell(laptop.node.look_outside, ())
@@ -147,10 +147,10 @@ def test_what_was_learnt_of_a_network_is_remembered(world_of: Make) -> None:
 def test_a_nat_that_remembers_less_than_before_is_noticed(world_of: Make) -> None:
     world = world_of(750)
     laptop, desk = idle_pair(world, 300.0)
-    world.run(2 * 3600)
+    world.run(1800)
     assert interval(laptop, "desk") > 200
     world.nats[laptop.endpoint[0]].timeout = 40.0
-    world.run(3 * 3600)
+    world.run(4500)
     assert interval(laptop, "desk") < 40
     assert mended(world, desk, laptop) < 0.2
 
