@@ -15,7 +15,7 @@ WORLDS: dict[str, tuple[Callable[[], World], int, int]] = {
     "changed sources": (partial(Honest.begin, change=2, move=1), 3, 6),
     "nats": (partial(Honest.begin, BEHIND_NATS, move=2), 3, 6),
     "nats that nobody knows of": (partial(Honest.begin, UNKNOWN, move=2), 3, 6),
-    "home agent": (partial(Registering.begin, repeat=2, move=2), 4, 7),
+    "home agent": (partial(Registering.begin, repeat=2, move=2), 4, 6),
     "liar": (Liar, 3, 6),
 }
 """By name: how it begins, the depth in the suite, the depth of ``make model``."""
