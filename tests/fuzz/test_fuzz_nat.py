@@ -6,13 +6,13 @@ import random as pseudo
 import struct
 
 from discovery.nat import natpmp, pcp, stun
-from discovery.nat.types import Mapped, NotMapped, OtherVersion, SendNat
+from discovery.nat.types import Doubted, Mapped, NotMapped, OtherVersion, SendNat
 from tests.fuzz.mutate import SEED, mutants
 
 GATEWAY, LOCAL = "192.168.1.1", ("192.168.1.10", 4500)
 SERVER = (GATEWAY, 5351)
 ROUNDS = 100_000
-KNOWN = (SendNat, Mapped, NotMapped, OtherVersion)
+KNOWN = (SendNat, Mapped, NotMapped, OtherVersion, Doubted)
 
 
 def test_no_datagram_of_a_gateway_breaks_a_machine() -> None:
