@@ -6,6 +6,7 @@ peer table, and speaks in the commands of :mod:`tunnel.commands`. Every method t
 commands to carry out, in order. The parts: :mod:`tunnel.attempts` makes tunnels on demand,
 :mod:`tunnel.asks` checks who wants one with us, :mod:`tunnel.directory` keeps the table true to
 the zone, :mod:`tunnel.flows` the engine true to IKE, :mod:`tunnel.following` follows peers,
+:mod:`tunnel.answers` gives each of them what IKE and the zone answered,
 :mod:`tunnel.path_mtus` finds how large packets to them may be, :mod:`tunnel.services` advertises.
 """
 
@@ -20,15 +21,15 @@ from discovery.nat.stun import is_stun
 from discovery.types import Service
 from fastpath.types import Endpoint, SaCounters
 from keys.ike import groups
-from keys.ike import types as ike_types
 from keys.ike.endpoint import IkeEndpoint
 from keys.ike.export import WiresharkTables
 from keys.issuer import Issuer, Ledger
+from tunnel.answers import Answers, Parts
 from tunnel.asks import Asks
 from tunnel.attempts import Attempts
-from tunnel.calls import TICKET, Calls
-from tunnel.commands import Command, DropZone, Finished, SendIke, SendZone
-from tunnel.core import Answer, Core
+from tunnel.calls import Calls
+from tunnel.commands import Command, Finished
+from tunnel.core import Core
 from tunnel.credentials import Credentials
 from tunnel.directory import Directory
 from tunnel.explaining import explanation
@@ -45,7 +46,7 @@ from tunnel.services import Services
 from tunnel.settings import NodeSettings
 from tunnel.signing import Signing
 from tunnel.silence import LOOK, Silence
-from tunnel.status import endpoint_text, peer_status
+from tunnel.status import peer_status
 
 if TYPE_CHECKING:
     from dns.name import Name
@@ -125,11 +126,27 @@ class Node:
             *(self._path_mtus, self._services, self._calls, self._outside, self._silence),
         )
         self._signing = Signing(core, credentials, issuer, random)
+        parts = Parts(
+            asks=self._asks,
+            attempts=self._attempts,
+            calls=self._calls,
+            directory=self._directory,
+            flows=self._flows,
+            following=self._following,
+            pings=self._pings,
+            relaying=self._relaying,
+            services=self._services,
+            signing=self._signing,
+            silence=self._silence,
+        )
+        self._answers = Answers(core, parts, self._look_soon)
         self._farewell: float | None = None
-        self._to_tell: set[str] = set()  # peers that have not confirmed our DELETE
         self._finished = False
         self.look_after = float("inf")
         """Seconds until :meth:`activity` is wanted again: rarely where nothing moves."""
+
+    def _look_soon(self) -> None:
+        self.look_after = min(self.look_after, LOOK)
 
     def _called(self, label: str, endpoint: Endpoint) -> None:
         """A host wants to be met. Where nobody can know our port before we have sent something from
@@ -169,7 +186,7 @@ class Node:
             for peer in core.peers:
                 peer.attempt = None
                 self._attempts.give_up(peer, "this host is ending")
-            self._to_tell = {view.name for view in core.ike.views()}
+            self._answers.untold = {view.name for view in core.ike.views()}
             core.ike_said(core.ike.close_all(now))
             self._directory.withdraw()
         return self._done()
@@ -553,91 +570,11 @@ class Node:
 
     def _may_finish(self) -> bool:
         assert self._farewell is not None
-        told = self._directory.withdrawn and not self._to_tell
+        told = self._directory.withdrawn and not self._answers.untold
         return told or self._core.now >= self._farewell
 
     def _settle(self) -> None:
         while (answer := self._core.next_answer()) is not None:
-            self._handle(answer)
+            self._answers.handle(answer)
             self._relaying.settle()
         self._relaying.settle()
-
-    def _handle(self, answer: Answer) -> None:
-        core = self._core
-        match answer:
-            case zone_types.SendZone(wire):
-                core.emit(SendZone(wire))
-            case zone_types.DropZone(reason, pause):
-                core.log("warning", reason)
-                core.emit(DropZone(pause))
-            case ike_types.SendIke(data, remote):
-                core.emit(SendIke(data, remote))
-            case ike_types.IkeLog(level, text):
-                core.log(level, text)
-            case ike_types.AskPeer(ticket, name, claimed, remote):
-                self._asks.ask(ticket, name, claimed, remote)
-            case ike_types.InstallInbound(child):
-                self._flows.install_inbound(child)
-            case ike_types.InstallOutbound(child, remote):
-                if (peer := self._flows.install_outbound(child, remote)) is not None:
-                    self._attempts.succeeded(peer)
-                    self._directory.in_use(peer)
-                    self.look_after = min(self.look_after, LOOK)
-            case ike_types.RemoveChild(name, spi_in, spi_out):
-                self._flows.remove(name, spi_in, spi_out)
-            case _:
-                self._handle_news(answer)
-
-    def _handle_news(self, answer: Answer) -> None:
-        core = self._core
-        match answer:
-            case ike_types.PeerUp(name, remote, initiator):
-                self._peer_up(name, remote, initiator)
-            case ike_types.PeerDown(name, reason):
-                self._peer_down(name, reason)
-            case ike_types.IkeFailed(name, reason, remote, others):
-                if (peer := core.peers.named(name)) is not None:
-                    self._attempts.ike_failed(peer, reason, remote, others=others)
-            case ike_types.ProbeAnswered(name, rtt, remote):
-                self._probe_answered(name, rtt, remote)
-            case zone_types.TextsChanged(ticket, reason) if ticket == TICKET:
-                if reason:
-                    core.log("debug", f"a call could not be left or removed: {reason}")
-            case zone_types.Changed() if self._calls.heard(answer):
-                pass
-            case zone_types.Changed() | zone_types.RecordsFound() | zone_types.ServicesFound():
-                self._services.handle(answer)
-            case zone_types.TextsFound() | zone_types.TextsChanged():
-                self._signing.handle(answer)
-            case zone_types.Published(_, records):
-                self._directory.handle(answer)
-                self._services.published(records)
-            case _:
-                self._directory.handle(answer)
-
-    def _peer_up(self, name: str, remote: Endpoint, initiator: bool) -> None:
-        core, at = self._core, endpoint_text(remote)
-        core.log("info", f"IKE SA with {name}", remote=at, initiator=initiator)
-        if (peer := core.peers.named(name)) is not None:
-            core.explain(peer, What.PATH, f"IKE stands; {'we' if initiator else 'it'} began", at=at)
-
-    def _peer_down(self, name: str, reason: str) -> None:
-        self._to_tell.discard(name)
-        peer = self._core.peers.named(name)
-        if peer is None:
-            return
-        self._flows.drop_all(peer)
-        self._pings.lost(peer.name, reason)
-        peer.reason = reason
-        self._core.log("info", f"no IKE SA with {peer.name} any more: {reason}")
-        self._core.explain(peer, What.FAILED, f"no IKE SA with it any more: {reason}")
-        self._relaying.lost(peer)
-        self._directory.tidy(peer)
-
-    def _probe_answered(self, name: str, rtt: float, remote: Endpoint | None) -> None:
-        self._pings.answered(name, rtt)
-        self._relaying.heard(name)
-        if (peer := self._core.peers.named(name)) is not None:
-            peer.rtt = rtt
-            self._silence.answered(peer)
-            self._following.answered(peer, remote)
