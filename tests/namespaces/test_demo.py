@@ -68,7 +68,7 @@ class Demo:
         self._out, self._err = folder / "out", folder / "err"
         with self._out.open("w") as out, self._err.open("w") as err:
             self.process = subprocess.Popen(
-                [*DEFAULT_SIGINT, sys.executable, "-m", "tunnel", "demo", "--json"],
+                [*DEFAULT_SIGINT, sys.executable, "-m", "tunnel", "demo", "--quick", "--json"],
                 stdout=out,
                 stderr=err,
             )

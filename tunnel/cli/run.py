@@ -55,11 +55,16 @@ def go_on_as(
     os.execv(program[0], program)  # noqa: S606 - our own interpreter, and no text of a shell
 
 
-def demo(as_json: JsonOption = False) -> None:
+def demo(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Kill the rendezvous for seconds, not a minute.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Build a network of namespaces, run real hosts in it, and move a real file by name."""
     from tunnel.cli import demo as story  # slow to load, and Linux only
 
-    raise typer.Exit(story.run(as_json))
+    raise typer.Exit(story.run(as_json, quick))
 
 
 def up(

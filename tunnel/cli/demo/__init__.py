@@ -23,9 +23,9 @@ PROGRAMS = (
 INTERRUPTED = 130
 
 
-def run(as_json: bool) -> int:
+def run(as_json: bool, quick: bool) -> int:
     """Run the demo; the exit code. Progress goes to stderr; with ``as_json`` stdout gets
-    ``autotunnel/demo/v1``, also when a step fails."""
+    ``autotunnel/demo/v1``, also when a step fails. ``quick``: no minute of waiting."""
     console = Console(stderr=True)
     reason = missing(PROGRAMS)
     if reason is not None:
@@ -34,16 +34,16 @@ def run(as_json: bool) -> int:
             print(json.dumps({**Story(console).as_dict(), "error": reason}))
         return 1
     story = Story(console)
-    code = _tell(story)
+    code = _tell(story, quick)
     if as_json:
         print(json.dumps(story.as_dict(), indent=2))
     return code
 
 
-def _tell(story: Story) -> int:
+def _tell(story: Story, quick: bool) -> int:
     try:
         with Lab() as lab:
-            _play(story, Demo(lab))
+            _play(story, Demo(lab), quick)
     except (LabError, StepFailedError):
         return 1  # the story has told it
     except KeyboardInterrupt:
@@ -54,8 +54,8 @@ def _tell(story: Story) -> int:
     return 0
 
 
-def _play(story: Story, demo: Demo) -> None:
-    relayed = Relayed(demo)
+def _play(story: Story, demo: Demo, quick: bool) -> None:
+    relayed = Relayed(demo, quick)
     scenes = (
         ("network", "building the network", demo.network),
         ("account", "making the account", demo.account),
