@@ -190,7 +190,7 @@ def test_without_root_the_demo_says_what_it_needs() -> None:
     script = (
         "import io, os, sys; from rich.console import Console; from tunnel.cli import demo; "
         "Console(file=io.StringIO()).print('[b]:a:[/b]'); "
-        "os.setuid(65534); sys.exit(demo.run(True))"
+        "os.setuid(65534); sys.exit(demo.run(True, True))"
     )
     if missing() is not None:
         pytest.skip(str(missing()))
