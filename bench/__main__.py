@@ -27,8 +27,8 @@ from bench.peers import OURS, PEERS
 from tunnel.io.lab import LabError, missing
 
 NETWORK = tuple(network.KINDS)
-LINES = ("roam", "mobility")  # on lines that take their time
-ALONE = ("scale", "handshakes", "flood", "micro", "soak", "zone", *LINES, "relay", "idle", "plot")
+RELAYED = {"mobility": mobility.run, "relay": relay.run}
+ALONE = ("scale", "handshakes", "flood", "micro", "soak", "zone", "roam", *RELAYED, "idle", "plot")
 KINDS = ["all", "crypto", *NETWORK, *ALONE]
 USUAL = ("crypto", "micro")  # quick, and so part of every whole run
 ROUNDS = 3
@@ -78,10 +78,10 @@ def _alone(kind: str, arguments: argparse.Namespace) -> int:
         return 1
     if kind == "idle":
         return idle.run(minutes=arguments.idle_minutes, settle=arguments.settle, **output)
-    if kind in LINES:
-        return (roam.run if kind == "roam" else mobility.run)(rounds=rounds, **output)
-    if kind == "relay":
-        return relay.run(rounds=rounds, seconds=arguments.seconds, **output)
+    if kind == "roam":
+        return roam.run(rounds=rounds, **output)
+    if kind in RELAYED:
+        return RELAYED[kind](rounds=rounds, seconds=arguments.seconds, **output)
     if kind == "handshakes":
         handshakes.run(rounds=rounds, count=arguments.handshakes, **output)
         return 0

@@ -1,10 +1,11 @@
 """What mobility costs: messages and round trips, bindings at a home agent, and moves of a host.
 
-Three figures in one run. *Exchanges*: two machines of :mod:`tunnel.mobility` with a line between
+Five figures in one run. *Exchanges*: two machines of :mod:`tunnel.mobility` with a line between
 them on a virtual clock: messages, octets, and round trips until the other side's data goes to the
 right endpoint. *Bindings*: a home agent's table of so many hosts: memory, and how long a refresh
 takes. *Moves*: real hosts on lines that take their time, and a home agent: without an answer to
 pings for how long, when a host gets an address where it never was, and when it comes back to one.
+*Octets* of a packet in each form, and TCP *through the home agent*: :mod:`bench.relay`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Any
 
-from bench import machine, report
+from bench import machine, relay, report
 from bench.crowd import resident_octets
 from bench.roam import PATIENCE, PAUSE, PING_SECONDS, QUIET_SECONDS, join_slowly
 from fastpath.types import Endpoint
@@ -39,7 +40,7 @@ PLACES: tuple[Endpoint, ...] = (("198.51.100.1", 4500), ("198.51.100.2", 4500))
 THEIRS: Endpoint = ("203.0.113.1", 4500)
 
 
-def run(*, rounds: int, as_json: bool, save: bool) -> int:
+def run(*, rounds: int, seconds: int, as_json: bool, save: bool) -> int:
     """Measures, prints, keeps."""
     body: dict[str, Any] = {
         "exchanges": [one.summary() for one in exchanges()],
@@ -48,6 +49,9 @@ def run(*, rounds: int, as_json: bool, save: bool) -> int:
     report.say("exchanges and bindings are measured; now the moves")
     with Lab() as lab:
         body["moves"] = Moves(lab).measure(rounds)
+    report.say("moves are measured; now TCP through the home agent")
+    body["octets_per_packet"] = relay.octets_per_packet()
+    body["relayed"] = relay.compare("offloading", rounds, seconds)
     report.finish("mobility", body, _tables(body), as_json=as_json, save=save)
     return 0
 
@@ -305,7 +309,8 @@ def _tables(body: dict[str, Any]) -> str:
             for kind, one in body["moves"].items()
         ],
     )
-    return "\n\n".join((machine.summary(), first, second, third))
+    last = relay.render([body["relayed"]], body["octets_per_packet"])
+    return "\n\n".join((machine.summary(), first, second, third, last))
 
 
 def _ends(values: list[float]) -> tuple[float, float]:
@@ -317,4 +322,4 @@ def _text(cell: object) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run(rounds=3, as_json=False, save=False))
+    sys.exit(run(rounds=3, seconds=2, as_json=False, save=False))

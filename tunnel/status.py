@@ -9,6 +9,8 @@ from keys.ike.selectors import describe_traffic
 from keys.ike.types import ChildSa, SaView
 from tunnel.peers import Peer, Tally
 
+_HEADER = 40  # octets of an IPv6 header (RFC 8200 §3)
+
 
 def endpoint_text(endpoint: Endpoint | None) -> str | None:
     """``address:port``, an IPv6 address in brackets; ``None`` stays ``None``."""
@@ -47,6 +49,7 @@ def peer_status(peer: Peer, view: SaView | None, now: float) -> dict[str, Any]:
         "tx_bytes": sent.octets,
         "rx_packets": received.packets,
         "tx_packets": sent.packets,
+        "saved_bytes": _saved(None if child is None else child.mode, received, sent),
         "mtu": None if peer.pmtu is None else peer.pmtu.mtu,
         "mtu_state": None if peer.pmtu is None else str(peer.pmtu.state),
         "keepalive_s": None if peer.keepalive is None else round(peer.keepalive),
@@ -57,6 +60,11 @@ def peer_status(peer: Peer, view: SaView | None, now: float) -> dict[str, Any]:
         "reason": peer.reason,
         "ike": None if view is None else _ike_status(view, child, now),
     }
+
+
+def _saved(mode: str | None, received: Tally, sent: Tally) -> int:
+    """Octets that transport mode kept off the wire, both ways: a header of each packet."""
+    return _HEADER * (received.packets + sent.packets) if mode == "transport" else 0
 
 
 def _child_status(child: ChildSa, peer: Peer, view: SaView | None, now: float) -> dict[str, Any]:
