@@ -24,7 +24,7 @@ from tunnel.attempts import Attempts
 from tunnel.calls import is_behind, is_hopeless, why_not_direct
 from tunnel.core import Core
 from tunnel.journal import What
-from tunnel.peers import OWN, RELAY_PORT, RELAYED, SIGNALS, Peer
+from tunnel.peers import OWN, RELAYED, SIGNALS, Peer
 from tunnel.relays import Relays
 from tunnel.status import endpoint_text
 
@@ -277,7 +277,8 @@ class HomeAgents:
             return
         wish.joined.add(agent.peer.name)
         attempt.until = max(attempt.until, core.now + _PATIENCE)
-        endpoint = (str(peer.host_id), RELAY_PORT)
+        endpoint = peer.relay_endpoint
+        assert endpoint is not None
         attempt.tried.append(endpoint)
         peer.relay_reason = (
             why_not_direct(core.mapping, peer) or "it did not answer directly in time"
@@ -315,7 +316,8 @@ class HomeAgents:
             return False
         if not self._relays.use(peer.host_id, agent.peer):
             return False
-        endpoint = (str(peer.host_id), RELAY_PORT)
+        endpoint = peer.relay_endpoint
+        assert endpoint is not None
         peer.relay_reason = why
         core.log("info", f"{peer.name} is reached through {agent.peer.name}: {why}")
         core.explain(peer, What.RELAY, f"back to the home agent: {why}", agent=agent.peer.name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv6Address
 
-from fastpath.types import Endpoint, SaCounters
+from fastpath.types import RELAY_PORT, Endpoint, SaCounters
 from keys.ike.types import ChildPolicy, ChildSa, PeerPolicy, Ppk, Traffic
 from tunnel.pmtu import PathMtu
 
@@ -23,9 +23,6 @@ SIGNALS = Traffic(135)
 OWN = (ChildPolicy(RELAYED, "transport"), ChildPolicy(SIGNALS, "transport"))
 """Children for ourselves: what applications send never goes on them. Any host of the account may
 have them with any other."""
-
-RELAY_PORT = 500
-"""Of a relay endpoint (a host id, 500), as if IKE were spoken there (I48)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +166,7 @@ class Peer:
 
     @property
     def relay_endpoint(self) -> Endpoint | None:
-        """Where it is reached through a home agent."""
+        """Where it is reached through a home agent, as if IKE were spoken there (I48)."""
         return None if self.host_id is None else (str(self.host_id), RELAY_PORT)
 
     @property

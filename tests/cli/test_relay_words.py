@@ -34,10 +34,9 @@ WAITING = AGENT | {"registered": False, "reason": "it refused the binding update
 
 
 def shown(facts: dict[str, Any]) -> str:
-    console = Console(width=240, file=io.StringIO())
-    console.print(status_tables(facts))
-    text = console.file.getvalue()  # type: ignore[attr-defined] # of a StringIO
-    return " ".join(text.split())
+    text = io.StringIO()
+    Console(width=240, file=text).print(status_tables(facts))
+    return " ".join(text.getvalue().split())
 
 
 def test_a_person_sees_who_relays_and_why() -> None:

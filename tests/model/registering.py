@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from fastpath.types import Endpoint
+from tests.model.post import Action, Letter, arriving, fates
 from tests.model.worlds import (
     AT_ONCE,
     PLACES,
     SETTINGS,
-    Action,
-    Letter,
     Numbers,
     UnsafeError,
     message_key,
@@ -56,25 +55,19 @@ class Registering:
 
     def actions(self) -> Iterator[Action]:
         """All that can happen now."""
-        for number in range(len(self.letters)):
-            yield "bring", number
-            yield "lose", number
-            if self.budget.get("repeat"):
-                yield "repeat", number
+        yield from fates(self.letters, self.budget)
         if self.budget.get("move"):
             yield ("move",)
         yield ("wait",)
 
     def take(self, action: Action) -> None:
         """Lets it happen."""
+        arrived = arriving(self.letters, self.budget, action)
+        if arrived is not None:
+            for letter in arrived:
+                self._deliver(letter)
+            return
         match action:
-            case ("bring", int(number)):
-                self._deliver(self.letters.pop(number))
-            case ("lose", int(number)):
-                del self.letters[number]
-            case ("repeat", int(number)):
-                self.budget["repeat"] -= 1
-                self._deliver(self.letters[number])
             case ("move",):
                 self.budget["move"] -= 1
                 self.place = 1 - self.place

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from fastpath.types import Endpoint
+from tests.model.post import Action, Letter, arriving, fates
 from tunnel.mobility.claims import Claim
 from tunnel.mobility.commands import (
     Accepted,
@@ -93,19 +94,6 @@ class Host:
 
 
 @dataclass
-class Letter:
-    """One on its way."""
-
-    sender: str
-    source: Endpoint
-    destination: Endpoint
-    message: Message
-
-
-Action = tuple[object, ...]
-
-
-@dataclass
 class Honest:
     """Two hosts that want to be found by each other; ``budget`` is what may still be done to them:
     moves, repeated messages, changed sources."""
@@ -136,11 +124,8 @@ class Honest:
 
     def actions(self) -> Iterator[Action]:
         """All that can happen now."""
+        yield from fates(self.letters, self.budget)
         for number, letter in enumerate(self.letters):
-            yield "bring", number
-            yield "lose", number
-            if self.budget.get("repeat"):
-                yield "repeat", number
             if self.budget.get("change") and letter.source != RELAYS[letter.sender]:
                 yield "change", number
         for name in self.hosts:
@@ -150,14 +135,12 @@ class Honest:
 
     def take(self, action: Action) -> None:
         """Lets it happen."""
+        arrived = arriving(self.letters, self.budget, action)
+        if arrived is not None:
+            for letter in arrived:
+                self._deliver(letter)
+            return
         match action:
-            case ("bring", int(number)):
-                self._deliver(self.letters.pop(number))
-            case ("lose", int(number)):
-                del self.letters[number]
-            case ("repeat", int(number)):
-                self.budget["repeat"] -= 1
-                self._deliver(self.letters[number])
             case ("change", int(number)):
                 self.budget["change"] -= 1
                 self._deliver(self.letters.pop(number), VICTIM)

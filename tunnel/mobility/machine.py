@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 
-from fastpath.types import Endpoint
+from fastpath.types import RELAY_PORT, Endpoint
 from tunnel.mobility import header
 from tunnel.mobility.claims import Claim
 from tunnel.mobility.commands import Command, Refused, Send, SendMobility
@@ -37,9 +37,6 @@ from tunnel.mobility.mobile import Mobile
 from tunnel.mobility.options import MobilityError
 from tunnel.mobility.proofs import Proofs
 from tunnel.pending import Bucket
-
-RELAY_PORT = 500
-"""The port of a relay endpoint: what comes by the home agent comes from (host id, 500)."""
 
 HEARD_PER_SECOND = 30
 """So many messages of one peer are looked at."""

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 
-from fastpath.types import Endpoint
+from fastpath.types import RELAY_PORT, Endpoint
 from tunnel.mobility import header
 from tunnel.mobility.claims import Claim
 from tunnel.mobility.commands import Command, SendMobility
 from tunnel.mobility.header import Message, Unrecognised
 from tunnel.mobility.home import HomeAgent
 from tunnel.mobility.limits import MobilitySettings
-from tunnel.mobility.machine import RELAY_PORT, Mobility
+from tunnel.mobility.machine import Mobility
 from tunnel.mobility.proofs import Proofs
 
 A_ID = IPv6Address("fd01:203:405:607:22:69ff:fe8e:342a")
