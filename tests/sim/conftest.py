@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.sim.watch import Proofs
+from tests.sim.watch import watched
 from tests.sim.world import Weather, World
 
 Make = Callable[..., World]
@@ -22,8 +22,6 @@ def world_of() -> Iterator[Make]:
         chosen = int(os.environ.get("AUTOTUNNEL_SIM_SEED", seed))
         seeds.append(chosen)
         print(f"seed {chosen}: repeat with AUTOTUNNEL_SIM_SEED={chosen}")  # shown on failure
-        world = World(chosen, weather, tells=tells)
-        Proofs(world)  # data goes to nobody who has not proven to be there, whatever the scenario
-        return world
+        return watched(chosen, weather, tells=tells)
 
     yield make

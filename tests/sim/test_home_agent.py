@@ -13,6 +13,7 @@ from keys.ike.settings import IkeSettings
 from tests.sim.nat import STUN, Kind, Nat
 from tests.sim.scenes import delivers
 from tests.sim.test_nats import HARD, KINDS
+from tests.sim.watch import watched
 from tests.sim.world import Config, SimHost, Weather, World, numbers
 from tunnel.commands import Log, NotReached, Reached, SendIke, SendKeepalive
 from tunnel.peers import RELAYED
@@ -75,7 +76,7 @@ def hard_pair(world: World, at: int = 1) -> tuple[SimHost, SimHost]:
 
 def test_hosts_register_and_the_zone_names_their_home_agent() -> None:
     """I29, I53: BU and BA over their own SA, and no test of addresses."""
-    world = World(501)
+    world = watched(501)
     home = gateway(world)
     laptop, desk = hard_pair(world)
     assert bound(home) == ["desk", "laptop"]
@@ -89,7 +90,7 @@ def test_hosts_register_and_the_zone_names_their_home_agent() -> None:
 
 
 def test_two_that_cannot_meet_reach_each_other_through_it() -> None:
-    world = World(502)
+    world = watched(502)
     home = gateway(world)
     laptop, desk = hard_pair(world)
     ticket = laptop.reach("desk")
@@ -108,7 +109,7 @@ def test_two_that_cannot_meet_reach_each_other_through_it() -> None:
 
 @pytest.mark.parametrize(("ours", "theirs"), list(itertools.product(KINDS, KINDS)))
 def test_with_a_home_agent_no_pair_is_left_out(ours: Kind | None, theirs: Kind | None) -> None:
-    world = World(503)
+    world = watched(503)
     gateway(world)
     laptop, desk = host(world, "laptop", 1, ours), host(world, "desk", 2, theirs)
     assert settled(world, laptop, desk)
@@ -123,7 +124,7 @@ def test_with_a_home_agent_no_pair_is_left_out(ours: Kind | None, theirs: Kind |
 
 @pytest.mark.parametrize("seed", range(510, 515))
 def test_a_relayed_path_outlives_the_moves_of_both(seed: int) -> None:
-    world = World(seed)
+    world = watched(seed)
     home = gateway(world)
     laptop, desk = hard_pair(world)
     assert delivers(world, laptop, desk, 1, within=15)
@@ -141,7 +142,7 @@ def test_a_relayed_path_outlives_the_moves_of_both(seed: int) -> None:
 
 
 def test_rekeys_of_everything_lose_nothing() -> None:
-    world = World(520)
+    world = watched(520)
     short = NodeSettings(ike=IkeSettings(child_lifetime=6.0, ike_lifetime=40.0))
     home = gateway(world, settings=short)
     laptop = host(world, "laptop", 1, "symmetric", short)
@@ -159,7 +160,7 @@ def test_rekeys_of_everything_lose_nothing() -> None:
 
 
 def test_a_direct_path_that_dies_is_left_for_the_relay() -> None:
-    world = World(530)
+    world = watched(530)
     gateway(world)
     laptop, desk = host(world, "laptop", 1, None), host(world, "desk", 2, "restricted")
     assert settled(world, laptop, desk)
@@ -176,7 +177,7 @@ def test_a_direct_path_that_dies_is_left_for_the_relay() -> None:
 
 
 def test_another_home_agent_takes_over() -> None:
-    world = World(540)
+    world = watched(540)
     first, second = gateway(world), gateway(world, "reserve", SECOND)
     laptop, desk = hard_pair(world, at=2)
     assert delivers(world, laptop, desk, 1, within=15)
@@ -199,7 +200,7 @@ def test_another_home_agent_takes_over() -> None:
 
 
 def test_a_home_agent_that_restarts_is_registered_with_again() -> None:
-    world = World(550)
+    world = watched(550)
     home = gateway(world)
     laptop, desk = hard_pair(world)
     assert delivers(world, laptop, desk, 1, within=15)
@@ -210,7 +211,7 @@ def test_a_home_agent_that_restarts_is_registered_with_again() -> None:
 
 
 def test_a_host_may_be_told_whom_to_use() -> None:
-    world = World(560)
+    world = watched(560)
     gateway(world)
     gateway(world, "reserve", SECOND)
     settings = NodeSettings(home_agents=("reserve",))
@@ -228,7 +229,7 @@ def test_a_host_may_be_told_whom_to_use() -> None:
 
 def test_by_relay_ike_tells_of_no_addresses_and_of_no_moves() -> None:
     """MOBIKE knows endpoints; that of a relayed path is the host id, which never changes."""
-    world = World(570)
+    world = watched(570)
     gateway(world)
     laptop, desk = hard_pair(world)
     assert delivers(world, laptop, desk, 1, within=15)
@@ -245,7 +246,7 @@ def test_by_relay_ike_tells_of_no_addresses_and_of_no_moves() -> None:
 
 def test_nothing_goes_to_a_relay_endpoint_without_a_way() -> None:
     """I50: it would be a host id on the wire. Here the home agent has never been one."""
-    world = World(580)
+    world = watched(580)
     laptop, desk = host(world, "laptop", 1, None), host(world, "desk", 2, None)
     assert world.run(20, lambda: laptop.node._core.peers.labelled("desk") is not None)
     assert delivers(world, laptop, desk, 1, within=15)
@@ -260,7 +261,7 @@ def test_nothing_goes_to_a_relay_endpoint_without_a_way() -> None:
 
 def test_who_comes_through_a_home_agent_speaks_for_itself_alone() -> None:
     """I10, I22: another host of the account, with the same key, cannot be desk by relay."""
-    world = World(590)
+    world = watched(590)
     gateway(world)
     laptop, desk = hard_pair(world)
     other = host(world, "other", 3, "symmetric")
@@ -273,7 +274,7 @@ def test_who_comes_through_a_home_agent_speaks_for_itself_alone() -> None:
 
 
 def test_a_home_agent_takes_as_many_as_it_is_told() -> None:
-    world = World(600)
+    world = watched(600)
     settings = NodeSettings(home_agent=HomeAgentSettings(hosts=1))
     home = SimHost(world, Config("gateway", GATEWAY, settings=settings)).start()
     laptop, desk = host(world, "laptop", 1, None), host(world, "desk", 2, None)
@@ -286,7 +287,7 @@ def test_a_home_agent_takes_as_many_as_it_is_told() -> None:
 
 @pytest.mark.parametrize("seed", range(610, 616))
 def test_through_a_home_agent_in_bad_weather(seed: int) -> None:
-    world = World(seed, Weather(latency=0.04, jitter=0.06, loss=0.1, duplication=0.1))
+    world = watched(seed, Weather(latency=0.04, jitter=0.06, loss=0.1, duplication=0.1))
     gateway(world)
     laptop, desk = host(world, "laptop", 1, "symmetric"), host(world, "desk", 2, "restricted")
     assert settled(world, laptop, desk)
@@ -296,7 +297,7 @@ def test_through_a_home_agent_in_bad_weather(seed: int) -> None:
 
 
 def test_what_a_home_agent_makes_us_remember_is_bounded() -> None:
-    world = World(620)
+    world = watched(620)
     home = gateway(world)
     laptop = host(world, "laptop", 1, None)
     assert settled(world, laptop)
@@ -313,7 +314,7 @@ def test_what_a_home_agent_makes_us_remember_is_bounded() -> None:
 
 def test_what_is_relayed_is_metered_and_limited() -> None:
     """The account gets its rate and the burst, and not more; what is above is counted."""
-    world = World(630)
+    world = watched(630)
     settings = NodeSettings(home_agent=HomeAgentSettings(octets_per_second=20_000))
     home = SimHost(world, Config("gateway", GATEWAY, settings=settings)).start()
     laptop, desk = hard_pair(world)
@@ -331,7 +332,7 @@ def test_what_is_relayed_is_metered_and_limited() -> None:
 
 def test_neither_it_nor_others_carry_what_is_not_nested_for_them() -> None:
     """A host that is no home agent forwards nothing; a home agent nothing to who is not there."""
-    world = World(640)
+    world = watched(640)
     home = gateway(world)
     laptop, desk = hard_pair(world)
     assert delivers(world, laptop, desk, 1, within=15)
@@ -350,7 +351,7 @@ def test_neither_it_nor_others_carry_what_is_not_nested_for_them() -> None:
 
 
 def test_a_direct_path_does_not_notice_that_home_agent_and_rendezvous_are_gone() -> None:
-    world = World(650)
+    world = watched(650)
     home = gateway(world)
     laptop, desk = host(world, "laptop", 1, None), host(world, "desk", 2, "restricted")
     assert settled(world, laptop, desk)
@@ -372,7 +373,7 @@ def test_a_direct_path_does_not_notice_that_home_agent_and_rendezvous_are_gone()
 
 
 def test_a_way_that_one_end_alone_has_lost_is_left_by_both() -> None:
-    world = World(660)
+    world = watched(660)
     gateway(world)
     gateway(world, "reserve", SECOND)
     laptop, desk = hard_pair(world, at=2)

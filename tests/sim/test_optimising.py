@@ -9,6 +9,7 @@ from keys.ike.settings import IkeSettings
 from tests.sim.nat import STUN, Kind, Nat
 from tests.sim.scenes import delivers
 from tests.sim.test_home_agent import gateway, host, settled
+from tests.sim.watch import watched
 from tests.sim.world import SimHost, Way, Weather, World, numbers
 from tunnel.cli.rules import peers_of
 from tunnel.mobility import header
@@ -66,7 +67,7 @@ def refused(one: SimHost) -> dict[str, int]:
 )
 def test_a_relayed_path_becomes_direct_by_itself(kinds: tuple[Kind | None, Kind | None]) -> None:
     """Each proves the other's endpoint with a nonce; no packet is lost meanwhile."""
-    world = World(601)
+    world = watched(601)
     laptop, desk = relayed(world, *kinds)
     spi = laptop.peer("desk")["spi_in"]
     world.cut(*OUTSIDES, whole=True)
@@ -81,7 +82,7 @@ def test_a_relayed_path_becomes_direct_by_itself(kinds: tuple[Kind | None, Kind 
 
 
 def test_a_direct_path_that_comes_back_is_taken_again() -> None:
-    world = World(602)
+    world = watched(602)
     gateway(world)
     laptop, desk = pair(world, None, "restricted")
     assert delivers(world, laptop, desk, 1, within=15)
@@ -98,7 +99,7 @@ def test_a_direct_path_that_comes_back_is_taken_again() -> None:
 
 
 def test_where_nats_do_not_meet_the_relay_stays_and_says_why() -> None:
-    world = World(603)
+    world = watched(603)
     gateway(world)
     laptop, desk = pair(world, "symmetric", "symmetric")
     assert delivers(world, laptop, desk, 1, within=15)
@@ -112,7 +113,7 @@ def test_where_nats_do_not_meet_the_relay_stays_and_says_why() -> None:
 
 @pytest.mark.parametrize("seed", range(610, 614))
 def test_it_gets_there_through_loss_and_overtaking(seed: int) -> None:
-    world = World(seed, Weather(loss=0.2, duplication=0.1, jitter=0.05))
+    world = watched(seed, Weather(loss=0.2, duplication=0.1, jitter=0.05))
     laptop, desk = relayed(world)
     world.cut(*OUTSIDES, whole=True)
     for number in range(100, 400):
@@ -126,7 +127,7 @@ def test_it_gets_there_through_loss_and_overtaking(seed: int) -> None:
 
 def test_a_move_back_to_a_known_network_needs_no_test_i19() -> None:
     """The sheet's test 4: the correspondent points there with the first message."""
-    world = World(620)
+    world = watched(620)
     gateway(world)
     laptop, desk = pair(world, None, None)
     assert delivers(world, laptop, desk, 1, within=15)
@@ -151,7 +152,7 @@ def challenges(one: SimHost) -> int:
 
 
 def test_proofs_are_kept_and_taken_up_again() -> None:
-    world = World(621)
+    world = watched(621)
     gateway(world)
     laptop, desk = pair(world, None, None)
     assert delivers(world, laptop, desk, 1, within=15)
@@ -162,7 +163,7 @@ def test_proofs_are_kept_and_taken_up_again() -> None:
 
 
 def test_a_peer_is_asked_at_its_home_address_once_i21() -> None:
-    world = World(622)
+    world = watched(622)
     gateway(world)
     laptop, desk = pair(world, None, None)
     assert delivers(world, laptop, desk, 1, within=15)
@@ -175,7 +176,7 @@ def test_a_peer_is_asked_at_its_home_address_once_i21() -> None:
 
 def test_rekeys_of_an_optimised_path_lose_nothing_and_leave_no_rules() -> None:
     """The sheet's test 6: both sets of rules while an SA is replaced, one after that (I42)."""
-    world = World(623)
+    world = watched(623)
     short = NodeSettings(ike=IkeSettings(child_lifetime=12.0))
     gateway(world)
     laptop, desk = host(world, "laptop", 1, None, short), host(world, "desk", 2, None, short)
@@ -205,7 +206,7 @@ def rules(one: SimHost) -> set[str]:
 
 def test_where_the_peer_may_be_is_asked_anew_each_time() -> None:
     """Both published what they knew at first, an address inside; what they say later counts."""
-    world = World(704, Weather(jitter=0.03, duplication=0.02))
+    world = watched(704, Weather(jitter=0.03, duplication=0.02))
     laptop, desk = relayed(world, "full-cone", "restricted")
     world.run(45)
     world.cut(*OUTSIDES, whole=True)
@@ -235,7 +236,7 @@ def spoofed(
 
 def test_a_victim_gets_one_challenge_and_no_data_i18() -> None:
     """The sheet's tests 2 and 3."""
-    world = World(630)
+    world = watched(630)
     gateway(world)
     laptop, desk = pair(world, None, None)
     assert delivers(world, laptop, desk, 1, within=15)
@@ -243,14 +244,12 @@ def test_a_victim_gets_one_challenge_and_no_data_i18() -> None:
     to_victim: list[int] = []
     send = world.send
 
-    def watched(
-        data: bytes, source: tuple[str, int], target: tuple[str, int], **more: bool
-    ) -> None:
+    def seen(data: bytes, source: tuple[str, int], target: tuple[str, int], **more: bool) -> None:
         if target == VICTIM:
             to_victim.append(len(data))
         send(data, source, target, **more)
 
-    world.send = watched  # type: ignore[method-assign]
+    world.send = seen  # type: ignore[method-assign]
     update = BindingUpdate(after(desk, "laptop"), 600, Claim.at(VICTIM).options)
     spoofed(world, laptop, desk, update, VICTIM)
     for number in range(100, 200):
@@ -263,7 +262,7 @@ def test_a_victim_gets_one_challenge_and_no_data_i18() -> None:
 
 def test_what_was_changed_on_the_way_binds_nothing_i12() -> None:
     """The sheet's test 1; and an AOTO of a host that is where it says is welcome."""
-    world = World(631)
+    world = watched(631)
     gateway(world)
     laptop, desk = pair(world, None, None)
     assert delivers(world, laptop, desk, 1, within=15)
@@ -281,7 +280,7 @@ def test_what_was_changed_on_the_way_binds_nothing_i12() -> None:
 
 
 def test_messages_in_another_sa_are_not_heeded() -> None:
-    world = World(632)
+    world = watched(632)
     gateway(world)
     laptop, desk = pair(world, None, None)
     assert delivers(world, laptop, desk, 1, within=15)
@@ -300,7 +299,7 @@ def test_messages_in_another_sa_are_not_heeded() -> None:
 def test_no_host_id_is_seen_on_a_foreign_link_i50() -> None:
     """The sheet's test 8: :meth:`World.send` looks for them in every datagram; and test 7: what is
     not IPsec is never sent (every datagram is ESP, IKE, STUN or one octet)."""
-    world = World(640)
+    world = watched(640)
     laptop, desk = relayed(world)
     world.secrets |= {laptop.host_id.packed, desk.host_id.packed}
     world.cut(*OUTSIDES, whole=True)

@@ -11,6 +11,7 @@ import pytest
 from tests.sim.scenarios import Play, Story, play, story
 from tests.sim.watch import FORGER
 from tunnel.io.lab.scenario import KINDS, SCENARIOS, Kind, Scenario, path_exists
+from tunnel.mobility.proofs import Proofs
 
 HUNDRED = range(100)
 FOUND = (189, 238, 281, 446, 538, 553, 1252, 1655, 2445, 2505)
@@ -69,6 +70,20 @@ def test_the_watch_sees_data_that_go_astray() -> None:
     ours.datapath.set_flow(theirs.packed, spi, FORGER, 1400, 1400, ())
     with pytest.raises(AssertionError, match=r"seed 1: .* which is not proven"):
         ours.send(theirs)
+
+
+def test_the_watch_sees_data_that_follow_a_binding_without_proof(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a home agent: a correspondent that takes a binding update for a proof (I18)."""
+    monkeypatch.setattr(Proofs, "holds", lambda *_: True)
+    with pytest.raises(AssertionError, match=r"seed 5: .* sends data .* which is not proven"):
+        play(5, relay=True)
+
+
+def test_an_address_test_proves_as_an_exchange_of_ike_does() -> None:
+    """And it is by such tests that data go directly, where there is a home agent."""
+    assert play(5, relay=True).tested > 0
 
 
 @pytest.mark.parametrize("one", KINDS)
