@@ -172,7 +172,7 @@ class Honest:
             case BindingAck():
                 commands = mobile.acknowledged(peer, message, source, now)
             case Aotc():
-                commands = mobile.challenged(peer, message, source, now)
+                commands = mobile.challenged(peer, message, source, RELAYS[peer], now)
             case _:
                 commands = []
         self._done(host, commands)

@@ -165,7 +165,7 @@ class Mobility:
             case BindingAck():
                 return self.mobile.acknowledged(peer, message, source, now)
             case Aotc():
-                return self.mobile.challenged(peer, message, source, now)
+                return self.mobile.challenged(peer, message, source, known.relay, now)
             case Aots():
                 return self.mobile.judged(peer, message, source)
             case RefreshRequest():

@@ -212,13 +212,23 @@ class Mobile:
             return self._again(peer, known, now)
         return self._refused(peer, known, message.status, now, "it refused the binding update")
 
-    def challenged(self, peer: str, message: Aotc, source: Endpoint, now: float) -> list[Command]:
-        """An AOTC: answered from where it came to, to where it came from (I21, I27)."""
+    def challenged(
+        self, peer: str, message: Aotc, source: Endpoint, home: Endpoint, now: float
+    ) -> list[Command]:
+        """An AOTC: answered from where it came to, to where it came from (I21, I27).
+
+        ``home`` is the peer's relay endpoint: what comes from there came to our home address, and
+        is answered as long as the peer may know of us (I21). It says nothing about the address
+        that is being registered.
+        """
         known = self._registrations.get(peer)
-        if known is None or known.home or known.phase is Phase.IDLE:
+        at_home = source == home
+        if known is None or known.home or (known.phase is Phase.IDLE and not at_home):
             return [Refused(peer, source, "unasked")]
         if not known.responses.allows(now):
             return [Refused(peer, source, "flood")]
+        if at_home:
+            return [Send(peer, source, Aotr(message.nonce))]
         opened = known.opening is not None and known.opening.via == source != known.via
         if known.phase is Phase.SAID and not opened:
             known.phase, known.nonce, known.challenger = Phase.ANSWERED, message.nonce, source
