@@ -145,6 +145,7 @@ class IkeEndpoint:
                 waiting[0].report = True
             else:
                 sa.enqueue(Liveness(report=True), now)
+            lifetimes.wait(sa, now)
         return self._ctx.take()
 
     def rekey(self, name: str, now: float, spi: int | None = None) -> list[Command]:

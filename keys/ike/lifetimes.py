@@ -89,9 +89,17 @@ def _gone_at(sa: IkeSa) -> float | None:
 
 
 def check(sa: IkeSa, now: float) -> None:
-    """Asks for a sign of life, unless a question is already under way."""
+    """Asks for a sign of life, unless a question is already under way: its answer is one."""
     if not _checking(sa):
         sa.enqueue(Liveness(), now)
+    wait(sa, now)
+
+
+def wait(sa: IkeSa, now: float) -> None:
+    """A sign of life is wanted, but another request waits before it: it is given up as early as
+    when our traffic went unanswered from now on."""
+    if not isinstance(sa.task, Liveness) and sa.unanswered_since is None:
+        sa.unanswered_since = now
 
 
 def _checking(sa: IkeSa) -> bool:

@@ -109,6 +109,23 @@ def test_hints_about_a_living_peer_change_nothing() -> None:
     assert [d.kind for d in net.sent if d.sender == lap.name].count("37q") <= 3
 
 
+@pytest.mark.parametrize("by", ["hints", "its owner"])
+def test_a_restarted_peer_is_left_within_a_minute_while_another_request_waits(by: str) -> None:
+    """The check cannot begin, but what waits before it is then no longer asked for five minutes
+    (found by ``tests.sim.scenarios --relay --seed 64``)."""
+    net, desk, lap = pair()
+    net.connect(desk, lap)
+    net.play(2)
+    net.restart(desk)
+    if by == "its owner":
+        net.fate = lambda _: []
+    net.run(lap, lap.ike.rekey("desk.alice.example", net.now))
+    net.run(lap, lap.ike.probe("desk.alice.example", net.now) if by == "its owner" else [])
+    net.play(net.settings.liveness + net.settings.silence + 5)
+    assert "no answer from desk" in lap.all(PeerDown)[0].reason
+    assert not lap.inbound
+
+
 def test_initial_contact_spares_an_sa_that_came_to_stand_meanwhile() -> None:
     """A delayed IKE_AUTH with INITIAL_CONTACT is not a restart."""
     held: list[float] = [0.3]
