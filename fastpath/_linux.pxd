@@ -83,6 +83,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int sendmmsg(int, mmsghdr *, unsigned int, int)
     int recvmmsg(int, mmsghdr *, unsigned int, int, timespec *)
     ssize_t sendto(int, const void *, size_t, int, const sockaddr *, uint32_t)
+    ssize_t sendmsg(int, const msghdr *, int)
     int getsockopt(int, int, int, void *, uint32_t *)
     int setsockopt(int, int, int, const void *, uint32_t)
     int AF_INET, AF_INET6, MSG_DONTWAIT, MSG_TRUNC
@@ -102,7 +103,13 @@ cdef extern from "<netinet/in.h>" nogil:
         uint32_t sin6_flowinfo
         in6_addr sin6_addr
         uint32_t sin6_scope_id
-    int IPPROTO_UDP, IPPROTO_IP, IPPROTO_IPV6
+    struct in_pktinfo:
+        int ipi_ifindex
+        in_addr ipi_spec_dst
+    struct in6_pktinfo:
+        in6_addr ipi6_addr
+        unsigned int ipi6_ifindex
+    int IPPROTO_UDP, IPPROTO_IP, IPPROTO_IPV6, IP_PKTINFO, IPV6_PKTINFO
     int IP_MTU_DISCOVER, IP_PMTUDISC_PROBE, IPV6_MTU_DISCOVER
 
 cdef extern from *:

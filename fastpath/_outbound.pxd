@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from fastpath._core cimport Lane
 from fastpath._endpoint cimport Endpoint
 from fastpath._sender cimport Sender
+from fastpath._source cimport Source
 
 cdef enum:
     BURST_FRAMES = 64
@@ -34,7 +35,8 @@ cdef void outbound_datagram(
     Sender *sender, const Endpoint *endpoint, const uint8_t *datagram, size_t octets
 ) noexcept nogil
 cdef void outbound_inner(
-    Sender *sender, uint32_t spi, const Endpoint *endpoint, uint8_t *packet, size_t octets
+    Sender *sender, uint32_t spi, const Endpoint *endpoint, const Source *source,
+    uint8_t *packet, size_t octets,
 ) noexcept nogil
 cdef void outbound_dummy(
     Sender *sender, uint32_t spi, const Endpoint *endpoint, uint8_t *body,

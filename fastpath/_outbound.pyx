@@ -32,6 +32,7 @@ from fastpath._sender cimport (
     MAX_DATAGRAM, SENDER_OCTETS, sender_add, sender_finish, sender_flush, sender_free, sender_hold,
     sender_new, sender_place,
 )
+from fastpath._source cimport Source, send_from
 from fastpath._table cimport table_get
 from fastpath._traffic cimport Upper, is_mobility, traffic_holds, upper_of
 from fastpath._turn cimport (
@@ -324,9 +325,11 @@ cdef void outbound_dummy(
 
 
 cdef void outbound_inner(
-    Sender *sender, uint32_t spi, const Endpoint *endpoint, uint8_t *packet, size_t octets
+    Sender *sender, uint32_t spi, const Endpoint *endpoint, const Source *source,
+    uint8_t *packet, size_t octets,
 ) noexcept nogil:
-    """One inner packet of our host id to exactly this endpoint, whatever the flow says (I30)."""
+    """One inner packet of our host id to exactly this endpoint, whatever the flow says (I30), and
+    from ``source``, unless that is ``NULL`` (I20)."""
     cdef Hop hop
     cdef OutboundEntry *entry
     if not is_ipv6(packet, octets):
@@ -341,7 +344,27 @@ cdef void outbound_inner(
     if memcmp(packet + 24, entry.sa.peer_id, 16):
         drop(&sender.lane.sent, &entry.passed, SELECTOR)
         return
-    if _hold(sender, entry, endpoint, &hop) and _wrap(sender, entry, &hop, packet, octets):
+    if not _hold(sender, entry, endpoint, &hop):
+        return
+    if source != NULL:
+        _inner_from(sender, entry, &hop, source, packet, octets)
+    elif _wrap(sender, entry, &hop, packet, octets):
+        count(&sender.lane.sent, &entry.passed, octets, sender.now)
+
+
+cdef void _inner_from(
+    Sender *sender, OutboundEntry *entry, const Hop *hop, const Source *source,
+    uint8_t *packet, size_t octets,
+) noexcept nogil:
+    """The same for one with a source: alone, so that it is the one that is taken out again."""
+    if hop.entry != NULL:
+        drop(&sender.lane.sent, &entry.passed, NOT_RELAYED)
+        return
+    sender_flush(sender, False)
+    if _wrap(sender, entry, hop, packet, octets):
+        send_from(sender.lane, source, hop.endpoint, sender.room, sender.used)
+        sender.count = 0
+        sender.used = 0
         count(&sender.lane.sent, &entry.passed, octets, sender.now)
 
 

@@ -39,6 +39,7 @@ from fastpath._segment cimport VNET_OCTETS
 from fastpath._sender cimport (
     GSO_NEVER, Sender, sender_finish, sender_free, sender_new,
 )
+from fastpath._source cimport Source, source_parse
 from fastpath._table cimport table_get
 from fastpath._turn cimport turn_begin
 
@@ -262,20 +263,25 @@ cdef class NativePump:
             outbound_leave_call(self.core)
             free(room)
 
-    def send_inner(self, uint32_t spi, endpoint, bytes packet):
+    def send_inner(self, uint32_t spi, endpoint, bytes packet, source=None):
         """As :meth:`fastpath.types.Pump.send_inner`; :class:`ValueError` for a bad endpoint."""
         cdef const uint8_t *data = <const uint8_t *>packet
         cdef size_t octets = len(packet)
         cdef uint8_t *room
         cdef Endpoint target
+        cdef Source chosen
+        cdef const Source *leaving = NULL
         endpoint_parse(endpoint, &target)
+        if source is not None:
+            source_parse(source, target.family, &chosen)
+            leaving = &chosen
         if octets > MAX_MTU + IPV6_HEADER:
             raise ValueError(f"{octets} octets are no packet")
         room = _writable(data, octets)
         with nogil:
             outbound_enter_call(self.core)
             self.caller.now = boottime()
-            outbound_inner(self.caller, spi, &target, room, octets)
+            outbound_inner(self.caller, spi, &target, leaving, room, octets)
             sender_finish(self.caller, False)
             outbound_leave_call(self.core)
             free(room)

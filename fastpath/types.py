@@ -15,6 +15,9 @@ from typing import NamedTuple, Protocol, TypeAlias
 Endpoint: TypeAlias = tuple[str, int]
 """An outer (address text, UDP port); IPv6 text is compressed lower case, never v4-mapped."""
 
+Source: TypeAlias = tuple[str, int]
+"""Where a datagram leaves: an outer address of ours, and the index of the interface that has it."""
+
 REPLAY_WINDOW = 4096
 """Anti-replay window in packets; RFC 4303 §3.4.3 asks for 64, fast links for 1,024 or more."""
 
@@ -391,9 +394,18 @@ class Pump(Protocol):
         0: without limit. At once may pass what a tenth of a second allows, and
         :data:`RELAY_BURST_OCTETS`."""
 
-    def send_inner(self, spi: int, endpoint: Endpoint, packet: bytes) -> None:
+    def send_inner(
+        self, spi: int, endpoint: Endpoint, packet: bytes, source: Source | None = None
+    ) -> None:
         """Seals an inner packet of our host id in outbound ``spi`` and sends it to exactly this
-        ``endpoint`` (I30: the address under test, whatever the flow says)."""
+        ``endpoint`` (I30: the address under test, whatever the flow says).
+
+        ``source``: it leaves from there and by that interface, whatever the routes prefer (I20).
+        IPv6 takes the address that the kernel chooses on that interface: with one given, Linux
+        looks for a route by the address alone. One that is gone is counted as ``UDP_SEND``. What
+        goes to a relay endpoint leaves towards the home agent as ever: with a source, it is
+        ``NOT_RELAYED``. :class:`ValueError` for one that is none, or of the other family.
+        """
 
     def inject(self, packet: bytes) -> None:
         """Sends an inner packet as if it had just come from the TUN device."""

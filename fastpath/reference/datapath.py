@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from fastpath.reference import inner, relay, traffic
@@ -51,6 +51,7 @@ from fastpath.types import (
     SaCounters,
     SaParams,
     SequenceExhausted,
+    Source,
     TooBigEvent,
     Traffic,
     UnknownSpiEvent,
@@ -68,6 +69,7 @@ class SendDatagram:
     data: bytes
     endpoint: Endpoint
     whole: bool = False  # never fragmented: a probe
+    source: Source | None = None  # where it leaves, if not where the routes say
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +243,15 @@ class Datapath:
         return outputs
 
     def send_inner(
-        self, spi: int, endpoint: Endpoint, packet: bytes, now: float | None = None
+        self,
+        spi: int,
+        endpoint: Endpoint,
+        packet: bytes,
+        now: float | None = None,
+        source: Source | None = None,
     ) -> list[Output]:
-        """One inner packet of our host id, sealed in ``spi``, to exactly this endpoint (I30)."""
+        """One inner packet of our host id, sealed in ``spi``, to exactly this endpoint (I30), and
+        from this source (I20)."""
         self._tick(now)
         if not inner.is_ipv6(packet):
             return self._drop(Drop.MALFORMED)
@@ -255,12 +263,12 @@ class Datapath:
         if inner.destination_of(packet) != entry.sa.params.peer_id:
             return self._drop(Drop.SELECTOR, entry.passed)
         hop = self._hop(endpoint)
-        if hop is None:
+        if hop is None or (source is not None and hop.entry is not None):
             return self._not_relayed(entry)
         outputs: list[Output] = []
         if self._send_sealed(entry, *inner.wrap(entry.sa.params, packet), hop, outputs):
             self._count_sent(entry, packet)
-        return outputs
+        return outputs if source is None else [_from(source, output) for output in outputs]
 
     def dummy(
         self,
@@ -504,3 +512,7 @@ class Datapath:
     def _tick(self, now: float | None) -> None:
         if now is not None:
             self._now = now
+
+
+def _from(source: Source, output: Output) -> Output:
+    return replace(output, source=source) if isinstance(output, SendDatagram) else output

@@ -43,6 +43,8 @@ from tests.fastpath.test_pump_conformance import PATIENCE, Rig, endpoint_of, rea
 from tests.fastpath.test_relay_pumps import as_agent, as_host, maker
 from tests.fuzz.mutate import SEED
 
+LOOPBACK = socket.if_nametoindex("lo")
+
 ROUNDS, BATCH = 80, 30
 RELAY_SAS = ((A_TO_H, HOST_A), (B_TO_H, HOST_B), (0xC001, HOST_C))
 
@@ -303,8 +305,11 @@ def test_a_native_host_nests_as_the_law_does(
             packet = ipv6(HOST_A, dice.choice((HOST_B, HOST_B, HOST_C)), MESSAGE, 135)
             spi = dice.choice((0xAB35, A_TO_B, 0x7777))
             endpoint = dice.choice((relay_endpoint(HOST_B), endpoint_of(far)))
-            pump.send_inner(spi, endpoint, packet)
-            both.outputs += law.send_inner(spi, endpoint, packet, 1.0)
+            source = dice.choice((None, None, (endpoint_of(far)[0], LOOPBACK)))
+            if source is not None and ":" in endpoint[0] and ":" not in source[0]:
+                source = None  # of the other family, which is refused
+            pump.send_inner(spi, endpoint, packet, source)
+            both.outputs += law.send_inner(spi, endpoint, packet, 1.0, source)
         both.settle()
     both.same_counters([], [A_TO_H, A_TO_B, 0xAB35])
     assert law.counters()["tx_packets"] > 100

@@ -41,10 +41,11 @@ from fastpath.types import (
     Queue,
     SaCounters,
     SaParams,
+    Source,
     TooBigEvent,
     Traffic,
 )
-from tunnel.io import fragments
+from tunnel.io import fragments, sources
 
 BATCH = 64  # packets of one descriptor before the others get their turn
 FRAME_OCTETS = 65_536
@@ -282,11 +283,16 @@ class PortablePump:
         with self._lock:
             self._carry_out(self._datapath.send(datagram, endpoint, boottime()))
 
-    def send_inner(self, spi: int, endpoint: Endpoint, packet: bytes) -> None:
-        """Seals an inner packet in outbound ``spi`` and sends it to exactly this endpoint."""
-        _socket_address(endpoint)
+    def send_inner(
+        self, spi: int, endpoint: Endpoint, packet: bytes, source: Source | None = None
+    ) -> None:
+        """As :meth:`fastpath.types.Pump.send_inner`. Where the system is not Linux, nothing leaves
+        from a source, and that is counted: there, nobody tells of other ways, either."""
+        family, _ = _socket_address(endpoint)
+        if source is not None:
+            sources.check(source, family)
         with self._lock:
-            self._carry_out(self._datapath.send_inner(spi, endpoint, packet, boottime()))
+            self._carry_out(self._datapath.send_inner(spi, endpoint, packet, boottime(), source))
 
     def send_dummy(
         self, spi: int, endpoint: Endpoint, body: bytes = b"", whole: bool = False
@@ -371,7 +377,7 @@ class PortablePump:
     def _carry_out(self, outputs: list[Output]) -> None:
         for output in outputs:
             if isinstance(output, SendDatagram):
-                self._send(output.data, output.endpoint, output.whole)
+                self._send(output.data, output.endpoint, output.whole, output.source)
             elif isinstance(output, WritePacket):
                 self._write(output.packet)
             elif not self._events.put(output):
@@ -383,10 +389,18 @@ class PortablePump:
         except OSError:
             self._datapath.count_drop(Drop.TUN_WRITE)
 
-    def _send(self, datagram: bytes, endpoint: Endpoint, whole: bool = False) -> None:
+    def _send(
+        self,
+        datagram: bytes,
+        endpoint: Endpoint,
+        whole: bool = False,
+        source: Source | None = None,
+    ) -> None:
         try:
             family, address = _socket_address(endpoint)
-            if whole:
+            if source is not None:
+                sources.send_from(self._udp[family], source, datagram, address)
+            elif whole:
                 fragments.send_whole(self._udp[family], datagram, address)
             else:
                 self._udp[family].sendto(datagram, address)
