@@ -124,5 +124,10 @@ class Relaying:
         return self.signals.timers() + self.agents.timers() + self.optimising.timers()
 
     def status(self) -> dict[str, Any]:
-        """``home_agents`` that relay for us, and ``home_agent``, what we are ourselves."""
-        return {"home_agents": self.agents.status(), "home_agent": self.signals.status()}
+        """``home_agents`` that relay for us, ``home_agent``, what we are ourselves, and
+        ``mobility``, what was said and not heeded."""
+        return {
+            "home_agents": self.agents.status(),
+            "home_agent": self.signals.status(),
+            "mobility": self.signals.mobility(),
+        }

@@ -25,6 +25,7 @@ from tunnel.mobility import header
 from tunnel.mobility.claims import Claim
 from tunnel.mobility.home import HomeAgent
 from tunnel.mobility.machine import Mobility
+from tunnel.mobility.mobile import Phase
 from tunnel.peers import RELAYED, SIGNALS, Peer
 from tunnel.relays import Relays
 from tunnel.status import endpoint_text
@@ -193,6 +194,20 @@ class Signals:
         """When something is due."""
         due = self.machine.next_timer()
         return [] if due is None else [due]
+
+    def mobility(self) -> dict[str, Any]:
+        """Of every host: how many peers said where they are, how many know where we are, and which
+        of their messages were not heeded (:data:`tunnel.mobility.commands.REASONS`)."""
+        machine = self.machine
+        known = machine.mobile.registrations.values()
+        bindings = machine.correspondent.bindings.values()
+        return {
+            "bindings": sum(one.care_of is not None for one in bindings),
+            "registrations": sum(one.phase is Phase.BOUND for one in known),
+            "proofs": len(machine.proofs),
+            "astray": self.astray,
+            "refused": dict(sorted(machine.refused.items())),
+        }
 
     def status(self) -> dict[str, Any] | None:
         """Of a home agent: who is registered; the octets are the engine's to fill in."""

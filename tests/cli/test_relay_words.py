@@ -58,6 +58,13 @@ def test_a_home_agent_sees_what_it_relays() -> None:
     assert "it relays for 2 hosts, 1200 packets and 3.0 MiB so far, at most 80 Mbit/s" in text
 
 
+def test_messages_that_were_not_heeded_are_counted_by_reason() -> None:
+    counted = {"refused": {"care_of": 2, "nonce": 1}, "astray": 1}
+    text = shown(FACTS | {"mobility": counted})
+    assert "not heeded 4 mobility messages: care_of 2, nonce 1, astray 1" in text
+    assert "not heeded" not in shown(FACTS | {"mobility": {"refused": {}, "astray": 0}})
+
+
 @pytest.mark.parametrize(
     ("facts", "state", "words"),
     [

@@ -58,6 +58,13 @@ def rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("home agent" if not found else "", ", ".join(words)))
     if facts.get("home_agent") is not None:
         found.append(("home agent", own_words(facts["home_agent"])))
+    mobility = facts.get("mobility") or {}
+    unheeded = dict(mobility.get("refused") or {})
+    if mobility.get("astray"):
+        unheeded["astray"] = mobility["astray"]
+    if unheeded:
+        words = ", ".join(f"{reason} {count}" for reason, count in unheeded.items())
+        found.append(("not heeded", f"{sum(unheeded.values())} mobility messages: {words}"))
     return found
 
 

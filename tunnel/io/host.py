@@ -412,6 +412,7 @@ class Host:
             "zone": zone,
             "home_agents": about["home_agents"] if about else [],
             "home_agent": _home_agent(about["home_agent"], pump) if about and pump else None,
+            "mobility": about["mobility"] if about else None,
             "peers": about["peers"] if about else [],
         }
 
