@@ -88,7 +88,7 @@ class Asks:
 
     def _authorise(self, ticket: int, peer: Peer) -> None:
         core = self._core
-        policy = peer.policy(core.identity.host_id)
+        policy = core.policy(peer)
         core.ike_said(core.ike.authorise(ticket, policy, core.now))
 
     def _refuse(self, ticket: int, reason: str) -> None:

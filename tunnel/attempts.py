@@ -170,7 +170,7 @@ class Attempts:
         settings = core.settings
         attempt.next_at = core.now + (settings.head_start if attempt.candidates else settings.stall)
         core.explain(peer, What.CANDIDATE, "IKE begins there", at=remote)
-        policy = peer.policy(core.identity.host_id)
+        policy = core.policy(peer)
         core.ike_said(core.ike.connect(peer.name, policy, remote, core.now))
 
     def _go_on(self, peer: Peer) -> None:

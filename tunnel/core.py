@@ -126,6 +126,11 @@ class Core:
         if self.zone is not None:
             self.zone_said(self.zone.lookup(label, self.now, self.unix))
 
+    def policy(self, peer: Peer) -> ike_types.PeerPolicy:
+        """What ``peer`` may have with us."""
+        relay = self.settings.home_agent is not None
+        return peer.policy(self.identity.host_id, relay=relay)
+
     def point(self, peer: Peer, endpoint: Endpoint) -> None:
         """Sends what goes to ``peer`` to ``endpoint`` from now on."""
         assert peer.current is not None

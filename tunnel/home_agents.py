@@ -15,7 +15,7 @@ within seconds, and all that it carried goes through another one that both ends 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,6 +113,11 @@ class HomeAgents:
     def is_one(self, name: str) -> bool:
         """Whether this peer is a home agent of ours."""
         return name in self._agents
+
+    def relays_now(self, peer: Peer) -> bool:
+        """Whether this peer is a home agent that relays for us now."""
+        agent = self._agents.get(peer.name)
+        return agent is not None and agent.ready
 
     def _offers(self, peer: Peer) -> bool:
         return not peer.static and OFFER in peer.info and peer.host_id is not None
@@ -250,9 +255,10 @@ class HomeAgents:
         if hopeless:
             self._join(self._wishes[peer.name])
 
-    def agent_for(self, peer: Peer) -> Agent | None:
-        """The home agent, ours and the peer's, through which it is reached."""
-        ready = [agent for agent in self._agents.values() if agent.ready]
+    def agent_for(self, peer: Peer, *, but: Collection[str] = ()) -> Agent | None:
+        """The home agent, ours and the peer's, through which it is reached; none of the names
+        ``but``, which did not get through to it."""
+        ready = [one for one in self._agents.values() if one.ready and one.peer.name not in but]
         return next((one for one in ready if one.peer.host_id in peer.home_agents), None)
 
     def _grant(self) -> None:
@@ -262,20 +268,23 @@ class HomeAgents:
                 self._join(wish)
 
     def _join(self, wish: _Wish) -> None:
-        """The peer's relay endpoint joins the race."""
+        """The peer's relay endpoint joins the race; a moment later, what goes there goes through
+        another home agent: one that answers us need not forward anything."""
         core, peer = self._core, wish.peer
-        attempt, agent = peer.attempt, self.agent_for(peer)
+        attempt, agent = peer.attempt, self.agent_for(peer, but=wish.joined)
         if attempt is None or peer.up:
             self._wishes.pop(peer.name, None)
             return
         if attempt.looking or peer.host_id is None:
             return
         if agent is None:
-            self._need(peer)
+            if not wish.joined:
+                self._need(peer)
             return
-        if agent.peer.name in wish.joined or not self._relays.use(peer.host_id, agent.peer):
+        if not self._relays.use(peer.host_id, agent.peer):
             return
         wish.joined.add(agent.peer.name)
+        wish.at = core.now + core.settings.relay_after
         attempt.until = max(attempt.until, core.now + _PATIENCE)
         endpoint = peer.relay_endpoint
         assert endpoint is not None
@@ -286,9 +295,7 @@ class HomeAgents:
         core.explain(
             peer, What.RELAY, "IKE begins through a home agent, too", agent=agent.peer.name
         )
-        core.ike_said(
-            core.ike.connect(peer.name, peer.policy(core.identity.host_id), endpoint, core.now)
-        )
+        core.ike_said(core.ike.connect(peer.name, core.policy(peer), endpoint, core.now))
 
     def _need(self, peer: Peer) -> None:
         """We are registered with none of its home agents: with one of them, then."""
@@ -384,8 +391,8 @@ class HomeAgents:
             self._carry_by_another(peer, agent.peer)
 
     def _carry_by_another(self, peer: Peer, before: Peer) -> bool:
-        other = self.agent_for(peer)
-        if other is None or other.peer is before or peer.host_id is None:
+        other = self.agent_for(peer, but=(before.name,))
+        if other is None or peer.host_id is None:
             return False
         core = self._core
         core.log("info", f"{peer.name} is reached through {other.peer.name} now")

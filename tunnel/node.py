@@ -224,8 +224,11 @@ class Node:
         """As :meth:`datagram`, for an IKE message that came nested in inbound relay SA ``relay``:
         ``source`` is a relay endpoint."""
         self._turn(now, unix)
-        self._relaying.nested(relay, source)
-        self._core.ike_said(self._core.ike.receive(data, source, now))
+        detour = self._relaying.nested(relay, source)
+        if detour is not None:
+            self._core.ike_said(self._core.ike.receive(data, source, now))
+            self._settle()
+            self._relaying.answered(detour)
         return self._done()
 
     def mobility(

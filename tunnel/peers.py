@@ -22,7 +22,8 @@ SIGNALS = Traffic(135)
 
 OWN = (ChildPolicy(RELAYED, "transport"), ChildPolicy(SIGNALS, "transport"))
 """Children for ourselves: what applications send never goes on them. Any host of the account may
-have them with any other."""
+have the second with any other, and the first with a home agent: what comes in it may say to be of
+any third one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +196,11 @@ class Peer:
         used = (self.current, *narrow)
         return any(child is not None and child.spi_in == spi_in for child in used)
 
-    def policy(self, local_id: IPv6Address) -> PeerPolicy:
-        """What it may have: exactly its own host id, and ours."""
+    def policy(self, local_id: IPv6Address, *, relay: bool = False) -> PeerPolicy:
+        """What it may have: exactly its own host id, and ours. ``relay``: we are a home agent, and
+        so it may have a relay SA, too."""
         assert self.host_id is not None
+        granted = OWN if relay else tuple(one for one in OWN if one.traffic != RELAYED)
         return PeerPolicy(
             name=self.name,
             local_id=local_id,
@@ -205,7 +208,7 @@ class Peer:
             suites=self.suites,
             mode=self.mode,
             more=self.more,
-            granted=() if self.static else OWN,
+            granted=() if self.static else granted,
         )
 
 

@@ -8,6 +8,7 @@ Four ideas behind one door: :mod:`tunnel.relays` is the engine's table of ways,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -23,6 +24,16 @@ from tunnel.signals import Signals
 
 _UNKNOWN = 64
 """Host ids without a peer that have a way by relay; the zone is asked about each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detour:
+    """How a host was reached ``before`` a message of it came by relay, and when it was last heard
+    with something that it had sealed (``None``: there is no IKE SA with it)."""
+
+    host_id: IPv6Address
+    before: Peer | None
+    heard_at: float | None
 
 
 class Relaying:
@@ -62,14 +73,23 @@ class Relaying:
             self.agents.stirred(names)
         self.optimising.settle(names)
 
-    def nested(self, relay: int, source: Endpoint) -> None:
+    def nested(self, relay: int, source: Endpoint) -> Detour | None:
         """IKE of ``source``, a relay endpoint, came in this inbound relay SA: what we answer goes
-        back that way. Of hosts that we do not know yet, the last few have one."""
+        back that way. :meth:`answered` wants to know of it afterwards.
+
+        ``None``, and it is not heeded, where no home agent of ours brings it: any other host would
+        so have what is meant for a third one."""
         core, carrier = self._core, self._core.peers.by_inbound(relay)
         if carrier is None or carrier.children[relay].traffic != RELAYED:
-            return
+            return None
+        if not self.agents.is_one(carrier.name):
+            self.signals.astray += 1
+            return None
         host_id = IPv6Address(source[0])
-        if core.peers.owner(host_id) is None:
+        peer = core.peers.owner(host_id)
+        heard_at = None if peer is None else core.ike.heard_at(peer.name)
+        detour = Detour(host_id, self.relays.carrier(host_id), heard_at)
+        if peer is None:
             self._unknown.pop(host_id, None)
             self._unknown[host_id] = None
         while len(self._unknown) > _UNKNOWN:
@@ -78,6 +98,18 @@ class Relaying:
             if core.peers.owner(oldest) is None:
                 self.relays.clear(oldest)
         self.relays.use(host_id, carrier)
+        return detour
+
+    def answered(self, detour: Detour) -> None:
+        """That message is answered. Of a peer with which an IKE SA stands, another home agent than
+        before has its way for good only with a message that the peer has sealed: it could make up
+        any other."""
+        peer, before = self._core.peers.owner(detour.host_id), detour.before
+        if peer is None or before is None or detour.heard_at is None:
+            return
+        heard = self._core.ike.heard_at(peer.name)
+        if heard == detour.heard_at != self._core.now and self.agents.relays_now(before):
+            self.relays.use(detour.host_id, before)
 
     def new_source(self, spi: int, source: Endpoint) -> bool:
         """The newest packet of inbound ``spi`` came from ``source``; true if it came by relay: then

@@ -102,6 +102,12 @@ class IkeEndpoint:
             sa_init.begin(self._ctx, name, policy, remote, now)
         return self._ctx.take()
 
+    def heard_at(self, name: str) -> float | None:
+        """When something fresh and authenticated last came from ``name``; ``None`` where no IKE SA
+        stands."""
+        sa = self._ctx.current(name.lower())
+        return None if sa is None else sa.last_heard
+
     def answered(self, name: str) -> dict[Endpoint, float]:
         """Where our attempts to reach ``name`` were answered, and when; empty as long as there is
         one that nobody has answered. None of these is proven to be the peer yet."""
