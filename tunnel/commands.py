@@ -12,7 +12,7 @@ from ipaddress import IPv6Address
 from typing import TypeAlias
 
 from discovery.types import FoundService, RecordsFound
-from fastpath.types import NO_LIMIT, Endpoint, SaParams, Traffic
+from fastpath.types import NO_LIMIT, Endpoint, SaParams, Source, Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,13 @@ class SendDummy:
 
 @dataclass(frozen=True, slots=True)
 class SendInner:
-    """Seal this inner packet of ours in outbound ``spi`` and send it to exactly this endpoint."""
+    """Seal this inner packet of ours in outbound ``spi`` and send it to exactly this endpoint, from
+    ``source`` if one is named (I20)."""
 
     spi: int
     endpoint: Endpoint
     packet: bytes
+    source: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, TypeAlias
 
 from discovery.types import ClientCommand, Service
-from fastpath.types import NARROW_WAYS, Endpoint, Traffic
+from fastpath.types import NARROW_WAYS, Endpoint, Source, Traffic
 from keys.ike import types as ike_types
 from keys.ike.endpoint import IkeEndpoint
 from keys.ike.selectors import narrowness
@@ -65,6 +65,7 @@ class Core:
         self.ending = False
         self.endpoints: tuple[Endpoint, ...] = ()
         self.local: tuple[Endpoint, ...] = ()  # ours, as our own network has them
+        self.others: tuple[Source, ...] = ()  # other networks that we could leave by
         self.mapping = ""  # how our NAT maps, while no router maps for us (tunnel.outside)
         self.services: tuple[Service, ...] = ()  # that shall stand in the zone
         self.withdrawn: tuple[Service, ...] = ()  # that shall stand there no more

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from discovery import types as zone_types
 from discovery.nat.stun import is_stun
 from discovery.types import Service
-from fastpath.types import Endpoint, SaCounters
+from fastpath.types import Endpoint, SaCounters, Source
 from keys.ike import groups
 from keys.ike.endpoint import IkeEndpoint
 from keys.ike.export import WiresharkTables
@@ -32,6 +32,7 @@ from tunnel.commands import Command, Finished
 from tunnel.core import Core
 from tunnel.credentials import Credentials
 from tunnel.directory import Directory
+from tunnel.early import MOST
 from tunnel.explaining import explanation
 from tunnel.flows import Flows
 from tunnel.following import Following
@@ -303,6 +304,19 @@ class Node:
             self._core.ike_said(self._core.ike.set_inner(local))
             self._directory.publish()
             self._look_near()
+        return self._done()
+
+    def set_other_ways(self, others: tuple[Source, ...], now: float, unix: int) -> list[Command]:
+        """Other networks that we could leave by, beside those that :meth:`set_local` tells of: our
+        address in each, and its interface. Peers get proofs of them before we move (I20)."""
+        self._turn(now, unix)
+        others = others[:MOST]
+        if others != self._core.others:
+            self._core.others = others
+            addresses = [host for host, _ in others] or None
+            words = "another network to leave by" if others else "no other network to leave by"
+            self._core.explain(None, What.NETWORK, f"there is {words}", ours=addresses)
+            self._relaying.optimising.other_ways()
         return self._done()
 
     def look_outside(self, servers: tuple[Endpoint, ...], now: float, unix: int) -> list[Command]:

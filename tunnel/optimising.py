@@ -24,6 +24,7 @@ from tunnel.calls import why_not_direct
 from tunnel.candidates import in_order, is_private
 from tunnel.commands import Keep
 from tunnel.core import Core
+from tunnel.early import Early
 from tunnel.home_agents import HomeAgents
 from tunnel.journal import What
 from tunnel.mobility import commands as told
@@ -56,7 +57,6 @@ class _Way:
     begun: bool = False
     again_at: float | None = None  # after a rest
     used: Endpoint | None = None  # proven by the peer's answer, and taken for our data
-    opened: set[Endpoint] = field(default_factory=set)  # ways that were tried early
     asked_home: bool = False  # whether it was asked at its home address
 
 
@@ -75,6 +75,7 @@ class Optimising:
         self._core, self._signals, self._agents = core, signals, agents
         self._relays = relays
         self._kept = proofs
+        self._early = Early(core, signals)
         self._ways: dict[str, _Way] = {}
         self._seen_agents = core.home_agents
         self._write_at: float | None = None
@@ -101,6 +102,7 @@ class Optimising:
             peer = self._core.peers.named(name)
             if peer is None or not self._concerns(peer):
                 self._ways.pop(name, None)
+                self._early.forget(name)
                 continue
             way = self._ways.get(name)
             if way is None:
@@ -146,6 +148,13 @@ class Optimising:
             if peer is not None and SIGNALS in peer.narrow:
                 way.again_at = None
                 self._begin(peer, way)
+
+    def other_ways(self) -> None:
+        """There are other networks that we could leave by than before, or other traffic."""
+        for name in self._ways:
+            peer = self._core.peers.named(name)
+            if peer is not None:
+                self._early.look(peer)
 
     # --- What we say --------------------------------------------------------------------------
 
@@ -207,20 +216,6 @@ class Optimising:
             peer.relay_reason = why_not_direct(self._core.mapping, peer) or words
             self._core.explain(peer, What.RELAY, "the relay stays", reason=peer.relay_reason)
 
-    def _early(self, peer: Peer, way: _Way) -> None:
-        """We are known here; have the other ways to the peer proven before they are needed."""
-        if peer.is_relayed:
-            return
-        families = {":" in host for host, _ in self._core.endpoints}
-        for via in in_order(self._core, peer):
-            if via == peer.endpoint or via in way.opened or is_private(via):
-                continue
-            if (":" in via[0]) in families:
-                way.opened.add(via)
-                machine = self._signals.machine
-                self._signals.carry_out(machine.open(peer.name, via, self._core.now))
-                return
-
     # --- What the machines say ------------------------------------------------------------------
 
     def told(self, command: told.Command) -> None:
@@ -243,12 +238,11 @@ class Optimising:
                 self._invited(peer, way, endpoint)
             case told.Registered() if way is not None:
                 self._core.explain(peer, What.PROOF, "it knows where we are", fresh=command.fresh)
-                self._early(peer, way)
+                self._early.registered(peer, command.fresh)
             case told.NotRegistered(_, None, tries, _) if way is not None and way.begun and tries:
                 self._next(peer, way, tries)
-            case told.EarlyProof(_, via, valid):
-                words = "it holds a proof of us" if valid else "it gave no early proof"
-                self._core.explain(peer, What.PROOF, words, towards=via)
+            case told.EarlyProof():
+                self._early.ended(peer, command)
             case told.HomeProven():
                 self._core.explain(peer, What.PROOF, "it answers at its home address")
 
@@ -320,6 +314,8 @@ class Optimising:
             elif way.again_at is not None and way.again_at <= core.now:
                 way.again_at = None
                 self._begin(peer, way)
+            else:
+                self._early.look(peer)
         if self._write_at is not None and (self._write_at <= core.now or core.ending):
             self._write_at, self._written_at = None, core.now
             core.emit(Keep("proofs", self._signals.machine.proofs.dump(core.unix)))
@@ -333,4 +329,6 @@ class Optimising:
                 due.append(way.ask_at)
             elif way.again_at is not None:
                 due.append(way.again_at)
+            elif peer is not None and (early := self._early.due(peer)) is not None:
+                due.append(early)
         return due

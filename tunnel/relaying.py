@@ -142,6 +142,8 @@ class Relaying:
     def activity(self) -> None:
         """The counters are new."""
         self.agents.activity()
+        if self._core.others:
+            self.optimising.other_ways()
 
     # --- Time and status ------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from fastpath.types import Endpoint
+from fastpath.types import Endpoint, Source
 from tunnel.candidates import is_private
 from tunnel.commands import SendInner, SetRelayLimit
 from tunnel.core import Core
@@ -122,8 +122,8 @@ class Signals:
         """Does what the machine says."""
         for command in commands:
             match command:
-                case told.SendMobility(name, endpoint, message):
-                    self._send(name, endpoint, message)
+                case told.SendMobility(name, endpoint, message, source):
+                    self._send(name, endpoint, message, source)
                 case told.Refused(name, source, reason):
                     self._core.log(
                         "debug", f"a mobility message of {name} was not heeded: {reason}"
@@ -160,12 +160,12 @@ class Signals:
                 return False
         return True
 
-    def _send(self, name: str, endpoint: Endpoint, message: bytes) -> None:
+    def _send(self, name: str, endpoint: Endpoint, message: bytes, source: Source | None) -> None:
         peer = self._core.peers.named(name)
         child = None if peer is None else peer.narrow.get(SIGNALS)
         if child is not None:
             packet = header.packet(message, child.local_id, child.peer_id)
-            self._core.emit(SendInner(child.spi_out, endpoint, packet))
+            self._core.emit(SendInner(child.spi_out, endpoint, packet, source))
 
     def _forward_to(self, peer: Peer) -> None:
         if peer.host_id is not None and peer.label is not None:

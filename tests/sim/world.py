@@ -281,6 +281,7 @@ class SimHost:
         self.world = world
         self.config = config
         self.endpoint = config.endpoint
+        self.others: dict[pump.Source, Endpoint] = {}  # other networks (tests.sim.networks)
         mac = config.mac or world.random.randbytes(6)
         eui = hostid.eui64_from_mac(bytes([mac[0] & 0xFC]) + mac[1:])
         self.host_id = config.host_id or hostid.host_id(eui, world.random.randbytes(7))
@@ -447,8 +448,10 @@ class SimHost:
     def _outputs(self, outputs: list[Output]) -> None:
         for output in outputs:
             match output:
-                case SendDatagram(data, endpoint, whole):
-                    self.world.send(data, self.endpoint, endpoint, whole=whole)
+                case SendDatagram(data, endpoint, whole, source):
+                    leaving = self.endpoint if source is None else self.others.get(source)
+                    if leaving is not None:
+                        self.world.send(data, leaving, endpoint, whole=whole)
                 case WritePacket(packet):
                     self.received.append(packet)
                     self.arrived.append(self.world.now)
@@ -549,8 +552,8 @@ class SimHost:
                 self._outputs(path.send(b"\xff", remote, now))
             case do.SendDummy(spi, endpoint, body, whole):
                 self._outputs(path.dummy(spi, endpoint, body, whole, now))
-            case do.SendInner(spi, endpoint, packet):
-                self._outputs(path.send_inner(spi, endpoint, packet, now))
+            case do.SendInner(spi, endpoint, packet, source):
+                self._outputs(path.send_inner(spi, endpoint, packet, now, source))
             case do.Inject(packet):
                 self._outputs(path.outbound(packet, now))
             case do.Deliver(packet):

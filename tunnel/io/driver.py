@@ -294,8 +294,8 @@ class Driver:
                 pump.send(KEEPALIVE, self.translation.out(remote))
             case do.SendDummy(spi, endpoint, body, whole):
                 pump.send_dummy(spi, self.translation.out(endpoint), body, whole)
-            case do.SendInner(spi, endpoint, packet):
-                pump.send_inner(spi, self.translation.out(endpoint), packet)
+            case do.SendInner(spi, endpoint, packet, source):
+                pump.send_inner(spi, self.translation.out(endpoint), packet, source)
             case do.Inject(packet):
                 pump.inject(packet)
             case do.Deliver(packet):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from fastpath.types import Endpoint
+from fastpath.types import Endpoint, Source
 from tunnel.mobility.header import Message
 
 
@@ -21,16 +21,19 @@ class Send:
     peer: str
     endpoint: Endpoint
     message: Message
+    source: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SendMobility:
     """The same in octets: a whole Mobility Header, to be sent from our host id to the peer's in
-    their mobility SA, to exactly this endpoint, whether it is proven or not."""
+    their mobility SA, to exactly this endpoint, whether it is proven or not. ``source``: from
+    there, if the message is about another address of ours than the one in use (I20)."""
 
     peer: str
     endpoint: Endpoint
     message: bytes
+    source: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +109,13 @@ class NotRegistered:
 
 @dataclass(frozen=True, slots=True)
 class EarlyProof:
-    """The end of an AOTO: whether ``peer`` holds a proof for the address it was sent from."""
+    """The end of an AOTO: whether ``peer`` holds a proof for the address it was sent from, which is
+    ``source``, or the one that we send from to ``endpoint`` anyway."""
 
     peer: str
     endpoint: Endpoint
     valid: bool
+    source: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)

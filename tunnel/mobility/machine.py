@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 
-from fastpath.types import RELAY_PORT, Endpoint
+from fastpath.types import RELAY_PORT, Endpoint, Source
 from tunnel.mobility import header
 from tunnel.mobility.claims import Claim
 from tunnel.mobility.commands import Command, Refused, Send, SendMobility
@@ -120,9 +120,11 @@ class Mobility:
         """Nothing goes to ``peer`` there any more; see :meth:`Correspondent.left`."""
         return self._out(self.correspondent.left(peer, endpoint))
 
-    def open(self, peer: str, via: Endpoint, now: float) -> list[Command]:
-        """Have our address towards ``via`` proven early (I20)."""
-        return self._out(self.mobile.open(peer, via, now))
+    def open(
+        self, peer: str, via: Endpoint, now: float, source: Source | None = None
+    ) -> list[Command]:
+        """Have our address towards ``via`` proven early, or ``source`` (I20)."""
+        return self._out(self.mobile.open(peer, via, now, source))
 
     def check_home(self, peer: str, now: float) -> list[Command]:
         """Ask a registered peer at its home address (I21)."""
@@ -215,6 +217,6 @@ class Mobility:
                 self.refused[command.reason] += 1
             if isinstance(command, Send):
                 octets = header.pack(command.message, self._home, self._known[command.peer].home)
-                command = SendMobility(command.peer, command.endpoint, octets)
+                command = SendMobility(command.peer, command.endpoint, octets, command.source)
             out.append(command)
         return out

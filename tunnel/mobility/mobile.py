@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fastpath.types import Endpoint
+from fastpath.types import Endpoint, Source
 from tunnel.mobility.claims import Claim
 from tunnel.mobility.commands import (
     Command,
@@ -67,9 +67,10 @@ class Phase(StrEnum):
 
 @dataclass(slots=True)
 class _Opening:
-    """An AOTO on its way: the way it goes, and how often it went."""
+    """An AOTO on its way: the way it goes, from where, and how often it went."""
 
     via: Endpoint
+    source: Source | None
     tries: int = 0
     next_at: float = 0.0
 
@@ -172,15 +173,20 @@ class Mobile:
         known.pause, known.opening = INITIAL_BINDACK_TIMEOUT, None
         return self._again(peer, known, now)
 
-    def open(self, peer: str, via: Endpoint, now: float) -> list[Command]:
-        """Have the address proven that we send from towards ``via``, before it is needed (I20).
+    def open(
+        self, peer: str, via: Endpoint, now: float, source: Source | None = None
+    ) -> list[Command]:
+        """Have the address proven that we send from towards ``via``, or ``source``, before it is
+        needed (I20).
 
-        Nothing where we are not registered with ``peer`` (I25).
+        Nothing where we are not registered with ``peer`` (I25). The next binding update ends it,
+        and nobody is told: so an AOTC that comes meanwhile from ``via`` is about this address, and
+        is answered from it.
         """
         known = self._registrations.get(peer)
         if known is None or known.phase is not Phase.BOUND or known.home:
             return []
-        known.opening = _Opening(via)
+        known.opening = _Opening(via, source)
         return self._scheduled(peer, known, self._open(peer, known, now))
 
     def forget(self, peer: str) -> None:
@@ -229,12 +235,12 @@ class Mobile:
             return [Refused(peer, source, "flood")]
         if at_home:
             return [Send(peer, source, Aotr(message.nonce))]
-        opened = known.opening is not None and known.opening.via == source != known.via
-        if known.phase is Phase.SAID and not opened:
+        if known.opening is not None and known.opening.via == source:
+            return [Send(peer, source, Aotr(message.nonce), known.opening.source)]
+        if known.phase is Phase.SAID:
             known.phase, known.nonce, known.challenger = Phase.ANSWERED, message.nonce, source
-            known.answers, known.pause = 1, INITIAL_BINDACK_TIMEOUT
-            known.next_at = now + known.pause
-        elif known.phase is Phase.ANSWERED and not opened:
+            known.answers, known.next_at = 1, now + INITIAL_BINDACK_TIMEOUT
+        elif known.phase is Phase.ANSWERED:
             known.nonce, known.challenger = message.nonce, source
         answer = Send(peer, source, Aotr(message.nonce))
         return self._scheduled(peer, known, [answer])
@@ -244,9 +250,7 @@ class Mobile:
         known = self._registrations.get(peer)
         if known is None or known.opening is None:
             return [Refused(peer, source, "unasked")]
-        via, known.opening = known.opening.via, None
-        valid = message.code == Verdict.VALID
-        return self._scheduled(peer, known, [EarlyProof(peer, via, valid)])
+        return self._opened(peer, known, message.code == Verdict.VALID)
 
     def asked(self, peer: str, source: Endpoint, now: float) -> list[Command]:
         """A BRR: the correspondent wants to keep the binding."""
@@ -265,8 +269,7 @@ class Mobile:
         if message.status != UNKNOWN_TYPE:
             return self._again(peer, known, now) if known.phase is Phase.BOUND else []
         if known.opening is not None:
-            via, known.opening = known.opening.via, None
-            return self._scheduled(peer, known, [EarlyProof(peer, via, False)])
+            return self._opened(peer, known, False)
         if known.phase in (Phase.SAID, Phase.ANSWERED):
             return self._refused(peer, known, None, now, "it does not speak our mobility messages")
         return [Refused(peer, source, "unasked")]
@@ -296,8 +299,13 @@ class Mobile:
     # --- Inside -------------------------------------------------------------------------------
 
     def _tick(self, peer: str, known: Registration, now: float) -> list[Command]:
-        if known.phase is Phase.ANSWERED and known.answers < self._settings.answers:
-            return self._answer_again(peer, known, now)
+        if known.phase is Phase.ANSWERED:
+            if known.answers < self._settings.answers:
+                return self._answer_again(peer, known, now)
+            if now < known.said_at + known.pause:
+                # Who tests us and never acknowledges is told less and less often, too.
+                known.next_at = known.said_at + known.pause
+                return []
         if known.lifetime == 0 and known.tries >= self._settings.farewells:
             return self._ended(peer, known)
         return self._update(peer, known, now)
@@ -308,7 +316,7 @@ class Mobile:
         return self._scheduled(peer, known, self._update(peer, known, now))
 
     def _update(self, peer: str, known: Registration, now: float) -> list[Command]:
-        known.phase = Phase.SAID
+        known.phase, known.opening = Phase.SAID, None
         ways = [(known.via, known.claim)]
         inviting = known.inviting or known.claim
         if known.invite is not None and inviting.endpoint is not None:
@@ -335,9 +343,8 @@ class Mobile:
         if not known.responses.allows(now):
             known.next_at = known.responses.free_at(now)
             return []
+        known.next_at = now + INITIAL_BINDACK_TIMEOUT * 2**known.answers
         known.answers += 1
-        known.pause = min(known.pause * 2, MAX_BINDACK_TIMEOUT)
-        known.next_at = now + known.pause
         return [Send(peer, known.challenger, Aotr(known.nonce))]
 
     def _bound(
@@ -380,14 +387,19 @@ class Mobile:
         opening = known.opening
         assert opening is not None
         if opening.tries >= self._settings.opens:
-            known.opening = None
-            return [EarlyProof(peer, opening.via, False)]
+            return self._opened(peer, known, False)
         if not known.opens.allows(now):
             opening.next_at = known.opens.free_at(now)
             return []
         opening.tries += 1
         opening.next_at = now + INITIAL_BINDACK_TIMEOUT * 2 ** (opening.tries - 1)
-        return [Send(peer, opening.via, Aoto())]
+        return [Send(peer, opening.via, Aoto(), opening.source)]
+
+    def _opened(self, peer: str, known: Registration, valid: bool) -> list[Command]:
+        opening, known.opening = known.opening, None
+        assert opening is not None
+        told = EarlyProof(peer, opening.via, valid, opening.source)
+        return self._scheduled(peer, known, [told])
 
     def _scheduled(self, peer: str, known: Registration, commands: list[Command]) -> list[Command]:
         due = known.timers()
