@@ -374,15 +374,25 @@ cdef int core_clear_relay(Core *core, bytes host_id) except -1:
 cdef void *_remember(Core *core, const uint64_t *key) noexcept nogil:
     """Keeps a host id among the last that were cleared; the entry that is forgotten for it."""
     cdef uint64_t *place = core.cleared[core.clears % RELAYS_REMEMBERED]
+    cdef uint64_t[2] forgotten = [place[0], place[1]]
+    cdef bint full = core.clears >= RELAYS_REMEMBERED
     cdef Relay *oldest = NULL
-    cdef void *removed = NULL
-    if core.clears >= RELAYS_REMEMBERED:
-        oldest = <Relay *>table_get(&core.relays, place[0], place[1])
-    if oldest != NULL and oldest.spi == 0:
-        removed = table_remove(&core.relays, place[0], place[1])
     place[0], place[1] = key[0], key[1]
     core.clears += 1
-    return removed
+    if full and not _is_remembered(core, forgotten):
+        oldest = <Relay *>table_get(&core.relays, forgotten[0], forgotten[1])
+    if oldest != NULL and oldest.spi == 0:
+        return table_remove(&core.relays, forgotten[0], forgotten[1])
+    return NULL
+
+
+cdef bint _is_remembered(Core *core, const uint64_t *key) noexcept nogil:
+    """Whether it was cleared once more since then. Only asked when there are as many as can be."""
+    cdef int number
+    for number in range(RELAYS_REMEMBERED):
+        if core.cleared[number][0] == key[0] and core.cleared[number][1] == key[1]:
+            return True
+    return False
 
 
 cdef int _host_key(bytes host_id, uint64_t *key) except -1:

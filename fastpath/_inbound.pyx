@@ -39,7 +39,7 @@ from fastpath._receiver cimport (
 )
 from fastpath._relay cimport (
     FIRST_EXCHANGE, IKE_HEADER, NESTED_HEADER, RELAY_PORT, is_whole, looks_like_ike, relay_allows,
-    relay_follow, relay_hold, relay_read, relay_seal,
+    relay_follow, relay_hold, relay_is_inside, relay_read, relay_seal,
 )
 from fastpath._sender cimport (
     Sender, sender_add, sender_finish, sender_flush, sender_free, sender_new, sender_place,
@@ -153,8 +153,10 @@ cdef void _give_away(InboundWorker *worker) noexcept nogil:
 
 cdef bint _batch(InboundWorker *worker, int fd, bint *more) noexcept nogil:
     """One batch of one socket; sets ``more`` when there was something, false when it fails."""
+    cdef Core *core = worker.lane.core
     cdef Message message
     cdef size_t offset
+    cdef bint inside
     cdef double now
     cdef int index
     cdef int got = -1
@@ -179,9 +181,13 @@ cdef bint _batch(InboundWorker *worker, int fd, bint *more) noexcept nogil:
             drop(&worker.lane.received, NULL, MALFORMED)
             continue
         offset = 0
+        inside = message.source.family == AF_INET6 and relay_is_inside(core, &message.source)
         while True:
-            _datagram(worker, message.data + offset,
-                      min(message.segment, message.octets - offset), &message.source, now)
+            if inside:
+                drop(&worker.lane.received, NULL, FOREIGN_SOURCE)
+            else:
+                _datagram(worker, message.data + offset,
+                          min(message.segment, message.octets - offset), &message.source, now)
             offset += message.segment
             if offset >= message.octets:
                 break
@@ -405,6 +411,8 @@ cdef int _deliver(
         inside = <InboundEntry *>table_get(&worker.lane.core.inbound, 0, spi)
         if inside != NULL and inside.sa.relay:
             return NOT_RELAYED  # nested in a nested packet
+        if inside != NULL and memcmp(packet + 8, inside.sa.peer_id, 16):
+            return FOREIGN_SOURCE
     count_own(&entry.passed, octets, now)
     memset(&source, 0, sizeof(Endpoint))
     source.family = <uint16_t>AF_INET6

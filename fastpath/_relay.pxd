@@ -32,6 +32,8 @@ cdef bint relay_find(Core *core, const Endpoint *endpoint, Hop *hop) noexcept no
 cdef bint relay_follow(
     Core *core, const Relay *relay, const uint8_t *host_id, Hop *hop
 ) noexcept nogil
+# Whether an IPv6 source is a host id that we know. None is an outer address.
+cdef bint relay_is_inside(Core *core, const Endpoint *source) noexcept nogil
 # Holds both SAs; `entry` may be NULL.
 cdef void relay_hold(Sender *sender, OutboundEntry *entry, const Hop *hop) noexcept nogil
 # An ESP packet of `octets` stands at `target` + NESTED_LEAD. Octets of the whole at `target`, or 0:

@@ -36,6 +36,7 @@ cdef enum:
     HOP_LIMIT = 64
     MARKER_OCTETS = 4
     PROBE_LABEL = 1
+    ULA = 0xFC  # the first seven bits of a host id (RFC 4193)
 
 assert types.RELAY_PORT == RELAY_PORT
 
@@ -70,6 +71,10 @@ cdef bint relay_follow(
     hop.entry = entry
     hop.host_id = host_id
     return True
+
+
+cdef bint relay_is_inside(Core *core, const Endpoint *source) noexcept nogil:
+    return source.scope == 0 and source.ip[0] & 0xFE == ULA and _is_host(core, source.ip)
 
 
 cdef bint _is_host(Core *core, const uint8_t *ip) noexcept nogil:
@@ -231,7 +236,7 @@ cdef bint relay_allows(Core *core, size_t octets, double now) noexcept nogil:
     if core.limit.since > 0 and now > core.limit.since:
         core.limit.tokens += (now - core.limit.since) * core.limit.rate
     core.limit.tokens = min(core.limit.tokens, core.limit.most)
-    core.limit.since = now
+    core.limit.since = max(core.limit.since, now)  # the times of several threads come out of order
     allowed = octets <= core.limit.tokens
     if allowed:
         core.limit.tokens -= octets

@@ -164,7 +164,7 @@ class Datapath:
         if len(self._cleared) > RELAYS_REMEMBERED:
             oldest = self._cleared.popleft()
             known = self._relays.get(oldest)
-            if known is not None and known.spi == 0:
+            if known is not None and known.spi == 0 and oldest not in self._cleared:
                 del self._relays[oldest]
 
     def set_relay_limit(self, octets_per_second: int) -> None:
@@ -291,8 +291,14 @@ class Datapath:
         return outputs
 
     def inbound(self, datagram: bytes, source: Endpoint, now: float | None = None) -> list[Output]:
-        """A UDP payload from ``source``. Hostile until proven otherwise; never raises."""
+        """A UDP payload from ``source``. Hostile until proven otherwise; never raises.
+
+        A host id is no outer address, neither to send to nor to come from: what it would say of the
+        way that a packet took is for a home agent to say.
+        """
         self._tick(now)
+        if self._is_inside(source):
+            return self._drop(Drop.FOREIGN_SOURCE)
         match classify(datagram, self._inbound):
             case Kind.ESP:
                 return self._open(datagram, source)
@@ -347,6 +353,11 @@ class Datapath:
         if outer is not None and self._is_host(outer):
             return None  # it is nested once
         return Hop(way.endpoint, host_id, entry)
+
+    def _is_inside(self, source: Endpoint) -> bool:
+        """Whether an outer source is a host id that we know."""
+        host_id = relay.host_of(source[0])
+        return host_id is not None and relay.is_host_id(host_id) and self._is_host(host_id)
 
     def _is_host(self, address: bytes) -> bool:
         return address in self._relays or address in self._flows or address == self.host_id
@@ -463,6 +474,8 @@ class Datapath:
         )
         if inside is not None and relay.is_relay(inside.sa.params):  # nested in a nested packet
             return self._drop(Drop.NOT_RELAYED, entry.passed)
+        if inside is not None and inside.sa.params.peer_id != nested.source:
+            return self._drop(Drop.FOREIGN_SOURCE, entry.passed)
         entry.passed.count(len(nested.packet), self._now)
         source = relay.endpoint_of(nested.source)
         if nested.is_ike:

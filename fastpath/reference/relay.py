@@ -72,7 +72,7 @@ class Limit:
             return True
         since = now if self._since is None else self._since
         self._tokens = min(self._most, self._tokens + max(now - since, 0.0) * self._rate)
-        self._since = now
+        self._since = max(since, now)  # the times of several threads come out of order
         if octets > self._tokens:
             return False
         self._tokens -= octets

@@ -1,0 +1,131 @@
+"""Who has keys, or stands on the way, lies about where packets come from: both engines see it.
+
+Beside ``test_relay_pumps.py`` (what nested packets are) and ``test_fuzz_relay.py`` (any octets).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from ipaddress import IPv6Address
+
+import pytest
+
+from fastpath.reference.esp import OutboundSa
+from fastpath.reference.relay import Limit
+from fastpath.types import (
+    RELAYS_REMEMBERED,
+    ControlEvent,
+    MobilityEvent,
+    NewSourceEvent,
+)
+from tests.fastpath.relays import (
+    A_TO_B,
+    AGENT,
+    B_TO_A,
+    B_TO_H,
+    H_TO_B,
+    HOST_A,
+    HOST_B,
+    HOST_C,
+    IKE,
+    MESSAGE,
+    nested,
+    relay_endpoint,
+    relay_sa,
+    sa,
+)
+from tests.fastpath.support import ipv6
+from tests.fastpath.test_pump_conformance import Rig, endpoint_of, udp
+from tests.fastpath.test_relay_pumps import as_host, event_of, maker, rigs
+
+__all__ = ["rigs"]
+
+IPV6_FREEBIND = 78  # Linux: send from an address that is not ours
+
+
+def host_b(rigs: Callable[[bytes], Rig]) -> Rig:
+    """B, which reaches A through the home agent."""
+    rig = rigs(HOST_B)
+    as_host(rig.pump, HOST_B, HOST_A, (B_TO_H, H_TO_B, B_TO_A, A_TO_B), endpoint_of(rig.far))
+    return rig
+
+
+def test_a_home_agent_cannot_pass_a_packet_off_as_another_hosts(
+    rigs: Callable[[bytes], Rig],
+) -> None:
+    """What is sealed by A comes from A's relay endpoint or not at all; so nobody is followed to
+    the relay endpoint of a third one, and no binding is made there. No key is touched before."""
+    rig = host_b(rigs)
+    agent = OutboundSa(relay_sa(H_TO_B, AGENT, HOST_B, inbound=False))
+    inner = OutboundSa(sa(A_TO_B, HOST_A, HOST_B, inbound=False))
+    data = inner.seal(ipv6(HOST_A, HOST_B, b"data"))
+    said = inner.seal(ipv6(HOST_A, HOST_B, MESSAGE, 135))
+    for packet in (data, said):
+        rig.to_pump(agent.seal(nested(packet, source=HOST_C)))
+    rig.until("drop_foreign_source", 2)
+    told = [event.spi for event in rig.pump.drain() if isinstance(event, NewSourceEvent)]
+    assert told == [H_TO_B], "of the relay SA alone"
+    for packet in (data, said):
+        rig.to_pump(agent.seal(nested(packet)))
+    assert rig.from_tun() == ipv6(HOST_A, HOST_B, b"data")
+    assert event_of(rig, MobilityEvent) == MobilityEvent(A_TO_B, relay_endpoint(HOST_A), MESSAGE)
+
+
+@pytest.mark.parametrize("source", [HOST_A, HOST_B, AGENT], ids=["relayed", "ours", "unknown"])
+def test_a_host_id_is_no_outer_source(rigs: Callable[[bytes], Rig], source: bytes) -> None:
+    """Somebody on the way sends a packet on from the address that is a host id: it would seem to
+    have come by relay. A ULA that is nobody's host id is an address as any other."""
+    rig = host_b(rigs)
+    inner = OutboundSa(sa(A_TO_B, HOST_A, HOST_B, inbound=False))
+    data = inner.seal(ipv6(HOST_A, HOST_B, b"data"))
+    forged = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    forged.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+    with forged:
+        forged.bind((str(IPv6Address(source)), 0))
+        for octets in (data, bytes(4) + IKE, IKE, b"\xff"):
+            forged.sendto(octets, rig.near_udp6.getsockname())
+        if source == AGENT:
+            assert rig.from_tun() == ipv6(HOST_A, HOST_B, b"data")
+            told = event_of(rig, ControlEvent)
+            assert isinstance(told, ControlEvent)
+            assert told.source[0] == str(IPv6Address(source))
+            return
+        rig.until("drop_foreign_source", 4)
+    assert rig.pump.drain() == []
+    rig.far6.sendto(data, rig.near_udp6.getsockname())
+    assert rig.from_tun() == ipv6(HOST_A, HOST_B, b"data")
+
+
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_a_way_that_comes_and_goes_stays_known(engine: str) -> None:
+    """A home agent that is there one moment and gone the next does not make us forget that a host
+    id is no outer address, however often (I50)."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far, udp() as only4:
+        near.setblocking(False)
+        pump = maker(engine)(near.fileno(), only4.fileno(), None, HOST_A)
+        for _ in range(RELAYS_REMEMBERED + 10):
+            pump.set_relay(HOST_B, B_TO_H, ("192.0.2.1", 4500))
+            pump.clear_relay(HOST_B)
+        pump.send(IKE, relay_endpoint(HOST_B))
+        assert pump.counters().get("drop_not_relayed") == 1
+        others = [HOST_B[:8] + number.to_bytes(8) for number in range(RELAYS_REMEMBERED)]
+        for host in others:
+            pump.set_relay(host, B_TO_H, ("192.0.2.1", 4500))
+            pump.clear_relay(host)
+        pump.send(IKE, relay_endpoint(HOST_B))
+        counters = pump.counters()
+        assert counters["drop_not_relayed"] == 1, "it was the oldest of too many"
+        assert counters["drop_udp_send"] == 1
+        pump.stop()
+
+
+def test_times_out_of_order_are_worth_no_more() -> None:
+    """Several threads ask for the limit, each with the time at which its batch began."""
+    limit, passed = Limit(1_000_000), 0
+    assert limit.allows(100_000, 0.0), "what may pass at once"
+    for step in range(1000):
+        for now in (step / 1000, (step - 5) / 1000):
+            passed += sum(limit.allows(100, now) for _ in range(20))
+    assert passed * 100 <= 1_000_000
