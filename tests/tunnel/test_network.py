@@ -17,7 +17,9 @@ from discovery.nat.survey import Surveyed
 from discovery.nat.types import Mapping
 from fastpath.types import Endpoint
 from tunnel.config import host_from_tables, parse_toml
+from tunnel.early import MOST
 from tunnel.io import network as module
+from tunnel.io.netlink import WayOut
 from tunnel.io.network import Network
 from tunnel.io.surveyor import Questions
 from tunnel.network_kind import Kind
@@ -104,6 +106,7 @@ class Place:
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.local: tuple[Endpoint, ...] = (PRIVATE,)
         self.gateways: tuple[str, ...] = (ROUTER,)
+        self.others: tuple[WayOut, ...] = ()
         self.server: str | None = SERVER
         self.zone_up, self.imposter = True, False
         self.surveyed = Surveyed(True, SEEN, "port", False)
@@ -115,7 +118,7 @@ class Place:
         self.changes = Changes(lambda: None)
         self.router = Router(None, print, on_answer=print, on_doubt=print)
         monkeypatch.setattr(module, "outer_endpoints", lambda *_: self.local)
-        monkeypatch.setattr("tunnel.io.netlink.gateways", lambda: self.gateways)
+        monkeypatch.setattr("tunnel.io.netlink.ways_out", self._ways_out)
         monkeypatch.setattr(module, "source_towards", lambda *_: PRIVATE[0])
         monkeypatch.setattr(module, "NatLink", self._take_router)
         monkeypatch.setattr(module, "Changes", self._take_changes)
@@ -135,8 +138,17 @@ class Place:
             imposter=lambda: self.imposter,
             note=lambda what, why, fields: self.said.append(("note", str(what), why, fields)),
             translate=lambda prefix: self.said.append(("translate", prefix)),
+            others=lambda others: self.said.append(("others", *others)),
             questions=Questions(self._survey, self._portal, self._nat64),
         )
+
+    def _ways_out(self) -> tuple[WayOut, ...]:
+        """Those of the network in use, preferred, and the others."""
+        sources = {":" in host: host for host, _ in self.local}
+        routes = [
+            WayOut(6 if ":" in one else 4, 1, one, sources.get(":" in one)) for one in self.gateways
+        ]
+        return (*routes, *self.others)
 
     def _take_router(self, *arguments: Any, **named: Any) -> Router:
         self.router = Router(*arguments, **named)
@@ -350,3 +362,46 @@ async def test_offline(place: Place) -> None:
     place.begin()
     await place.is_kind(Kind.OFFLINE)
     assert not place.asked
+
+
+async def test_another_network_is_told_of_and_a_move_to_it_first(place: Place) -> None:
+    """The peers are told that we moved, then what is left to leave by (I20)."""
+    place.others = (WayOut(4, 3, "192.168.7.1", "192.168.7.9"),)
+    place.begin()
+    await place.until(lambda: place.of("others") == [[("192.168.7.9", 3)]])
+    assert [one.address for one in place.router.asked[-1]] == [ROUTER], "the one before us"
+    place.said.clear()
+    place.local, place.gateways = (("192.168.7.9", 4500),), ("192.168.7.1",)
+    place.others = (WayOut(4, 4, ROUTER, PRIVATE[0]),)
+    place.changes.changed()
+    await place.until(lambda: place.of("others") == [[(PRIVATE[0], 4)]])
+    said = [what for what, *_ in place.said]
+    assert said.index("stand") < said.index("moved") < said.index("others")
+
+
+async def test_of_other_networks_four_are_told_and_none_that_no_peer_could_answer(
+    place: Place,
+) -> None:
+    useless = ("fe80::7", "127.0.0.9", "fd00::1", None, PRIVATE[0])
+    good = [f"192.168.{number}.9" for number in range(20, 30)]
+    place.others = tuple(
+        WayOut(4, index, None, source) for index, source in enumerate([*useless, *good], 2)
+    )
+    place.begin()
+    await place.until(lambda: bool(place.of("others")))
+    assert [host for host, _ in place.of("others")[0]] == good[:MOST]
+    place.others = ()
+    place.changes.changed()
+    await place.until(lambda: place.of("others")[-1] == [])
+
+
+async def test_without_rtnetlink_there_is_no_other_network(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> tuple[WayOut, ...]:
+        raise AttributeError("module 'socket' has no attribute 'AF_NETLINK'")
+
+    monkeypatch.setattr("tunnel.io.netlink.ways_out", missing)
+    place.begin()
+    await place.until(lambda: bool(place.of("stand")))
+    assert place.of("others") == []

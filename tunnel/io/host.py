@@ -24,7 +24,7 @@ import fastpath
 from discovery.io_stub import StubError, StubServer
 from discovery.stub import NotThere
 from discovery.types import RecordsFound
-from fastpath.types import Endpoint, Pump, Queue
+from fastpath.types import Endpoint, Pump, Queue, Source
 from keys.store import HostIdError, SecretFileError
 from tunnel import commands as do
 from tunnel.config import HostConfig
@@ -210,6 +210,7 @@ class Host:
             imposter=lambda: link.imposter,
             note=self._note,
             translate=self._translate,
+            others=self._other_ways,
         )
         stack.push_async_callback(network.stop)
         stack.push_async_callback(_cancel, asyncio.create_task(network.run()))
@@ -342,6 +343,11 @@ class Host:
         """Our own network has us at these."""
         assert self._driver is not None and self._node is not None
         self._driver.tell(self._node.set_local, endpoints)
+
+    def _other_ways(self, others: tuple[Source, ...]) -> None:
+        """And could leave by these networks, too."""
+        assert self._driver is not None and self._node is not None
+        self._driver.tell(self._node.set_other_ways, others)
 
     def _note(self, what: What, why: str, fields: dict[str, str]) -> None:
         """Something to remember, for ``explain``."""

@@ -31,7 +31,11 @@ _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_AF_SPEC = 3, 4, 18, 26
 _IFLA_TXQLEN = 13
 _IFLA_INFO_KIND, _IFLA_INET6_ADDR_GEN_MODE = 1, 8
 _IFA_ADDRESS, _IFA_FLAGS = 1, 8
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
+_RTNH_F_DOWN = 1 | 16  # RTNH_F_DEAD, RTNH_F_LINKDOWN
+
+# Any addresses beyond the default route will do (RFC 5737, RFC 3849): nothing is sent there.
+_SOMEWHERE = {_AF_INET: ip_address("192.0.2.1"), _AF_INET6: ip_address("2001:db8::1")}
 
 # <linux/if_tun.h>
 _TUN = "/dev/net/tun"
@@ -166,22 +170,51 @@ def _routes(kernel: Rtnetlink, index: int) -> frozenset[IPv6Address]:
     return frozenset(found)
 
 
-def gateways() -> tuple[str, ...]:
-    """The default routers of the main table, IPv4 first, the preferred ones first; a link-local
-    one with its link (``fe80::1%eth0``)."""
-    found: list[tuple[int, int, str]] = []
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """A default route: its interface, its router (none on a link of two), and the address that the
+    kernel sends from by this interface, whatever route it prefers."""
+
+    version: int
+    index: int
+    gateway: str | None
+    source: str | None
+
+
+def ways_out() -> tuple[WayOut, ...]:
+    """The default routes of the main table, IPv4 first, the preferred ones first; a link-local
+    router with its link (``fe80::1%eth0``). None by a link that has no carrier."""
+    found: list[tuple[int, int, int, str]] = []
     with Rtnetlink() as kernel:
         for family in (_AF_INET, _AF_INET6):
             for entry in kernel.dump(_GETROUTE, _ROUTE.pack(family, *[0] * 8)):
                 _, prefix, _, _, table, _, _, _, flags = _ROUTE.unpack_from(entry)
                 about = attributes(entry[_ROUTE.size :])
-                if prefix or table != _RT_TABLE_MAIN or flags & _RTM_F_CLONED:
+                if prefix or table != _RT_TABLE_MAIN or flags & (_RTM_F_CLONED | _RTNH_F_DOWN):
                     continue
-                if _RTA_GATEWAY in about and _RTA_OIF in about:
+                if _RTA_OIF in about:
                     metric = _number(about.get(_RTA_PRIORITY, bytes(4)))
-                    text = _scoped(about[_RTA_GATEWAY], _number(about[_RTA_OIF]))
-                    found.append((family, metric, text))
-    return tuple(dict.fromkeys(text for _, _, text in sorted(found)))
+                    index = _number(about[_RTA_OIF])
+                    router = about.get(_RTA_GATEWAY)
+                    text = "" if router is None else _scoped(router, index)
+                    found.append((family, metric, index, text))
+        return tuple(
+            WayOut(4 if family == _AF_INET else 6, index, text or None, by)
+            for family, _, index, text in sorted(found)
+            for by in (_source_by(kernel, family, index),)
+        )
+
+
+def _source_by(kernel: Rtnetlink, family: int, index: int) -> str | None:
+    """``ip route get SOMEWHERE oif INTERFACE``, and of that the source."""
+    somewhere = _SOMEWHERE[family].packed
+    body = _ROUTE.pack(family, 8 * len(somewhere), *[0] * 7)
+    body += attribute(_RTA_DST, somewhere) + attribute(_RTA_OIF, struct.pack("=i", index))
+    try:
+        about = attributes(kernel.get(_GETROUTE, body)[_ROUTE.size :])
+    except OSError:
+        return None  # it has gone down meanwhile
+    return str(ip_address(about[_RTA_PREFSRC])) if _RTA_PREFSRC in about else None
 
 
 def _scoped(packed: bytes, index: int) -> str:

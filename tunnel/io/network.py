@@ -23,11 +23,12 @@ from typing import Any
 from discovery.io_nat import NatLink
 from discovery.nat.mapper import Gateway, Way
 from discovery.nat.types import Mapping, is_behind_nat
-from fastpath.types import Endpoint
+from fastpath.types import Endpoint, Source
 from tunnel.config import HostConfig
 from tunnel.io import netlink
 from tunnel.io.changes import Changes
-from tunnel.io.outer import outer_endpoints
+from tunnel.io.netlink import WayOut
+from tunnel.io.outer import in_use, other_ways, outer_endpoints
 from tunnel.io.sockets import source_towards
 from tunnel.io.surveyor import STUN_PORTS, Questions, Surveyor
 from tunnel.journal import What
@@ -37,6 +38,7 @@ from tunnel.status import endpoint_text
 LOOK_EVERY = 3.0  # seconds, where the kernel says nothing
 LOOK_BESIDES = 60.0  # seconds, where it says what changes
 TOGETHER = 0.05  # seconds: changes come in flocks
+AT_HAND = 0.005  # seconds, where another network is known: the first of the flock may be the move
 PATIENCE = 1.5  # seconds that a router has before our own address is published
 ASK_ROUTER = 5.0  # seconds at least between two questions that silent peers bring about
 DOUBTS = 10  # a minute: so many restarts of a router count as a change
@@ -55,7 +57,7 @@ class Network:
     ``moved``; ``publish`` with the endpoints at which others reach us, when these did. ``zone_up``
     is whether the rendezvous can be asked, ``imposter`` whether somebody else answers for it;
     ``note`` hears what was found out, and ``translate`` of the prefix of a NAT64 (or that there is
-    none any more)."""
+    none any more); ``others`` of other networks that we could leave by, after ``moved``."""
 
     def __init__(
         self,
@@ -71,12 +73,14 @@ class Network:
         imposter: Callable[[], bool] = lambda: False,
         note: Callable[[What, str, dict[str, str]], None] = lambda _what, _why, _fields: None,
         translate: Callable[[IPv6Network | None], None] = lambda _prefix: None,
+        others: Callable[[tuple[Source, ...]], None] = lambda _others: None,
         questions: Questions | None = None,
     ) -> None:
         self._config, self._host_id, self._server = config, host_id, server
         self._moved, self._publish, self._look_outside = moved, publish, look_outside
         self._stand, self._zone_up, self._note, self._translate = stand, zone_up, note, translate
         self._imposter, self._zone_was_up = imposter, False
+        self._tell_others, self._others = others, tuple[Source, ...]()
         self._surveyor = Surveyor(self._surveyed_anew, questions)
         self._prefix: IPv6Network | None = None
         self._kind: Kind | None = None
@@ -239,16 +243,23 @@ class Network:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await self._wake.wait()
-                await asyncio.sleep(TOGETHER)
+                await asyncio.sleep(AT_HAND if self._others else TOGETHER)
         self._wake.clear()
 
     async def _look(self) -> None:
         config = self._config
         peers = tuple(peer.address[0] for peer in config.peers)
         found = outer_endpoints(config.host.listen, self._server(), peers, self._host_id)
-        standing = Standing(found, self._routers(found))
-        if standing == self._standing:
-            return
+        ways = _ways_out()
+        standing = Standing(found, self._routers(found, ways))
+        if standing != self._standing:
+            await self._stand_there(standing)
+        others = other_ways(ways, found, self._host_id)
+        if others != self._others:
+            self._others = others
+            self._tell_others(others)
+
+    async def _stand_there(self, standing: Standing) -> None:
         before, self._standing = self._standing, standing
         # Addresses that were gone for a while may be the same in another network.
         left = self._stood and (standing.endpoints != self._stood or not before.endpoints)
@@ -262,19 +273,22 @@ class Network:
             self._asked_outside, self._seen, self._outside = (), None, None
             self._moved()
 
-    def _routers(self, endpoints: tuple[Endpoint, ...]) -> tuple[Gateway, ...]:
-        """Whom to ask: where our IPv4 address is private (B22), and before IPv6 a firewall."""
+    def _routers(
+        self, endpoints: tuple[Endpoint, ...], ways: tuple[WayOut, ...]
+    ) -> tuple[Gateway, ...]:
+        """Whom to ask: where our IPv4 address is private (B22), and before IPv6 a firewall. Those
+        of the network in use: what another one's router opens is not where we are."""
         if not self._config.nat.methods:
             return ()
-        port = self._config.host.listen
-        found = []
-        for address in netlink.gateways():
-            version = 6 if ":" in address else 4
-            ours = [one for one, _ in endpoints if ip_address(one).version == version]
-            if not ours or (version == 4 and not is_behind_nat(ours[0])):
+        port, used = self._config.host.listen, in_use(ways, endpoints)
+        found = dict[Gateway, None]()
+        for way in ways:
+            ours = [one for one, _ in endpoints if ip_address(one).version == way.version]
+            if way.gateway is None or way.index != used[way.version] or not ours:
                 continue
-            local = ours[0] if version == 6 else _towards(address) or ours[0]
-            found.append(Gateway(address, (local, port)))
+            if way.version == 6 or is_behind_nat(ours[0]):
+                local = ours[0] if way.version == 6 else _towards(way.gateway) or ours[0]
+                found[Gateway(way.gateway, (local, port))] = None
         return tuple(found)
 
     @property
@@ -373,6 +387,14 @@ class Network:
         before, self._outside = self._outside, endpoint
         if before is not None and before[0] != endpoint[0]:
             self._moved()
+
+
+def _ways_out() -> tuple[WayOut, ...]:
+    """None where the system has no rtnetlink."""
+    try:
+        return netlink.ways_out()
+    except (AttributeError, OSError):
+        return ()
 
 
 def _towards(gateway: str) -> str | None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import socket
 from ipaddress import IPv6Address, ip_address
 
-from fastpath.types import MINIMUM_MTU, Endpoint
+from fastpath.types import MINIMUM_MTU, Endpoint, Source
 from tunnel.config import HostConfig
+from tunnel.early import MOST
+from tunnel.io.netlink import WayOut
 from tunnel.io.sockets import mtu_towards, source_towards
 
 _HEADERS = {socket.AF_INET: 20 + 8, socket.AF_INET6: 40 + 8}  # IP and UDP
@@ -40,6 +42,31 @@ def outer_endpoints(
                 found.append((address, port))
                 break
     return tuple(found)
+
+
+def in_use(ways: tuple[WayOut, ...], endpoints: tuple[Endpoint, ...]) -> dict[int, int]:
+    """The interface by which each IP version leaves: the one that has our endpoint, else that of
+    the preferred route."""
+    ours, found = {host for host, _ in endpoints}, dict[int, int]()
+    for way in sorted(ways, key=lambda way: way.source not in ours):
+        found.setdefault(way.version, way.index)
+    return found
+
+
+def other_ways(
+    ways: tuple[WayOut, ...], endpoints: tuple[Endpoint, ...], host_id: IPv6Address
+) -> tuple[Source, ...]:
+    """Other networks that we could leave by: of each further interface with a default route its
+    address, if it is one that a peer could answer. Our own device is none."""
+    used, found = in_use(ways, endpoints), dict[Source, None]()
+    taken = {str(host_id), *(host for host, _ in endpoints)}
+    for way in ways:
+        if way.source is None or way.source in taken or way.index == used[way.version]:
+            continue
+        address = ip_address(way.source)
+        if not (address.is_link_local or address.is_loopback or address.is_unspecified):
+            found[way.source, way.index] = None
+    return tuple(found)[:MOST]
 
 
 def device_mtu(config: HostConfig) -> int:
