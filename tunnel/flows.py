@@ -16,7 +16,7 @@ from tunnel.commands import (
 )
 from tunnel.core import Core, engine_traffic
 from tunnel.journal import What
-from tunnel.peers import Peer
+from tunnel.peers import SIGNALS, Peer
 
 
 class Flows:
@@ -102,7 +102,7 @@ class Flows:
         self, inbound: Mapping[int, SaCounters], outbound: Mapping[int, SaCounters]
     ) -> bool:
         """Takes over counters, and tells IKE when something last came and went; whether anything
-        did."""
+        did. Mobility messages are no sign that data come and go: they take other ways, too."""
         core = self._core
         natted, moved = core.ike.behind_nat(), False
         for peer in core.peers:
@@ -115,12 +115,14 @@ class Flows:
                 if counters is not None and counters != peer.inbound.get(child.spi_in):
                     fresh = True
                     peer.inbound[child.spi_in] = counters
-                    peer.last_in = _later(peer.last_in, counters.last_used)
+                    if child.traffic != SIGNALS:
+                        peer.last_in = _later(peer.last_in, counters.last_used)
                 counters = outbound.get(child.spi_out)
                 if counters is not None and counters != peer.outbound.get(child.spi_out):
                     fresh = True
                     peer.outbound[child.spi_out] = counters
-                    peer.last_out = _later(peer.last_out, counters.last_used)
+                    if child.traffic != SIGNALS:
+                        peer.last_out = _later(peer.last_out, counters.last_used)
             if not fresh:
                 continue
             moved = True
