@@ -319,6 +319,25 @@ def test_service_unit_for_a_rendezvous_has_its_own_one_capability(owner: Person)
     assert "AF_NETLINK" not in unit
 
 
+def test_service_unit_for_a_rendezvous_with_a_home_agent_has_what_both_need(owner: Person) -> None:
+    """By the option, or by its file's word; it ends the host itself, before the rendezvous."""
+    serve = owner.home / "serve.toml"
+    unit = owner.run("service", "print", "--for", "serve", "--home-agent", "-c", str(serve)).stdout
+    for line in (
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE CAP_NET_ADMIN",
+        "DeviceAllow=/dev/net/tun rw",
+        "KillMode=mixed",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+    ):
+        assert line in unit.splitlines()
+    serve.write_text(serve.read_text().replace("# home_agent =", "home_agent ="))
+    by_file = owner.run("service", "print", "--for", "serve", "-c", str(serve)).stdout
+    assert by_file == unit
+    assert "KillMode" not in owner.ours("service", "print").stdout
+    wrong = owner.ours("service", "print", "--home-agent")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+
+
 def test_service_unit_s_command_line_runs(owner: Person) -> None:
     unit = owner.ours("service", "print").stdout
     (start,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]

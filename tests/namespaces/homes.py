@@ -11,6 +11,7 @@ from tunnel.io.lab.nat import INSIDE, OUTSIDE, PortMapper, make_nat
 Kind: TypeAlias = Literal["public", "mapped", "restricted", "symmetric", "double"]
 
 RENDEZVOUS = "192.0.1.10"
+HUB = "hub"
 
 
 class Home:
@@ -58,9 +59,9 @@ class Home:
 
 class Homes:
     """The internet, the rendezvous, and the homes; all hosts have joined. ``agents``: so many
-    public hosts more, which are home agents."""
+    public hosts more, which are home agents. ``hub``: the rendezvous' machine is one, too."""
 
-    def __init__(self, lab: Lab, *kinds: Kind, agents: int = 0) -> None:
+    def __init__(self, lab: Lab, *kinds: Kind, agents: int = 0, hub: bool = False) -> None:
         self.lab = lab
         self.internet = lab.switch("internet")
         machine = lab.namespace("rendezvous")
@@ -70,13 +71,18 @@ class Homes:
         places = (*kinds, *public)
         self.homes = [Home(self, kind, 20 + number) for number, kind in enumerate(places)]
         self.agents = self.homes[len(kinds) :]
-        first, *others = self.homes
-        where = ("--rendezvous", RENDEZVOUS, "--name", first.label)
-        first.host.cli(*("init", DOMAIN, "--auth", "psk", "-c", str(first.host.config)), *where)
-        self.rendezvous.adopt(first.host)
-        self.rendezvous.serve()
+        self.hub = HostMachine(machine)
+        first, others = (self.hub, self.homes) if hub else (self.homes[0].host, self.homes[1:])
+        where = ("--rendezvous", RENDEZVOUS, "--name", HUB if hub else self.homes[0].label)
+        first.cli(*("init", DOMAIN, "--auth", "psk", "-c", str(first.config)), *where)
+        if hub:
+            self.hub.settle()
+            self.rendezvous.change("serve", {"state_dir": str(self.rendezvous.state_dir)})
+        else:
+            self.rendezvous.adopt(first)
+        self.rendezvous.serve(*["--home-agent"] if hub else [])
         for home in others:
-            said = first.host.cli("invite", "--json", "-c", str(first.host.config)).stdout
+            said = first.cli("invite", "--json", "-c", str(first.config)).stdout
             host = home.host
             host.cli("join", find_token(said), "--name", home.label, "-c", str(host.config))
         for home in self.homes:

@@ -68,6 +68,8 @@ def serve_toml(*, domain: str, rendezvous: str, transport: str) -> str:
     except ValueError:
         serve.add(tomlkit.comment(f'address = ["…"]  # the public addresses of {host}'))
     _entry(serve, "state_dir", "/var/lib/autotunnel")
+    beside = "this machine's host, run beside it as home agent"
+    serve.add(tomlkit.comment(f'home_agent = "config.toml"  # {beside}: serve --home-agent'))
     accounts = tomlkit.aot()
     account = tomlkit.table()
     _entry(account, "domain", domain)

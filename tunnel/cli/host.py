@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import tunnel.cli.lean  # noqa: F401 - before all that it keeps away
-from tunnel.cli.staying import go_on, stay
+from tunnel.cli.staying import go_on, stay, tell_ready
 from tunnel.cli.voice import emit, log_to_stderr, say
 from tunnel.config import load_host
 from tunnel.io.host import Host
@@ -18,16 +18,23 @@ _RECORDED = (
 )
 
 
-def run(path: Path, as_json: bool, ready_fd: int | None, record: str | None = None) -> None:
+def run(
+    path: Path,
+    as_json: bool,
+    ready_fd: int | None,
+    record: str | None = None,
+    home_agent: bool = False,
+) -> None:
     """Runs the host of a configuration until it is ended; ``ready_fd`` gets a line when it is up.
-    ``record`` names the file into which it is recorded."""
+    ``record`` names the file into which it is recorded; ``home_agent``: it is one, whether its
+    file says so or not."""
     settings = load_host(path)
+    if home_agent:
+        settings = settings.as_home_agent()
     log_to_stderr()
 
     def on_ready() -> None:
-        if ready_fd is not None:
-            os.write(ready_fd, b"\n")
-            os.close(ready_fd)
+        tell_ready(ready_fd)
         if as_json:
             emit("up", {"pid": os.getpid(), "name": settings.fqdn})
         else:

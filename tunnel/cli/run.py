@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from tunnel.cli.files import config_path, serve_path
+from tunnel.cli.staying import program
 from tunnel.cli.talk import (
     ConfigOption,
     Failure,
@@ -21,10 +22,11 @@ from tunnel.cli.talk import (
     emit,
     say,
 )
-from tunnel.config import HostConfig, load_host, load_serve
+from tunnel.config import HostConfig, ServeConfig, load_host, load_serve
 from tunnel.config.base import WrongValueError
 
 LOG_FILE = "up.log"
+HOST_FILE = "config.toml"  # beside a serve.toml, as `init` writes them
 _READY_PATIENCE = 60.0  # seconds that `up --detach` waits for its child to be ready
 _LOG_TAIL = 2000  # octets of the log that are shown when it was not
 
@@ -41,18 +43,15 @@ def go_on_as(
     path: Path,
     as_json: bool,
     ready_fd: int | None = None,
-    more: dict[str, str] | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> NoReturn:
     """Goes on as ``module`` in this very process: the libraries by which a command line is read
     take ten megabytes, and what goes on stays for weeks."""
     root = str(Path(__file__).parents[2])
     around = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{around}" if around else root
-    what = json.dumps(
-        {"path": str(path), "as_json": as_json, "ready_fd": ready_fd, "more": more or {}}
-    )
-    program = [sys.executable, "-P", "-m", module, what]
-    os.execv(program[0], program)  # noqa: S606 - our own interpreter, and no text of a shell
+    line = program(module, path, as_json, ready_fd, more or {})
+    os.execv(line[0], line)  # noqa: S606 - our own interpreter, and no text of a shell
 
 
 def demo(
@@ -111,10 +110,10 @@ def _detach(settings: HostConfig, more: tuple[str, ...] = ()) -> int:
     log = settings.state_dir / LOG_FILE
     ours, theirs = os.pipe()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    program = [sys.executable, "-m", "tunnel", "up", "-c", str(settings.path), *more]
+    line = [sys.executable, "-m", "tunnel", "up", "-c", str(settings.path), *more]
     with os.fdopen(descriptor, "wb") as file:
         child = subprocess.Popen(
-            [*program, "--ready-fd", str(theirs)],
+            [*line, "--ready-fd", str(theirs)],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -169,6 +168,14 @@ def serve(
             help="The zone is on this server (BIND, Knot, …); add leases and events to it.",
         ),
     ] = None,
+    home_agent: Annotated[
+        bool,
+        typer.Option(
+            "--home-agent",
+            help="Run this machine's host, too (serve.home_agent, else config.toml beside the "
+            "file), as the account's home agent.",
+        ),
+    ] = False,
 ) -> None:
     """Run the rendezvous: the server that holds the account's zone."""
     settings = load_serve(serve_path(config))
@@ -190,5 +197,27 @@ def serve(
             upkeep.put_in(settings, put_in, domain, as_json)
         return
 
-    more = {"backing": backing} if backing else {}
+    more: dict[str, object] = {"backing": backing} if backing else {}
+    if home_agent or settings.home_agent is not None:
+        host = _home_agent_of(settings)
+        more |= {"host": str(host.path), "name": host.fqdn}
+        go_on_as("tunnel.cli.together", settings.path, as_json, more=more)
     go_on_as("tunnel.cli.server", settings.path, as_json, more=more)
+
+
+def _home_agent_of(settings: ServeConfig) -> HostConfig:
+    """The host that a rendezvous runs as home agent. Raises :class:`Failure`."""
+    path = settings.home_agent or settings.path.parent / HOST_FILE
+    if not path.exists():
+        cause = f"there is no host to run as home agent ({path})"
+        fix = "make it with `autotunnel join`, or `init`; or name its file in serve.home_agent"
+        raise Failure(f"{cause}; {fix}")
+    host = load_host(path)
+    domain = None if host.account is None else host.account.domain
+    served = [account.domain for account in settings.accounts]
+    if domain not in served:
+        cause = f"the host of {path} is of {domain or 'no account'}"
+        fix = "a home agent is a host of an account that is served: name another serve.home_agent"
+        raise Failure(f"{cause}, and {settings.path} serves {', '.join(served)}; {fix}")
+    make_state_dir(host)
+    return host

@@ -1,7 +1,8 @@
 """``service``: a hardened systemd unit (systemd.exec(5)) for ``up`` or ``serve``.
 
 The unit runs as its own user with one capability: CAP_NET_ADMIN for a host, which drops it after
-set-up, or CAP_NET_BIND_SERVICE for a rendezvous, for port 53 and 853.
+set-up, or CAP_NET_BIND_SERVICE for a rendezvous, for port 53 and 853. A rendezvous that runs a home
+agent beside itself needs both; each of the two processes drops all when it stands.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import typer
 
 from tunnel.cli.files import config_path, refuse_overwrite, serve_path
 from tunnel.cli.talk import ConfigOption, Failure, JsonOption, command, emit, put, say
+from tunnel.config import load_serve
 
 DEFAULT_USER = "autotunnel"
 _UNITS = Path("/etc/systemd/system")
@@ -47,8 +49,13 @@ class Role(StrEnum):
 
 
 RoleOption = Annotated[Role, typer.Option("--for", help="A host (up) or a rendezvous (serve).")]
+HomeAgentOption = Annotated[
+    bool, typer.Option("--home-agent", help="Of a rendezvous: run it with --home-agent.")
+]
 UserOption = Annotated[str, typer.Option(metavar="NAME", help="The system user it runs as.")]
 
+_ONE_DROPS = "One capability, which the process drops as soon as it needs it no more."
+_BOTH_DROP = "Each process drops them as soon as it needs them no more."
 _UNIT = """\
 [Unit]
 Description={description}
@@ -62,12 +69,12 @@ User={user}
 Group={user}
 Restart=on-failure
 RestartSec=2
-TimeoutStopSec=30
+TimeoutStopSec=30{kill_mode}
 StateDirectory=autotunnel
 StateDirectoryMode=0700
 UMask=0077
 
-# One capability, which the process drops as soon as it needs it no more.
+# {privilege}
 AmbientCapabilities={capability}
 CapabilityBoundingSet={capability}
 NoNewPrivileges=yes
@@ -103,16 +110,22 @@ WantedBy=multi-user.target
 """
 
 
-def unit_text(role: Role, user: str, config: Path) -> str:
-    """The unit file. A host needs /dev/net/tun and netlink; a rendezvous neither."""
-    program = [*_program(), role.value, "-c", str(config)]
-    host = role is Role.UP
+def unit_text(role: Role, user: str, config: Path, home_agent: bool = False) -> str:
+    """The unit file. A host needs /dev/net/tun and netlink; a rendezvous neither, unless it runs a
+    host beside itself (``home_agent``), which it then also ends itself, in order."""
+    both = role is Role.SERVE and home_agent
+    program = [*_program(), role.value, *(["--home-agent"] if both else []), "-c", str(config)]
+    host = role is Role.UP or both
+    needed = (["CAP_NET_BIND_SERVICE"] if role is Role.SERVE else []) + ["CAP_NET_ADMIN"] * host
     in_home = any(str(path).startswith(("/home/", "/root/")) for path in (config, sys.executable))
+    what = "host" if role is Role.UP else "rendezvous"
     return _UNIT.format(
-        description="autotunnel host" if host else "autotunnel rendezvous",
+        description=f"autotunnel {what}" + (" and home agent" if both else ""),
         command=" ".join(_systemd_quote(word) for word in program),
         user=user,
-        capability="CAP_NET_ADMIN" if host else "CAP_NET_BIND_SERVICE",
+        kill_mode="\nKillMode=mixed" if both else "",
+        privilege=_BOTH_DROP if both else _ONE_DROPS,
+        capability=" ".join(needed),
         protect_home="read-only" if in_home else "yes",
         devices="DevicePolicy=closed\nDeviceAllow=/dev/net/tun rw"
         if host
@@ -149,18 +162,26 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="service")
 
 
-def _config(role: Role, config: str | None) -> Path:
-    return config_path(config) if role is Role.UP else serve_path(config)
+def _config(role: Role, config: str | None, home_agent: bool) -> tuple[Path, bool]:
+    """The file, and whether a home agent runs beside the rendezvous: by the option, or by it."""
+    if role is Role.UP:
+        if home_agent:
+            raise typer.BadParameter("--home-agent goes with --for serve; [home_agent] with up")
+        return config_path(config), False
+    path = serve_path(config)
+    named = path.exists() and load_serve(path).home_agent is not None
+    return path, home_agent or named
 
 
 def print_unit(
     role: RoleOption = Role.UP,
     user: UserOption = DEFAULT_USER,
     config: ConfigOption = None,
+    home_agent: HomeAgentOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print the unit."""
-    text = unit_text(role, user, _config(role, config))
+    text = unit_text(role, user, *_config(role, config, home_agent))
     if as_json:
         emit("service", {"role": role.value, "user": user, "unit": text})
     else:
@@ -171,6 +192,7 @@ def install(
     role: RoleOption = Role.UP,
     user: UserOption = DEFAULT_USER,
     config: ConfigOption = None,
+    home_agent: HomeAgentOption = False,
     units: Annotated[Path, typer.Option(help="Where units live.")] = _UNITS,
     sysusers: Annotated[Path, typer.Option(help="Where system users are declared.")] = _SYSUSERS,
     polkit: Annotated[
@@ -179,7 +201,7 @@ def install(
     as_json: JsonOption = False,
 ) -> None:
     """Write the unit and its user's declaration, and say which commands start it."""
-    path = _config(role, config)
+    path, both = _config(role, config, home_agent)
     if not path.exists():
         raise Failure(f"{path}: there is no such file; run `autotunnel init` or name it with -c")
     name = "autotunnel" if role is Role.UP else "autotunnel-serve"
@@ -188,8 +210,8 @@ def install(
     try:
         sysusers.mkdir(parents=True, exist_ok=True)
         declaration.write_text(f'u {user} - "autotunnel" /var/lib/autotunnel\n')
-        unit.write_text(unit_text(role, user, path))
-        if role is Role.UP and polkit.is_dir():
+        unit.write_text(unit_text(role, user, path, both))
+        if (role is Role.UP or both) and polkit.is_dir():
             (polkit / "50-autotunnel.rules").write_text(polkit_rule(user))
     except PermissionError as problem:
         raise Failure(f"{problem.filename} cannot be written; run this with sudo") from None

@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from tunnel.cli.voice import tell_failure
+from tunnel.io import capability
 
 TIDY_SECONDS = 60.0  # between two collections
 _TIDY_REST = 1000  # times as long as one took; with 10,000 peers that is the longer of the two
@@ -28,19 +31,39 @@ class Service(Protocol):
         """Asks for the end."""
 
 
+def program(
+    module: str, path: Path, as_json: bool, ready_fd: int | None, more: Mapping[str, object]
+) -> list[str]:
+    """The command line by which ``module`` goes on from here, as :func:`go_on` reads it."""
+    what = {"path": str(path), "as_json": as_json, "ready_fd": ready_fd, "more": more}
+    return [sys.executable, "-P", "-m", module, json.dumps(what)]
+
+
 def go_on(name: str, run: Callable[..., None], argument: str) -> int:
     """Runs the command ``name``, whose line was read by ``run.go_on_as``; its exit code.
 
-    ``argument`` is JSON: ``path`` of the configuration, ``as_json``, ``ready_fd`` (or null), and
-    ``more``: arguments that this command has besides, by name.
+    ``argument`` is JSON: ``path`` of the configuration, ``as_json``, ``ready_fd`` (or null: a
+    descriptor that gets a line when all stands), and ``more``: arguments that this command has
+    besides, by name. Among these, ``parent``: the process without which this one shall not stay.
     """
     what = json.loads(argument)
+    more = what["more"]
     try:
-        run(Path(what["path"]), what["as_json"], what["ready_fd"], **what["more"])
+        if (parent := more.pop("parent", None)) is not None:
+            capability.end_with(parent)
+        run(Path(what["path"]), what["as_json"], what["ready_fd"], **more)
     except (Exception, KeyboardInterrupt) as problem:
         tell_failure(name, what["as_json"], problem)
         return 1
     return 0
+
+
+def tell_ready(descriptor: int | None) -> None:
+    """Says into ``ready_fd`` that all stands; whoever waited there may have gone."""
+    if descriptor is not None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(descriptor, b"\n")
+        os.close(descriptor)
 
 
 def stay(make: Callable[[], Service], on_ready: Callable[[], None], *, trim: bool = False) -> None:

@@ -92,6 +92,7 @@ def serve_from_tables(path: Path, tables: dict[str, Any]) -> ServeConfig:
         else tuple(parse_address_endpoint(text) for text in serve.stun_listen),
         state_dir=path.absolute().parent / serve.state_dir,
         address=serve.address,
+        home_agent=None if serve.home_agent is None else path.absolute().parent / serve.home_agent,
         accounts=serve.account,
         connections=serve.connections,
         connections_per_source=serve.connections_per_source,

@@ -384,6 +384,11 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
         """A file that is named relative to this one."""
         return self.path.parent / file
 
+    def as_home_agent(self) -> HostConfig:
+        """This configuration, with an empty ``[home_agent]`` if it has none."""
+        section = self.home_agent or HomeAgentSection()
+        return msgspec.structs.replace(self, home_agent=section)
+
     @property
     def certified(self) -> bool:
         """Whether this host has a certificate of its account."""

@@ -57,6 +57,7 @@ class _ServeSection(Section, frozen=True, kw_only=True):
     state_dir: str = "/var/lib/autotunnel"
     stun_listen: tuple[str, ...] | Literal["auto"] = "auto"
     address: tuple[str, ...] = ()
+    home_agent: str | None = None
     account: tuple[ServeAccount, ...] = ()
     connections: Count = 512
     connections_per_source: Count = 64
@@ -103,7 +104,8 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
     connections; ``unsigned_per_s`` what one network gets unsigned over UDP;
     ``subscriptions_per_account`` long-lived queries, and as many by push. ``stun_listen`` are two
     ports at which hosts behind NATs ask where the outside sees them; ``None``: the usual ones at
-    the addresses of ``listen``, where they are free."""
+    the addresses of ``listen``, where they are free. ``home_agent`` is the file of a host that
+    ``serve`` runs beside itself, and that relays for the others of its account."""
 
     path: Path
     listen: tuple[Endpoint, ...]
@@ -111,6 +113,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
     stun_listen: tuple[Endpoint, ...] | None
     state_dir: Path
     address: tuple[str, ...]
+    home_agent: Path | None
     accounts: tuple[ServeAccount, ...]
     connections: int
     connections_per_source: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ NET_BIND_SERVICE = 10
 NET_ADMIN = 12
 
 _VERSION_3 = 0x20080522  # _LINUX_CAPABILITY_VERSION_3: two 32-bit words per set
+_PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
@@ -55,6 +57,14 @@ def sets(status: Path) -> dict[str, int]:
         if key in found:
             found[key] = int(value, 16)
     return found
+
+
+def end_with(parent: int) -> None:
+    """Lets this process get SIGTERM when its parent, the process ``parent``, is killed."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it was killed just before
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def keep_only(capabilities: frozenset[int]) -> None:

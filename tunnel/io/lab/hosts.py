@@ -77,9 +77,10 @@ class RendezvousMachine(_Machine):
             target.write_bytes(source.read_bytes())
         self.change("serve", {"state_dir": str(self.state_dir)})
 
-    def serve(self) -> None:
-        """Start ``serve`` and wait until it listens on the DNS and TLS ports."""
-        process = self._start("serve")
+    def serve(self, *more: str) -> None:
+        """Start ``serve`` and wait until it listens on the DNS and TLS ports. ``more`` are further
+        arguments."""
+        process = self._start("serve", *more)
 
         def listening() -> bool:
             if not process.running:
