@@ -20,7 +20,7 @@ from typing import Any
 from bench import machine, relay, report
 from bench.crowd import resident_octets
 from bench.roam import PATIENCE, PAUSE, PING_SECONDS, QUIET_SECONDS, join_slowly
-from fastpath.types import Endpoint
+from fastpath.types import RELAY_PORT, Endpoint
 from tunnel.cli.demo.scenes import DOMAIN, find_token
 from tunnel.io.lab import Arrivals, HostMachine, Lab, Namespace, RendezvousMachine, wait_until
 from tunnel.mobility import header
@@ -36,6 +36,7 @@ UNIX = 1_800_000_000
 RENDEZVOUS = "192.0.1.10"
 ROUND = {"new": "to an address where it never was", "known": "back to where it was proven"}
 OUR_ID, THEIR_ID = IPv6Address("fd00::a"), IPv6Address("fd00::b")
+OUR_HOME, THEIR_HOME = (str(OUR_ID), RELAY_PORT), (str(THEIR_ID), RELAY_PORT)
 PLACES: tuple[Endpoint, ...] = (("198.51.100.1", 4500), ("198.51.100.2", 4500))
 THEIRS: Endpoint = ("203.0.113.1", 4500)
 
@@ -82,7 +83,8 @@ class Exchange:
 
 @dataclass
 class Line:
-    """A mobile and the one that it tells, with a line between."""
+    """A mobile and the one that it tells, with a line between. What goes by the home agent takes
+    as long."""
 
     ours: Mobility
     theirs: Mobility
@@ -109,13 +111,15 @@ class Line:
         return [one for one in commands if isinstance(one, SendMobility)]
 
     def _to_them(self, letter: SendMobility, exchange: Exchange) -> list[SendMobility]:
-        said = self.theirs.received("ours", self.place, letter.message, self.now, UNIX)
+        source = OUR_HOME if letter.endpoint == THEIR_HOME else self.place
+        said = self.theirs.received("ours", source, letter.message, self.now, UNIX)
         if any(isinstance(one, UseEndpoint | HomeBound) for one in said):
             exchange.data_after = exchange.data_after or exchange.trips
         return self._sent(said)
 
     def _to_us(self, letter: SendMobility) -> list[SendMobility]:
-        said = self.ours.received("theirs", THEIRS, letter.message, self.now, UNIX)
+        source = THEIR_HOME if letter.endpoint == OUR_HOME else THEIRS
+        said = self.ours.received("theirs", source, letter.message, self.now, UNIX)
         return self._sent(said)
 
 
@@ -139,7 +143,8 @@ def exchanges() -> list[Exchange]:
     home.play("registration with the home agent", registered)
     again = home.ours.register("theirs", THEIRS, Claim.at(second), home.now, home=True)
     home.play("a move, told to the home agent", again, second)
-    line.play("a proof", line.ours.register("theirs", THEIRS, Claim.at(first), line.now))
+    proof = line.ours.register("theirs", THEIRS, Claim.at(first), line.now)
+    line.play("a proof of both addresses", proof)
     early = line.ours.open("theirs", THEIRS, line.now)
     line.play("an early proof of another address", early, second)
     planned = line.ours.register("theirs", THEIRS, Claim.at(second), line.now)

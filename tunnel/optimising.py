@@ -29,6 +29,7 @@ from tunnel.home_agents import HomeAgents
 from tunnel.journal import What
 from tunnel.mobility import commands as told
 from tunnel.mobility.claims import Claim
+from tunnel.mobility.commands import HomeProven, HomeSilent
 from tunnel.mobility.mobile import Phase
 from tunnel.mobility.proofs import ProofsError
 from tunnel.peers import OWN, SIGNALS, Peer
@@ -39,7 +40,7 @@ from tunnel.status import endpoint_text
 _ASK_AGAIN = 10.0  # seconds until a child that did not come is asked for once more
 _THEIR_TURN = 3.0  # seconds in which the peer, whose part it is, may ask for it
 _TRIES = 8  # binding updates without an answer, two minutes of them, before a rest
-_REST = 60.0  # seconds
+_REST = 60.0  # seconds; on a direct path more each time, up to 16 minutes
 _AT_REST = 20.0  # of these, in which not even the peer's wish ends it: else both went on for ever
 _SOON = 0.1  # seconds, in which an answer to what we just said may still come
 _WRITE = 5.0  # seconds between two writes of the proofs
@@ -56,8 +57,10 @@ class _Way:
     turn: int = 0
     begun: bool = False
     again_at: float | None = None  # after a rest
+    rests: int = 0  # on a direct path, since it last took a binding
     used: Endpoint | None = None  # proven by the peer's answer, and taken for our data
-    asked_home: bool = False  # whether it was asked at its home address
+    session: int | None = None  # which IKE_AUTH the messages' SA comes from
+    silent_home: bool = False  # it was asked at its home address, and did not answer
 
 
 class Optimising:
@@ -80,7 +83,7 @@ class Optimising:
         self._seen_agents = core.home_agents
         self._write_at: float | None = None
         self._written_at = float("-inf")
-        signals.paths = self.told
+        signals.paths, signals.way_home = self.told, self._has_relay
 
     def start(self) -> None:
         """Takes over what was proven before; what cannot be read is proven anew (I19)."""
@@ -98,6 +101,8 @@ class Optimising:
         if self._core.home_agents != self._seen_agents:
             self._seen_agents = self._core.home_agents
             names = {peer.name for peer in self._core.peers}
+            for known in self._ways.values():
+                known.again_at, known.rests = None, 0  # who was silent at home may answer now
         for name in names:
             peer = self._core.peers.named(name)
             if peer is None or not self._concerns(peer):
@@ -107,10 +112,12 @@ class Optimising:
             way = self._ways.get(name)
             if way is None:
                 way = self._ways[name] = _Way(self._core.now + self._patience(peer))
-            if SIGNALS in peer.narrow:
+            child = peer.narrow.get(SIGNALS)
+            if child is None or way.session not in (None, child.session):
+                way.begun = False  # and with that SA all that it knew of us is gone
+            if child is not None:
+                way.session = child.session
                 self._look(peer, way)
-            else:
-                way.begun = False  # and with that SA all that the machines knew of it is gone
 
     def _concerns(self, peer: Peer) -> bool:
         core = self._core
@@ -210,8 +217,13 @@ class Optimising:
             self._signals.machine.mobile.redirect(peer.name, via, self._claim(via))
             return
         self._signals.machine.mobile.rest(peer.name)
-        way.begun, way.again_at = False, self._core.now + _REST
-        if peer.is_relayed:
+        way.begun, way.again_at = False, self._core.now + _REST * 2 ** min(way.rests, 4)
+        if not peer.is_relayed:
+            way.rests += 1
+            words = "it takes no binding; IKE alone tells it where we are"
+            self._core.explain(peer, What.PROOF, words, tries=tries)
+        else:
+            way.rests = 0
             words = f"no direct path was found: {tries} messages to it got no answer"
             peer.relay_reason = why_not_direct(self._core.mapping, peer) or words
             self._core.explain(peer, What.RELAY, "the relay stays", reason=peer.relay_reason)
@@ -237,21 +249,23 @@ class Optimising:
             case told.Invited(_, endpoint) if way is not None:
                 self._invited(peer, way, endpoint)
             case told.Registered() if way is not None:
+                way.rests = 0
                 self._core.explain(peer, What.PROOF, "it knows where we are", fresh=command.fresh)
                 self._early.registered(peer, command.fresh)
             case told.NotRegistered(_, None, tries, _) if way is not None and way.begun and tries:
                 self._next(peer, way, tries)
+            case told.NotRegistered(_, None, tries, _) if way is None and tries >= _TRIES:
+                self._signals.machine.mobile.rest(name)
             case told.EarlyProof():
                 self._early.ended(peer, command)
-            case told.HomeProven():
-                self._core.explain(peer, What.PROOF, "it answers at its home address")
+            case HomeProven() | HomeSilent() if way is not None:
+                self._asked_home(peer, way, command)
 
     def _use(self, peer: Peer, endpoint: Endpoint) -> None:
         """It has answered from there with what it could know only from there (I16)."""
         core, way = self._core, self._ways.get(peer.name)
         if way is not None:
             way.used = endpoint
-            self._ask_at_home(peer, way)
         if endpoint == peer.endpoint:
             return
         old, new = endpoint_text(peer.endpoint), endpoint_text(endpoint)
@@ -261,11 +275,15 @@ class Optimising:
         core.point(peer, endpoint)
         core.ike_said(core.ike.moved(peer.name, endpoint, core.now))
 
-    def _ask_at_home(self, peer: Peer, way: _Way) -> None:
-        """Once for each tunnel: IKE may never have gone through the home agent (I10, I21)."""
-        if not way.asked_home and self._has_relay(peer):
-            way.asked_home = True
-            self._signals.carry_out(self._signals.machine.check_home(peer.name, self._core.now))
+    def _asked_home(self, peer: Peer, way: _Way, answer: HomeProven | HomeSilent) -> None:
+        """Its binding takes effect, or not (I22). Silence is told once."""
+        again, way.silent_home = way.silent_home, isinstance(answer, HomeSilent)
+        if isinstance(answer, HomeProven):
+            self._core.explain(peer, What.PROOF, "it answers at its home address")
+        elif not again:
+            words = "it does not answer at its home address"
+            follows = "its binding stays" if answer.before else "it gets no binding"
+            self._core.explain(peer, What.PROOF, words, therefore=follows)
 
     def _dropped(self, peer: Peer, reason: str, asked: bool) -> None:
         """It has no binding any more. As long as its packets come directly, and it did not ask for

@@ -11,9 +11,11 @@ direct path to a correspondent goes on to ``paths``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv6Address
 from typing import Any, TypeAlias
 
 from fastpath.types import Endpoint, Source
+from keys.ike.types import ChildSa
 from tunnel.candidates import is_private
 from tunnel.commands import SendInner, SetRelayLimit
 from tunnel.core import Core
@@ -54,7 +56,8 @@ class Signals:
         )
         self.agents: HomeAgents | None = None
         self.paths: Callable[[Told], None] = lambda _: None
-        self._known: set[str] = set()
+        self.way_home: Callable[[Peer], object] = lambda _: None  # makes it ready, if it can
+        self._known: dict[str, ChildSa] = {}  # the mobility SAs, by name
         self._outer: tuple[Endpoint, ...] = ()
         self._unsure_until = float("-inf")
         self.astray = 0  # messages that came in an SA that is not for them
@@ -70,8 +73,13 @@ class Signals:
     def received(self, spi: int, source: Endpoint, message: bytes) -> None:
         """A Mobility Header came in inbound ``spi``, from ``source``."""
         core, peer = self._core, self._core.peers.by_inbound(spi)
-        if peer is None or peer.children[spi].traffic != SIGNALS:
+        ours = None if peer is None else peer.narrow.get(SIGNALS)
+        child = None if peer is None else peer.children[spi]
+        if peer is None or child is None or child.traffic != SIGNALS:
             self.astray += 1
+            return
+        if ours is not None and ours.session != child.session:
+            self.astray += 1  # whoever was authenticated before is not who is asked at home now
             return
         self.carry_out(self.machine.received(peer.name, source, message, core.now, core.unix))
 
@@ -79,14 +87,23 @@ class Signals:
         """These peers have other SAs, or other endpoints, than before."""
         for name in names:
             peer = self._core.peers.named(name)
-            if peer is not None and SIGNALS in peer.narrow and peer.host_id is not None:
-                self._known.add(name)
-                self.machine.know(name, peer.host_id)
-            elif name in self._known:
-                self._known.discard(name)
+            child = None if peer is None else peer.narrow.get(SIGNALS)
+            if peer is not None and child is not None and peer.host_id is not None:
+                self._stands(peer, child, peer.host_id)
+            elif self._known.pop(name, None) is not None:
                 self.carry_out(self.machine.forget(name))
             if peer is not None and self._is_bound(name) and RELAYED in peer.narrow:
                 self._forward_to(peer)
+
+    def _stands(self, peer: Peer, child: ChildSa, host_id: IPv6Address) -> None:
+        before, self._known[peer.name] = self._known.get(peer.name), child
+        self.machine.know(peer.name, host_id)
+        if before is None or before.spi_in == child.spi_in:
+            return
+        if before.session == child.session:
+            self.carry_out(self.machine.rekeyed(peer.name, self._core.now))
+        else:
+            self.carry_out(self.machine.renewed(peer.name))
 
     # --- What goes ------------------------------------------------------------------------------
 
@@ -163,7 +180,9 @@ class Signals:
     def _send(self, name: str, endpoint: Endpoint, message: bytes, source: Source | None) -> None:
         peer = self._core.peers.named(name)
         child = None if peer is None else peer.narrow.get(SIGNALS)
-        if child is not None:
+        if peer is not None and child is not None:
+            if endpoint == peer.relay_endpoint:
+                self.way_home(peer)
             packet = header.packet(message, child.local_id, child.peer_id)
             self._core.emit(SendInner(child.spi_out, endpoint, packet, source))
 

@@ -159,6 +159,7 @@ def install(
         shared=shared,
         more=more,
         initiator=initiator,
+        session=sa.established_order,
         now=now,
     )
     sa.add_child(child)

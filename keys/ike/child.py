@@ -131,6 +131,7 @@ def make_child(
     shared: bytes,
     more: bytes,
     initiator: bool,
+    session: int,
     now: float,
 ) -> Child:
     """Derives the keys of a CHILD_SA from the chosen proposal.
@@ -154,6 +155,7 @@ def make_child(
         local_id=policy.local_id,
         peer_id=policy.peer_id,
         traffic=traffic,
+        session=session,
     )
     lifetime = ctx.settings.child_lifetime
     child = Child(sa, nonces, now + rekey_after(ctx, lifetime), now + lifetime)

@@ -76,7 +76,11 @@ class Ppk:
 
 @dataclass(frozen=True, slots=True)
 class ChildSa:
-    """A pair of ESP SAs ready for an engine. Keys are cipher key followed by salt."""
+    """A pair of ESP SAs ready for an engine. Keys are cipher key followed by salt.
+
+    ``session`` is the same for all children that follow from one IKE_AUTH with the peer, over every
+    rekey, and another one for each IKE_AUTH.
+    """
 
     peer: str
     spi_in: int
@@ -89,6 +93,7 @@ class ChildSa:
     local_id: IPv6Address
     peer_id: IPv6Address
     traffic: Traffic = EVERYTHING
+    session: int = 0
 
 
 # --- Commands --------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from tests.model.liar import Liar
 from tests.model.registering import Registering
-from tests.model.worlds import BEHIND_NATS, UNKNOWN, Honest, Liar, World
+from tests.model.worlds import BEHIND_NATS, UNKNOWN, Honest, World
 
 WORLDS: dict[str, tuple[Callable[[], World], int, int]] = {
     "loss": (partial(Honest.begin), 4, 8),
@@ -16,6 +17,9 @@ WORLDS: dict[str, tuple[Callable[[], World], int, int]] = {
     "nats": (partial(Honest.begin, BEHIND_NATS, move=2), 3, 6),
     "nats that nobody knows of": (partial(Honest.begin, UNKNOWN, move=2), 3, 6),
     "home agent": (partial(Registering.begin, repeat=2, move=2), 4, 6),
-    "liar": (Liar, 3, 6),
+    "rekeys": (partial(Honest.begin, rekey=2, renew=1, move=1), 3, 6),
+    "liar": (Liar.bound, 3, 6),
+    "newcomer that lies": (Liar, 3, 6),
+    "thief": (partial(Liar, at_home=False), 3, 6),
 }
 """By name: how it begins, the depth in the suite, the depth of ``make model``."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.model.explore import WrongError, explore
+from tests.model.liar import Liar
 from tests.model.scenarios import WORLDS
-from tests.model.worlds import Liar
 from tunnel.mobility import correspondent
 from tunnel.mobility.claims import Claim
+from tunnel.mobility.commands import Command
 from tunnel.mobility.correspondent import Binding, Correspondent
 from tunnel.mobility.limits import MobilitySettings
 
@@ -31,17 +34,32 @@ def test_it_notices_if_the_address_is_not_compared(monkeypatch: pytest.MonkeyPat
 
 def test_it_notices_if_an_answer_counts_from_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     def by_nonce(binding: Binding, nonce: bytes, source: object, now: float) -> object:
-        return next((one for one in binding.tests if one.nonce == nonce), None)
+        tests = (*binding.tests, *binding.home_tests)
+        return next((one for one in tests if one.nonce == nonce), None)
 
     monkeypatch.setattr(Correspondent, "_open_test", staticmethod(by_nonce))
-    with pytest.raises(WrongError, match=r"Verdict\.VALID"):
-        explore(Liar(), 3)
+    with pytest.raises(WrongError, match="UseEndpoint"):
+        explore(Liar.bound(), 3)
 
 
 def test_it_notices_if_the_proof_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(correspondent.Proofs, "holds", lambda *_: True)
     with pytest.raises(WrongError, match="UseEndpoint"):
-        explore(Liar(), 1)
+        explore(Liar.bound(), 1)
+
+
+def test_it_notices_if_nobody_asks_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    update = Correspondent.update
+
+    def believing(self: Correspondent, peer: str, *more: Any) -> list[Command]:
+        self._bindings.setdefault(peer, Binding(0)).at_home = True
+        return update(self, peer, *more)
+
+    monkeypatch.setattr(Correspondent, "update", believing)
+    with pytest.raises(WrongError, match="nobody answered at home"):
+        explore(Liar(at_home=False), 3)
+    with pytest.raises(WrongError, match="asked nobody at home"):
+        explore(WORLDS["loss"][0](), 4)
 
 
 def test_it_notices_a_dead_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The worlds: two honest hosts in a bad network, and a host that lies to its correspondent."""
+"""A world of two honest hosts in a bad network, each mobile and correspondent of the other."""
 
 from __future__ import annotations
 
@@ -18,8 +18,16 @@ from tunnel.mobility.commands import (
     Send,
     UseEndpoint,
 )
-from tunnel.mobility.correspondent import Correspondent
-from tunnel.mobility.header import Aotc, Aotr, Aots, BindingAck, BindingUpdate, Message
+from tunnel.mobility.correspondent import Binding, Correspondent
+from tunnel.mobility.header import (
+    Aotc,
+    Aotr,
+    Aots,
+    BindingAck,
+    BindingUpdate,
+    Message,
+    Verdict,
+)
 from tunnel.mobility.limits import MobilitySettings
 from tunnel.mobility.mobile import Mobile, Phase
 from tunnel.mobility.proofs import Proofs
@@ -28,11 +36,12 @@ UNIX = 1_800_000_000
 VICTIM = ("192.0.2.66", 4500)
 RELAYS: dict[str, Endpoint] = {"a": ("fd00::a", 500), "b": ("fd00::b", 500)}
 SETTINGS = MobilitySettings(lifetime=64, nonce_life=20.0)
-AT_ONCE = 4  # messages on their way; one more is lost
+AT_ONCE = 4  # messages on their way by the home agent, and as many directly; one more is lost
 
 
 class UnsafeError(AssertionError):
-    """Traffic would go to an endpoint where the peer never was."""
+    """Traffic would go to an endpoint where the peer never was, or to a peer of whom nobody knows
+    that it is at its home address; or such a peer would be told that it is bound."""
 
 
 class Numbers:
@@ -91,12 +100,16 @@ class Host:
     been: set[Endpoint] = field(default_factory=set)
     via: Endpoint = ("", 0)  # where it says to the peer where it is
     used: Endpoint | None = None  # where it sends its traffic; by the home agent if nowhere
+    read: tuple[bytes, ...] = ()  # the nonces that came to its home address, the last few
+    proven: bool = False  # the peer has sent one back that it read there
 
 
 @dataclass
 class Honest:
     """Two hosts that want to be found by each other; ``budget`` is what may still be done to them:
-    moves, repeated messages, changed sources."""
+    moves, repeated messages, changed sources, rekeys, and other IKE SAs. What goes from home
+    address to home address goes by the home agent: a way of its own, where it may be lost or
+    overtaken like anything else."""
 
     places: dict[str, tuple[Place, ...]]
     budget: dict[str, int]
@@ -131,6 +144,10 @@ class Honest:
         for name in self.hosts:
             if self.budget.get("move"):
                 yield "move", name
+            if self.budget.get("rekey"):
+                yield "rekey", name
+        if self.budget.get("renew"):
+            yield ("renew",)
         yield ("wait",)
 
     def take(self, action: Action) -> None:
@@ -150,8 +167,25 @@ class Honest:
                 host.place = 1 - host.place
                 host.been.add(self.places[name][host.place].seen)
                 self._register(host)
+            case ("rekey", str(name)):
+                self.budget["rekey"] -= 1
+                host = self.hosts[name]
+                self._done(host, host.correspondent.rekeyed(host.peer, self.now))
+            case ("renew",):
+                self.budget["renew"] -= 1
+                self._renew()
             case _:
                 self._wait()
+
+    def _renew(self) -> None:
+        """Another IKE SA takes the place of this one: with the old SAs goes what was on its way,
+        and what it has proven."""
+        self.letters.clear()
+        for host in self.hosts.values():
+            host.proven = False
+            self._done(host, host.correspondent.forget(host.peer))
+        for host in self.hosts.values():
+            self._register(host)
 
     def _deliver(self, letter: Letter, source: Endpoint | None = None) -> None:
         """To who is there; who changes sources gets what is sent to the victim, and brings it."""
@@ -159,7 +193,13 @@ class Honest:
         here = self.places[host.name][host.place].seen
         if letter.destination not in (here, RELAYS[host.name], VICTIM):
             return
-        self._heard(host, source or letter.source, letter.message)
+        other, message = self.hosts[letter.sender], letter.message
+        nested = letter.destination == RELAYS[host.name] and letter.source == RELAYS[other.name]
+        if nested and isinstance(message, Aotc):
+            host.read = (*host.read, message.nonce)[-8:]
+        if nested and isinstance(message, Aotr) and message.nonce in other.read:
+            host.proven = True
+        self._heard(host, source or letter.source, message)
 
     def _heard(self, host: Host, source: Endpoint, message: Message) -> None:
         mobile, correspondent, peer, now = host.mobile, host.correspondent, host.peer, self.now
@@ -198,14 +238,14 @@ class Honest:
         for command in commands:
             match command:
                 case Send(_, endpoint, message):
-                    nested = endpoint == RELAYS[host.peer]
-                    here = self.places[host.name][host.place].seen
-                    source = RELAYS[host.name] if nested else here
-                    if len(self.letters) < AT_ONCE:
-                        self.letters.append(Letter(host.name, source, endpoint, message))
+                    if binds(message) and not host.proven:
+                        raise UnsafeError(f"{host.name} acknowledges, but asked nobody at home")
+                    self._post(host, endpoint, message)
                 case UseEndpoint(_, endpoint):
                     if endpoint not in self.hosts[host.peer].been:
                         raise UnsafeError(f"{host.name} sends to {endpoint}")
+                    if not host.proven:
+                        raise UnsafeError(f"{host.name} sends directly, but asked nobody at home")
                     host.used = endpoint
                     self._follow(host, endpoint)
                 case DropBinding():
@@ -214,6 +254,13 @@ class Honest:
                     self._follow(host, endpoint)
                 case _:
                     pass
+
+    def _post(self, host: Host, endpoint: Endpoint, message: Message) -> None:
+        home = RELAYS.values()
+        nested = endpoint in home
+        source = RELAYS[host.name] if nested else self.places[host.name][host.place].seen
+        if sum((one.destination in home) == nested for one in self.letters) < AT_ONCE:
+            self.letters.append(Letter(host.name, source, endpoint, message))
 
     def _follow(self, host: Host, endpoint: Endpoint) -> None:
         if endpoint != host.via:
@@ -243,11 +290,22 @@ class Honest:
         return (
             tuple(_host_key(host, self.now, sent, names) for host in self.hosts.values()),
             tuple(
-                (one.sender, one.source, one.destination, message_key(one, sent, names))
+                (
+                    *(one.sender, one.source, one.destination, message_key(one, sent, names)),
+                    isinstance(one.message, Aotr)
+                    and one.message.nonce in self.hosts[one.sender].read,
+                )
                 for one in self.letters
             ),
             tuple(sorted(self.budget.items())),
         )
+
+
+def binds(message: Message) -> bool:
+    """Whether this says that a binding stands, or that an address is proven."""
+    if isinstance(message, Aots):
+        return message.code == Verdict.VALID
+    return isinstance(message, BindingAck) and message.accepted and message.lifetime > 0
 
 
 def _next(host: Host) -> float | None:
@@ -290,113 +348,25 @@ def _host_key(host: Host, now: float, sent: dict[str, int], names: dict[bytes, i
         bound = (
             *(sent[host.peer] - binding.sequence, binding.care_of, binding.used, binding.nat),
             soon(binding.until) if binding.care_of else None,
-            tuple(
-                (names.setdefault(t.nonce, len(names)), t.address, t.purpose, soon(t.until))
-                for t in binding.tests
-                if t.until > now
-            ),
+            tests_key(binding, now, names),
+            *(binding.at_home, binding.asked, soon(host.correspondent._asks._at.get(host.peer))),
             *(rate(binding.updates), rate(binding.acks), rate(binding.challenges)),
         )
     proofs = tuple(sorted(host.correspondent._proofs._peers.get(host.peer, ())))
-    return mobile, bound, proofs, host.place, host.via, host.used, tuple(sorted(host.been))
+    where = host.place, host.via, host.used, tuple(sorted(host.been)), host.proven
+    return mobile, bound, proofs, where
 
 
-@dataclass
-class Liar:
-    """One correspondent, and a peer that says whatever may help it: any number, any address, from
-    any source, with every nonce that it received where it really is. It wants the correspondent's
-    traffic to go to a victim, where it can send from but not receive (I18)."""
-
-    now: float = 1000.0
-    correspondent: Correspondent = field(
-        default_factory=lambda: Correspondent(Numbers(), Proofs(), SETTINGS)
+def tests_key(binding: Binding, now: float, names: dict[bytes, int]) -> object:
+    """The tests that are open, with names for their nonces and times from now on."""
+    return tuple(
+        (
+            *(names.setdefault(one.nonce, len(names)), one.address, one.purpose, one.answered),
+            round(one.until - now, 3),
+        )
+        for one in (*binding.tests, *binding.home_tests)
+        if one.until > now
     )
-    nonces: tuple[bytes, ...] = ()
-    sequence: int = 0
-
-    goal: ClassVar[int] = 0
-    HERE: ClassVar[Endpoint] = ("198.51.100.1", 4500)
-    HOME: ClassVar[Endpoint] = RELAYS["a"]
-
-    def actions(self) -> Iterator[Action]:
-        """All that the liar can say now."""
-        sources = self.HERE, self.HOME, VICTIM
-        for source in sources:
-            for claimed in (self.HERE, VICTIM, None):
-                for back in (0, 1):
-                    yield "update", source, claimed, back, SETTINGS.lifetime
-            yield "update", source, None, 1, 0
-            yield "open", source
-            for number in range(len(self.nonces)):
-                yield "answer", source, number
-            yield "guess", source
-        yield ("ask at home",)
-        yield ("wait",)
-
-    def take(self, action: Action) -> None:
-        """Says it."""
-        one, now = self.correspondent, self.now
-        match action:
-            case ("update", tuple() as source, claimed, int(ahead), int(lifetime)):
-                self.sequence += ahead
-                options = Claim.at(claimed).options if isinstance(claimed, tuple) else ()
-                message = BindingUpdate(self.sequence, lifetime, options)
-                commands = one.update("a", message, source, self.HOME, now, UNIX)
-            case ("open", tuple() as source):
-                commands = one.opened("a", source, self.HOME, now, UNIX)
-            case ("answer", tuple() as source, int(number)):
-                commands = one.answered("a", Aotr(self.nonces[number]), source, now, UNIX)
-            case ("guess", tuple() as source):
-                commands = one.answered("a", Aotr(b"\xff" * 8), source, now, UNIX)
-            case ("ask at home",):
-                commands = one.check_home("a", self.HOME, now)
-            case _:
-                self.now += 1.0
-                commands = one.advance(self.now)
-        for command in commands:
-            self._said(command)
-
-    def _said(self, command: Command) -> None:
-        match command:
-            case Send(_, endpoint, Aotc(nonce)) if endpoint != VICTIM:
-                self.nonces = (*self.nonces, nonce)[-3:]
-            case Send(_, endpoint, Aots(1)) | UseEndpoint(_, endpoint) if endpoint != self.HERE:
-                raise UnsafeError(f"{command} for {endpoint}")
-
-    def arrived(self) -> bool:
-        """A liar need not arrive."""
-        return True
-
-    def step_without_loss(self) -> None:
-        """Nothing has to follow."""
-
-    def key(self) -> object:
-        """As for the honest ones."""
-        binding = self.correspondent.bindings.get("a")
-        names: dict[bytes, int] = {}
-
-        def soon(at: float) -> float:
-            return round(max(at - self.now, -1.0), 3)
-
-        def rate(one: object) -> tuple[float, ...]:
-            times: tuple[float, ...] = one._times  # type: ignore[attr-defined]
-            return tuple(soon(at) for at in times if at > self.now - 1.0)
-
-        bound: object = None
-        if binding is not None:
-            tests = tuple(
-                (names.setdefault(t.nonce, len(names)), t.address, t.purpose, soon(t.until))
-                for t in binding.tests
-                if t.until > self.now
-            )
-            rates = (binding.updates, binding.acks, binding.challenges, binding.verdicts)
-            bound = (
-                *(self.sequence - binding.sequence, binding.care_of, binding.used, binding.nat),
-                soon(binding.until) if binding.care_of else None,
-                *(tests, tuple(rate(one) for one in rates)),
-            )
-        proofs = tuple(sorted(self.correspondent._proofs._peers.get("a", ())))
-        return bound, tuple(names.get(one) for one in self.nonces), proofs
 
 
 class World(Protocol):

@@ -7,10 +7,13 @@ inside ESP; what a message says of its sender is compared with the endpoint it c
     mobile                                   correspondent
       BU, "I am at X" ── from X ───────────────>  accepts traffic from X at once (I16)
       <────────────────────── AOTC, nonce, to X ──  sends nothing else to X yet
-      AOTR, the nonce ── from X ────────────────>  X is proven: traffic goes there from now on
+      <─── by the home agent, AOTC, another nonce ──  for the home address (I21), at the same time
+      AOTR, the nonce ── from X ────────────────>  X is proven
+      AOTR, the other one ── by the home agent ─>  the home address, too: traffic goes to X now
       <────────────────────────────────── BA, to X
 
-With a proof of before it is BU and BA alone (I19); AOTO asks for a proof before it is needed (I20).
+The home address is proven once in a mobility SA; a binding without is not made (I22). With a proof
+of X of before it is BU and BA alone (I19); AOTO asks for one before it is needed (I20).
 Towards the home agent there is no test: it is BU with H, and BA (I29, I53).
 
 :mod:`~tunnel.mobility.header` and :mod:`~tunnel.mobility.options` are the octets,

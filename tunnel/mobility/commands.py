@@ -38,7 +38,8 @@ class SendMobility:
 
 @dataclass(frozen=True, slots=True)
 class UseEndpoint:
-    """``peer`` is proven to be there: traffic may go there from now on (I16)."""
+    """``peer`` is proven to be there, and at its home address, too: traffic may go there from now
+    on (I16, I22)."""
 
     peer: str
     endpoint: Endpoint
@@ -57,7 +58,8 @@ class DropBinding:
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """``peer`` says that it is at ``endpoint``, and its message came from there: its traffic is
-    taken from there at once; ``proven`` tells whether ours may go there, too (I16)."""
+    taken from there at once; ``proven`` tells whether ours may go there, too (I16): that this
+    address and its home address are proven."""
 
     peer: str
     endpoint: Endpoint
@@ -126,6 +128,15 @@ class HomeProven:
 
 
 @dataclass(frozen=True, slots=True)
+class HomeSilent:
+    """``peer`` was asked at its home address several times, and nobody answered. ``before``: it did
+    in the last mobility SA, and its binding stays; else it gets none (I22)."""
+
+    peer: str
+    before: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HomeBound:
     """At the home agent: packets for ``peer`` go to ``endpoint`` (a new binding, or it moved)."""
 
@@ -159,6 +170,7 @@ REASONS = (
     "nonce",  # no such test is open for this address, or its nonce is another one
     "unasked",  # BA or AOTS that answers nothing
     "stranger",  # not from a peer that the owner has made known
+    "home",  # a peer did not answer at its home address, so that its binding is not made
 )
 """Why a message is not heeded; counted by these names."""
 
@@ -174,6 +186,7 @@ Command: TypeAlias = (
     | NotRegistered
     | EarlyProof
     | HomeProven
+    | HomeSilent
     | HomeBound
     | HomeUnbound
     | KeepProofs

@@ -2,8 +2,12 @@
 
 A binding update is accepted only from the endpoint that it names (:mod:`tunnel.mobility.claims`),
 traffic *from* there at once, but nothing is sent there, the test apart, before the mobile has
-answered it with a nonce that it can know only from there. A test is one small packet for one
-small packet; three a second go to a peer and a hundred to all, so that nobody can aim them.
+answered it with a nonce that it can know only from there. It is asked at its home address at the
+same time, by the home agent, and a binding takes effect when both answers are there, whichever
+comes first (I10, I22). The proof of the home address lasts as long as the mobility SA; when that is
+rekeyed, who is bound is asked once more, and whoever is not has to prove it again with his next
+binding. A test is one small packet for one small packet; three a second go to a peer and a hundred
+to all, so that nobody can aim them.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from tunnel.mobility.commands import (
     Command,
     DropBinding,
     HomeProven,
+    HomeSilent,
     Invited,
     KeepProofs,
     Refused,
@@ -35,7 +40,14 @@ from tunnel.mobility.header import (
     Status,
     Verdict,
 )
-from tunnel.mobility.limits import NATKATIMEOUT, Deadlines, MobilitySettings, Rate, is_old
+from tunnel.mobility.limits import (
+    INITIAL_BINDACK_TIMEOUT,
+    NATKATIMEOUT,
+    Deadlines,
+    MobilitySettings,
+    Rate,
+    is_old,
+)
 from tunnel.mobility.options import NEVER, NONCE_OCTETS, UNIT, NatDetection, is_unicast
 from tunnel.mobility.proofs import Proofs
 from tunnel.pending import Bucket
@@ -46,7 +58,7 @@ class Purpose(StrEnum):
 
     BINDING = "binding"  # BA
     EARLY = "early"  # AOTS 1
-    HOME = "home"  # nothing on the wire
+    HOME = "home"  # what waits for it
 
 
 @dataclass(slots=True)
@@ -59,6 +71,7 @@ class _Test:
     purpose: Purpose
     until: float
     nat: bool
+    answered: bool = False  # and what follows waits for the home address
 
 
 @dataclass(slots=True)
@@ -73,6 +86,10 @@ class Binding:
     until: float = 0.0
     used: Endpoint | None = None  # proven, where our traffic goes
     tests: list[_Test] = field(default_factory=list)
+    home: Endpoint = ("", 0)  # its relay endpoint
+    at_home: bool = False  # it has answered there
+    asked: int = 0  # times it was asked there without an answer; 0 if nobody asks
+    home_tests: list[_Test] = field(default_factory=list)
     updates: Rate = field(default_factory=Rate)
     acks: Rate = field(default_factory=Rate)
     challenges: Rate = field(default_factory=Rate)
@@ -93,6 +110,7 @@ class Correspondent:
         self._settings = settings or MobilitySettings()
         self._bindings: dict[str, Binding] = {}
         self._ends: Deadlines[str] = Deadlines()
+        self._asks: Deadlines[str] = Deadlines()
         self._tests = Bucket(self._settings.tests_per_second)
 
     @property
@@ -136,7 +154,7 @@ class Correspondent:
             refusal = BindingAck(Status.INVALID_CARE_OF, message.sequence, 0)
             sent = [Send(peer, source, refusal)] if binding.acks.allows(now) else []
             return [Refused(peer, source, "care_of"), *sent]
-        return self._bind(peer, binding, message, source, now, unix)
+        return self._bind(peer, binding, message, source, home, now, unix)
 
     def _invited(self, peer: str, claim: Claim, source: Endpoint) -> list[Command]:
         binding, endpoint = self._bindings.get(peer), claim.endpoint
@@ -152,25 +170,36 @@ class Correspondent:
         binding: Binding,
         message: BindingUpdate,
         source: Endpoint,
+        home: Endpoint,
         now: float,
         unix: int,
     ) -> list[Command]:
         settings = self._settings
-        binding.sequence, binding.care_of = message.sequence, source
+        binding.sequence, binding.care_of, binding.home = message.sequence, source, home
         binding.nat = Claim.read(message.options).passed_nat(source)
         binding.lifetime = min(message.lifetime, settings.longest) // UNIT * UNIT
         binding.until = now + binding.lifetime
         self._ends.set(peer, binding.until)
         proven = binding.used == source or self._proofs.holds(peer, source, unix)
-        commands: list[Command] = [Accepted(peer, source, proven)]
+        commands: list[Command] = [Accepted(peer, source, proven and binding.at_home)]
         if not proven:
-            return commands + self._test(peer, binding, source, Purpose.BINDING, now)
-        if binding.used != source:
-            binding.used = source
-            commands.append(UseEndpoint(peer, source))
+            commands += self._test(peer, binding, source, Purpose.BINDING, now)
+        if not binding.at_home:
+            return commands + self._ask_home(peer, binding, now)
+        if not proven:
+            return commands
+        commands += self._use(peer, binding, source)
         if message.acknowledge:
             commands += self._ack(peer, binding, source, Status.ACCEPTED, now)
         return commands
+
+    @staticmethod
+    def _use(peer: str, binding: Binding, endpoint: Endpoint) -> list[Command]:
+        """Both addresses are proven."""
+        if binding.used == endpoint:
+            return []
+        binding.used = endpoint
+        return [UseEndpoint(peer, endpoint)]
 
     def _taken_back(
         self, peer: str, binding: Binding, message: BindingUpdate, source: Endpoint, now: float
@@ -189,7 +218,7 @@ class Correspondent:
     ) -> list[Command]:
         """An AOTO from the address that shall be tested (I20, I25, I28), which is not ``home``."""
         binding = self._bindings.get(peer)
-        if binding is None or binding.care_of is None:
+        if binding is None or binding.care_of is None or not binding.at_home:
             return [Refused(peer, source, "unregistered")]
         if source == home or not is_unicast(source):
             return [Refused(peer, source, "not_unicast")]
@@ -198,13 +227,6 @@ class Correspondent:
             return self._test(peer, binding, source, Purpose.EARLY, now)
         verdict = Verdict.VALID if self._settings.early else Verdict.NOT_ALLOWED
         return self._verdict(peer, binding, source, verdict, now)
-
-    def check_home(self, peer: str, home: Endpoint, now: float) -> list[Command]:
-        """Ask a registered mobile at its home address (I21); ``home`` is its relay endpoint."""
-        binding = self._bindings.get(peer)
-        if binding is None or binding.care_of is None:
-            return []
-        return self._test(peer, binding, home, Purpose.HOME, now)
 
     def answered(
         self, peer: str, message: Aotr, source: Endpoint, now: float, unix: int
@@ -215,21 +237,26 @@ class Correspondent:
         if binding is None or test is None:
             return [Refused(peer, source, "nonce")]
         if test.purpose is Purpose.HOME:
-            return [HomeProven(peer)]
-        fresh = self._proofs.add(peer, source, unix, test.nat)
-        commands: list[Command] = [KeepProofs()] if fresh else []
-        if binding.care_of == source and binding.used != source:
-            binding.used = source
-            commands.append(UseEndpoint(peer, source))
+            return self._answered_at_home(peer, binding, now, unix)
+        if not binding.at_home:
+            test.answered = True
+            return self._ask_home(peer, binding, now)
+        commands = self._keep(peer, test, unix)
+        if binding.care_of == source:
+            commands += self._use(peer, binding, source)
         if test.purpose is Purpose.EARLY:
             return commands + self._verdict(peer, binding, source, Verdict.VALID, now)
         if binding.care_of == source:
             commands += self._ack(peer, binding, source, Status.ACCEPTED, now)
         return commands
 
+    def _keep(self, peer: str, test: _Test, unix: int) -> list[Command]:
+        fresh = self._proofs.add(peer, test.address, unix, test.nat)
+        return [KeepProofs()] if fresh else []
+
     @staticmethod
     def _open_test(binding: Binding, nonce: bytes, source: Endpoint, now: float) -> _Test | None:
-        for test in binding.tests:
+        for test in (*binding.tests, *binding.home_tests):
             if test.address == source and test.until > now and compare_digest(test.nonce, nonce):
                 return test
         return None
@@ -243,8 +270,11 @@ class Correspondent:
         nonce = self._random(NONCE_OCTETS)
         until = now + self._settings.nonce_life
         nat = binding.nat if purpose is Purpose.BINDING else ":" not in address[0]
-        test = _Test(nonce, address, purpose, until, nat)
-        binding.tests = [*binding.tests, test][-self._settings.tests :]
+        test, most = _Test(nonce, address, purpose, until, nat), self._settings.tests
+        if purpose is Purpose.HOME:
+            binding.home_tests = [*binding.home_tests, test][-most:]
+        else:
+            binding.tests = [*binding.tests, test][-most:]
         return [Send(peer, address, Aotc(nonce))]
 
     def _verdict(
@@ -253,6 +283,51 @@ class Correspondent:
         if not binding.verdicts.allows(now):
             return [Refused(peer, source, "flood")]
         return [Send(peer, source, Aots(verdict))]
+
+    # --- The home address ---------------------------------------------------------------------
+
+    def rekeyed(self, peer: str, now: float) -> list[Command]:
+        """The mobility SA was replaced by another: what was proven in the old one is to be proven
+        in the new one (I21). Where a binding stands no answer takes nothing away."""
+        binding = self._bindings.get(peer)
+        if binding is None:
+            return []
+        binding.home_tests.clear()
+        if binding.care_of is None:
+            binding.at_home = False
+            return []
+        return self._ask_home(peer, binding, now)
+
+    def _ask_home(self, peer: str, binding: Binding, now: float) -> list[Command]:
+        """An AOTC by way of the home agent, and again while there is no answer; whoever asks for
+        more meanwhile gets no more."""
+        return [] if binding.asked else self._ask_again(peer, binding, now)
+
+    def _ask_again(self, peer: str, binding: Binding, now: float) -> list[Command]:
+        if binding.asked >= self._settings.home_asks:
+            binding.asked = 0
+            return [HomeSilent(peer, binding.at_home)]
+        self._asks.set(peer, now + INITIAL_BINDACK_TIMEOUT * 2**binding.asked)
+        binding.asked += 1
+        return self._test(peer, binding, binding.home, Purpose.HOME, now)
+
+    def _answered_at_home(
+        self, peer: str, binding: Binding, now: float, unix: int
+    ) -> list[Command]:
+        """What waited for this takes effect."""
+        if not binding.asked:
+            return []
+        waited, binding.at_home, binding.asked = not binding.at_home, True, 0
+        self._asks.clear(peer)
+        commands: list[Command] = [HomeProven(peer)]
+        for test in binding.tests:
+            if waited and test.answered and test.until > now:
+                commands += self._keep(peer, test, unix)
+        care_of = binding.care_of
+        if waited and care_of is not None and self._proofs.holds(peer, care_of, unix):
+            commands += self._use(peer, binding, care_of)
+            commands += self._ack(peer, binding, care_of, Status.ACCEPTED, now)
+        return commands
 
     # --- Ends ---------------------------------------------------------------------------------
 
@@ -265,23 +340,27 @@ class Correspondent:
         return [KeepProofs()] if self._proofs.drop(peer, endpoint) else []
 
     def forget(self, peer: str) -> list[Command]:
-        """``peer`` is no peer any more, or its mobility SA is gone: nothing of it is kept but its
-        proofs."""
+        """``peer`` is no peer any more, or its mobility SA is gone: nothing of it is kept but the
+        proofs of its care-of addresses."""
+        self._asks.clear(peer)
         binding = self._bindings.pop(peer, None)
         if binding is None:
             return []
         return self._end(peer, binding, "its tunnel is gone")
 
     def advance(self, now: float) -> list[Command]:
-        """Ends the bindings whose time is over."""
+        """Ends the bindings whose time is over, and asks again who did not answer at home."""
         commands: list[Command] = []
         for peer in self._ends.due(now):
             commands += self._end(peer, self._bindings[peer], "its binding ended")
+        for peer in self._asks.due(now):
+            commands += self._ask_again(peer, self._bindings[peer], now)
         return commands
 
     def next_timer(self) -> float | None:
-        """When the first binding ends."""
-        return self._ends.next()
+        """When the first binding ends, or somebody is asked again."""
+        due = self._ends.next(), self._asks.next()
+        return min((at for at in due if at is not None), default=None)
 
     def _end(
         self, peer: str, binding: Binding, reason: str, *, asked: bool = False

@@ -28,6 +28,7 @@ class MobilitySettings:
     answers: int = 3  # AOTRs for one challenge, before the next binding update
     farewells: int = 3  # binding updates that take a binding back
     opens: int = 3  # AOTOs for one early proof
+    home_asks: int = 3  # AOTCs to a home address, 1 and 2 seconds apart, until it is silent
     nonce_life: float = 60.0  # that a test stays open, over its success too (I17)
     tests: int = 4  # open at once for one peer
     tests_per_second: int = 100  # for all peers

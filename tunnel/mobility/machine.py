@@ -15,7 +15,7 @@ from ipaddress import IPv6Address
 from fastpath.types import RELAY_PORT, Endpoint, Source
 from tunnel.mobility import header
 from tunnel.mobility.claims import Claim
-from tunnel.mobility.commands import Command, Refused, Send, SendMobility
+from tunnel.mobility.commands import Command, HomeSilent, Refused, Send, SendMobility
 from tunnel.mobility.correspondent import Correspondent
 from tunnel.mobility.header import (
     UNKNOWN_TYPE,
@@ -83,6 +83,11 @@ class Mobility:
         if peer not in self._known or self._known[peer].home != home:
             self._known[peer] = _Known(home)
 
+    def renewed(self, peer: str) -> list[Command]:
+        """The mobility SA with ``peer`` is of another IKE_AUTH than the last: what it proved as a
+        mobile it has to prove again, its home address before all (I22)."""
+        return self._out(self.correspondent.forget(peer))
+
     def forget(self, peer: str) -> list[Command]:
         """There is none any more."""
         self._known.pop(peer, None)
@@ -126,11 +131,10 @@ class Mobility:
         """Have our address towards ``via`` proven early, or ``source`` (I20)."""
         return self._out(self.mobile.open(peer, via, now, source))
 
-    def check_home(self, peer: str, now: float) -> list[Command]:
-        """Ask a registered peer at its home address (I21)."""
-        if peer not in self._known:
-            return []
-        return self._out(self.correspondent.check_home(peer, self._known[peer].relay, now))
+    def rekeyed(self, peer: str, now: float) -> list[Command]:
+        """The mobility SA with ``peer`` was replaced by a new one; see
+        :meth:`Correspondent.rekeyed`."""
+        return self._out(self.correspondent.rekeyed(peer, now))
 
     # --- What peers say -----------------------------------------------------------------------
 
@@ -215,6 +219,8 @@ class Mobility:
         for command in commands:
             if isinstance(command, Refused):
                 self.refused[command.reason] += 1
+            if isinstance(command, HomeSilent):
+                self.refused["home"] += 1
             if isinstance(command, Send):
                 octets = header.pack(command.message, self._home, self._known[command.peer].home)
                 command = SendMobility(command.peer, command.endpoint, octets, command.source)

@@ -21,7 +21,7 @@ A_ID = IPv6Address("fd01:203:405:607:22:69ff:fe8e:342a")
 B_ID = IPv6Address("fd11:1213:1415:1617:22:69ff:fe00:1")
 H_ID = IPv6Address("fd21::22:69ff:fe00:2")
 IDS = {"a": A_ID, "b": B_ID, "h": H_ID}
-A1, A2 = ("198.51.100.7", 4500), ("198.51.100.8", 4500)
+A0, A1, A2 = (("198.51.100.6", 4500), ("198.51.100.7", 4500), ("198.51.100.8", 4500))
 B1 = ("203.0.113.9", 4500)
 H1 = ("192.0.2.1", 4500)
 VICTIM = ("192.0.2.66", 4500)
@@ -107,6 +107,22 @@ class Network:
         claim = Claim.at(self.where[name]) if claim is None else claim
         way = peer, self.where[peer], claim, self.now
         self.take(name, self.hosts[name].register(*way, **more))
+
+    def prove_home(self, name: str, peer: str) -> None:
+        """``peer`` has asked ``name`` at its home address; nothing else is left of the binding that
+        it was for."""
+        here, self.where[name] = self.where[name], A0
+        self.register(name, peer)
+        self.run()
+        self.take(name, self.hosts[name].deregister(peer, self.now))
+        self.run()
+        self.where[name] = here
+        self.hosts[name].mobile.forget(peer)
+        self.hosts[peer].proofs.forget(name)
+        self.hosts[peer].correspondent.bindings[name].sequence = 0
+        self.now += 10
+        for said in self.said.values():
+            said.clear()
 
     def deliver(self, letter: Letter, source: Endpoint | None = None) -> list[Command]:
         """Brings a letter to whoever is where it goes; from elsewhere, if somebody wants it so."""

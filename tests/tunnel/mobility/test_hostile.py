@@ -47,6 +47,7 @@ def net() -> Network:
     network = Network()
     network.host("a", A1)
     network.host("b", B1)
+    network.prove_home("a", "b")
     return network
 
 

@@ -20,7 +20,6 @@ from tunnel.mobility.commands import (
     Accepted,
     DropBinding,
     EarlyProof,
-    HomeProven,
     Invited,
     KeepProofs,
     NotRegistered,
@@ -41,6 +40,7 @@ def net() -> Network:
     network = Network()
     network.host("a", A1)
     network.host("b", B1)
+    network.prove_home("a", "b")
     return network
 
 
@@ -301,7 +301,7 @@ def test_an_update_by_the_home_agent_invites_and_binds_nothing(net: Network) -> 
     assert invitation.destination == relay("b") and direct.destination == B1
     net.letters.clear()
     assert net.deliver(invitation) == [Invited("a", A1)]
-    assert not net.letters and not net.hosts["b"].correspondent.bindings
+    assert not net.letters and net.hosts["b"].correspondent.bindings["a"].care_of is None
     net.deliver(direct)
     net.run()
     assert used(net) == [UseEndpoint("a", A1)] and phase(net) is Phase.BOUND
@@ -313,22 +313,6 @@ def test_an_invitation_that_is_late_disturbs_nothing(net: Network) -> None:
     net.run()
     assert net.deliver(invitation) == []
     assert phase(net) is Phase.BOUND and not net.letters
-
-
-# --- The home address (I21) --------------------------------------------------------------------
-
-
-def test_a_registered_mobile_answers_at_its_home_address_i21(net: Network) -> None:
-    net.register("a", "b")
-    net.run()
-    net.take("b", net.hosts["b"].check_home("a", net.now))
-    assert net.run() == [f"b AOTC {relay('a')[0]}", f"a AOTR {relay('b')[0]}"]
-    assert net.said["b"][-1] == HomeProven("a") and len(used(net)) == 1
-
-
-def test_nobody_who_is_not_registered_is_asked_at_home(net: Network) -> None:
-    assert net.hosts["b"].check_home("a", net.now) == []
-    assert net.hosts["b"].check_home("nobody", net.now) == []
 
 
 # --- Early proof (I20, I25, I28; the sheet's test 9) ---------------------------------------------
