@@ -4,15 +4,18 @@ Five figures in one run. *Exchanges*: two machines of :mod:`tunnel.mobility` wit
 them on a virtual clock: messages, octets, and round trips until the other side's data goes to the
 right endpoint. *Bindings*: a home agent's table of so many hosts: memory, and how long a refresh
 takes. *Moves*: real hosts on lines that take their time, and a home agent: without an answer to
-pings for how long, when a host gets an address where it never was, and when it comes back to one.
+pings for how long, when a host gets an address where it never was, when it comes back to one, and
+when it has two networks and the first goes down.
 *Octets* of a packet in each form, and TCP *through the home agent*: :mod:`bench.relay`.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Any
@@ -22,7 +25,16 @@ from bench.crowd import resident_octets
 from bench.roam import PATIENCE, PAUSE, PING_SECONDS, QUIET_SECONDS, join_slowly
 from fastpath.types import RELAY_PORT, Endpoint
 from tunnel.cli.demo.scenes import DOMAIN, find_token
-from tunnel.io.lab import Arrivals, HostMachine, Lab, Namespace, RendezvousMachine, wait_until
+from tunnel.io.lab import (
+    Arrivals,
+    HostMachine,
+    Lab,
+    Namespace,
+    RendezvousMachine,
+    connect,
+    wait_until,
+)
+from tunnel.io.lab.nat import INSIDE, OUTSIDE, make_nat
 from tunnel.mobility import header
 from tunnel.mobility.claims import Claim
 from tunnel.mobility.commands import Command, HomeBound, SendMobility, UseEndpoint
@@ -34,7 +46,12 @@ BINDINGS = 10_000
 LINE_MS = 40.0  # a round trip between two hosts on lines of bench.roam, without anything else
 UNIX = 1_800_000_000
 RENDEZVOUS = "192.0.1.10"
-ROUND = {"new": "to an address where it never was", "known": "back to where it was proven"}
+ROUND = {
+    "new": "to an address where it never was",
+    "known": "back to where it was proven",
+    "planned": "to a second network that was proven early",
+}
+SECOND, SECOND_OUTSIDE = "eth1", "192.0.1.14"
 OUR_ID, THEIR_ID = IPv6Address("fd00::a"), IPv6Address("fd00::b")
 OUR_HOME, THEIR_HOME = (str(OUR_ID), RELAY_PORT), (str(THEIR_ID), RELAY_PORT)
 PLACES: tuple[Endpoint, ...] = (("198.51.100.1", 4500), ("198.51.100.2", 4500))
@@ -210,10 +227,16 @@ class Moves:
         for role, address in {**places, "desk": "192.0.1.12", "laptop": "192.0.1.13"}.items():
             machines[role] = lab.namespace(role)
             join(internet, machines[role], "eth0", f"{address}/24")
+        self._router = lab.namespace("second")
+        join(internet, self._router, OUTSIDE, f"{SECOND_OUTSIDE}/24")
+        connect(machines["laptop"], SECOND, self._router, INSIDE)
+        self._router.address(INSIDE, "192.168.9.1/24")
+        make_nat(self._router, "restricted")
         # Else Linux takes the new address away with the old one, which was there before it.
         machines["laptop"].write_sysctl("net/ipv4/conf/eth0/promote_secondaries", "1")
         self._home, self._at = "192.0.1.13", "192.0.1.13"
         self._fresh = (f"192.0.1.{number}" for number in range(20, 250))
+        self._fresh_inside = (f"192.168.9.{number}" for number in range(20, 250))
         self._hosts = {role: HostMachine(machines[role]) for role in ("agent", "desk", "laptop")}
         self._account(RendezvousMachine(machines["rendezvous"]))
 
@@ -234,7 +257,7 @@ class Moves:
             host.up()
 
     def measure(self, rounds: int) -> dict[str, Any]:
-        """Both kinds of move, ``rounds`` times, in turns."""
+        """All kinds of move, ``rounds`` times, in turns."""
         laptop, desk = self._hosts["laptop"], self._hosts["desk"]
         host_id = str(desk.status()["host"]["id"])
         both = (laptop, desk)
@@ -251,8 +274,13 @@ class Moves:
         wait_until(lambda: _knows(laptop), PATIENCE, "the desk has a binding")
         outages: dict[str, list[float]] = {kind: [] for kind in ROUND}
         for number in range(rounds):
-            for kind, place in (("new", next(self._fresh)), ("known", self._home)):
-                outages[kind].append(self._move(place, pings))
+            kinds: dict[str, Callable[[], float]] = {
+                "new": lambda: self._move(next(self._fresh), pings),
+                "known": lambda: self._move(self._home, pings),
+                "planned": lambda: self._leave_by_the_second(pings),
+            }
+            for kind, move in kinds.items():
+                outages[kind].append(move())
                 report.say(f"round {number + 1}: {ROUND[kind]}: {outages[kind][-1]:.0f} ms")
         return {
             kind: {"median_ms": round(report.median(all_), 1), "all_ms": [round(n) for n in all_]}
@@ -266,6 +294,37 @@ class Moves:
         machine_.ip("addr", "add", f"{place}/24", "dev", "eth0")
         machine_.ip("addr", "del", f"{self._at}/24", "dev", "eth0")
         self._at = place
+        return self._outage(begun, place, pings)
+
+    def _leave_by_the_second(self, pings: Arrivals) -> float:
+        """The first line goes down when the desk holds a proof of the second network's."""
+        machine_, ours = self._hosts["laptop"].machine, next(self._fresh_inside)
+        first = ("default", "via", RENDEZVOUS, "dev", "eth0")  # that nothing needs but the choice
+        machine_.ip("route", "add", *first)
+        machine_.address(SECOND, f"{ours}/24")
+        machine_.ip("link", "set", SECOND, "up")
+        machine_.ip("route", "add", "default", "via", "192.168.9.1", "metric", "200")
+        wait_until(lambda: self._is_proven(ours), PATIENCE, "the second network is proven")
+        begun = time.time()
+        machine_.ip("link", "set", "eth0", "down")
+        outage = self._outage(begun, SECOND_OUTSIDE, pings)
+        begun = time.time()
+        machine_.ip("link", "set", "eth0", "up")
+        machine_.ip("link", "set", SECOND, "down")
+        machine_.ip("addr", "flush", "dev", SECOND)
+        self._outage(begun, self._at, pings)
+        return outage
+
+    def _is_proven(self, ours: str) -> bool:
+        """Whether the desk has told the laptop that it holds a proof of this address."""
+        laptop = self._hosts["laptop"]
+        done = laptop.cli("explain", "desk", "--json", "-c", str(laptop.config))
+        return any(
+            event["fields"].get("ours") == ours and event["why"] == "it holds a proof of us"
+            for event in json.loads(done.stdout)["events"]
+        )
+
+    def _outage(self, begun: float, place: str, pings: Arrivals) -> float:
         wait_until(
             lambda: pings.flow_since(begun, QUIET_SECONDS, PAUSE), PATIENCE, "pings are answered"
         )

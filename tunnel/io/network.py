@@ -263,15 +263,15 @@ class Network:
         before, self._standing = self._standing, standing
         # Addresses that were gone for a while may be the same in another network.
         left = self._stood and (standing.endpoints != self._stood or not before.endpoints)
-        if standing.gateways != before.gateways:
-            self._settled_at = time.monotonic() + (PATIENCE if standing.gateways else 0.0)
-            await self._nat.network(standing.gateways)
         if standing.endpoints:
             self._stood = standing.endpoints
             self._stand(standing.endpoints)
         if left and standing.endpoints:
             self._asked_outside, self._seen, self._outside = (), None, None
             self._moved()
+        if standing.gateways != before.gateways:
+            self._settled_at = time.monotonic() + (PATIENCE if standing.gateways else 0.0)
+            await self._nat.network(standing.gateways)
 
     def _routers(
         self, endpoints: tuple[Endpoint, ...], ways: tuple[WayOut, ...]
