@@ -72,6 +72,7 @@ class Core:
         self.home_agents: tuple[IPv6Address, ...] = ()  # that relay for us
         self.relayed: set[str] = set()  # host ids to which the engine knows a way by relay
         self.stirred: set[str] = set()  # peers that are elsewhere, or have other SAs, than before
+        self.ownerless: set[IPv6Address] = set()  # host ids that were a peer's
         self._probes = itertools.count(1)
         self._errors = Bucket(settings.errors_per_second)
         self._answers: deque[Answer] = deque()

@@ -273,6 +273,7 @@ class Directory:
             return False
         if old is not None:
             core.log("info", f"{peer.name} has a new host id", old=old, new=host_id)
+            core.ownerless.add(old)
             core.emit(ClearFlow(old), RemoveRoute(old))
             core.refuse_packets(core.queues.take(peer.name))
             if peer.current is not None and peer.current.peer_id == old:
@@ -313,6 +314,7 @@ class Directory:
         core.refuse_packets(core.queues.take(peer.name))
         core.peers.remove(peer)
         if peer.host_id is not None:
+            core.ownerless.add(peer.host_id)
             core.emit(RemoveRoute(peer.host_id))
 
     # --- Questions of the person ------------------------------------------------------------

@@ -142,6 +142,8 @@ class Node:
         )
         self._answers = Answers(core, parts, self._look_soon)
         self._farewell: float | None = None
+        self._carriers: set[str] = set()  # home agents that carry our DELETEs to others
+        self._carried_until = float("-inf")
         self._finished = False
         self.look_after = float("inf")
         """Seconds until :meth:`activity` is wanted again: rarely where nothing moves."""
@@ -188,8 +190,11 @@ class Node:
                 peer.attempt = None
                 self._attempts.give_up(peer, "this host is ending")
             self._answers.untold = {view.name for view in core.ike.views()}
-            core.ike_said(core.ike.close_all(now))
+            self._carriers = self._relaying.carriers() & self._answers.untold
+            self._carried_until = now + core.settings.farewell / 2
+            core.ike_said(core.ike.close_all(now, but=self._carriers))
             self._directory.withdraw()
+            self._close_carriers()
         return self._done()
 
     # --- Inner packets ----------------------------------------------------------------------
@@ -505,6 +510,8 @@ class Node:
         core = self._core
         due = [core.ike.next_timer(), core.zone.next_timer() if core.zone else None]
         due.append(self._farewell)
+        if self._carriers:
+            due.append(self._carried_until)
         for part in (*self._parts, self._relaying, self._signing, self._pings):
             due.extend(part.timers())
         return min((at for at in due if at is not None), default=None)
@@ -576,8 +583,20 @@ class Node:
         self._core.now, self._core.unix = max(now, self._core.now), unix
         self._core.ike.wall_clock(unix)
 
+    def _close_carriers(self) -> None:
+        """The DELETEs that go by relay have been confirmed, or had their time."""
+        core = self._core
+        told = self._answers.untold <= self._carriers
+        if self._carriers and (told or core.now >= self._carried_until):
+            names, self._carriers = sorted(self._carriers), set()
+            for name in names:
+                core.ike_said(core.ike.close(name, core.now))
+
     def _done(self) -> list[Command]:
         self._settle()
+        if self._core.ending:
+            self._close_carriers()
+            self._settle()
         if self._core.ending and not self._finished and self._may_finish():
             self._finished = True
             for peer in self._core.peers:

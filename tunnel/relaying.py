@@ -72,6 +72,10 @@ class Relaying:
             self.signals.stirred(names)
             self.agents.stirred(names)
         self.optimising.settle(names)
+        gone, self._core.ownerless = self._core.ownerless, set()
+        for host_id in gone:
+            if self._core.peers.owner(host_id) is None:
+                self.relays.clear(host_id)
 
     def nested(self, relay: int, source: Endpoint) -> Detour | None:
         """IKE of ``source``, a relay endpoint, came in this inbound relay SA: what we answer goes
@@ -132,6 +136,12 @@ class Relaying:
     def lost(self, peer: Peer) -> None:
         """There is no IKE SA with ``peer`` any more."""
         self.agents.lost(peer)
+
+    def carriers(self) -> set[str]:
+        """The names of the home agents through which peers are reached now."""
+        relayed = [peer for peer in self._core.peers if peer.is_relayed]
+        found = (self.relays.carrier(peer.host_id) for peer in relayed)
+        return {carrier.name for carrier in found if carrier is not None}
 
     def moved(self) -> None:
         """We are in another network."""

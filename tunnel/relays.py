@@ -75,6 +75,12 @@ class Relays:
             self._core.emit(replace(way.said, forward=True))
         self._core.emit(ClearRelay(host_id))
 
+    def withdraw(self, name: str, but: IPv6Address | None = None) -> None:
+        """Nothing is forwarded to this host any more, at whatever host ids it had; ``but`` this."""
+        for host_id in self._carried.get(name, set()) - {but}:
+            if self._ways[host_id].forward:
+                self.clear(host_id)
+
     def carrier(self, host_id: IPv6Address | None) -> Peer | None:
         """Through whom it goes, if there is a way."""
         way = None if host_id is None else self._ways.get(host_id)

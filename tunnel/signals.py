@@ -29,10 +29,14 @@ from tunnel.mobility.home import HomeAgent
 from tunnel.mobility.machine import Mobility
 from tunnel.mobility.mobile import Phase
 from tunnel.peers import RELAYED, SIGNALS, Peer
+from tunnel.pending import Bucket
 from tunnel.relays import Relays
 from tunnel.status import endpoint_text
 
 Told: TypeAlias = told.Command
+
+COMPLAINTS_PER_SECOND = 5
+"""Lines of the log about messages that are not heeded; they are all counted."""
 
 _UNSURE = 5.0  # seconds after a move, in which what the outside saw of us before is not said
 
@@ -60,6 +64,7 @@ class Signals:
         self._known: dict[str, ChildSa] = {}  # the mobility SAs, by name
         self._outer: tuple[Endpoint, ...] = ()
         self._unsure_until = float("-inf")
+        self._complaints = Bucket(COMPLAINTS_PER_SECOND)
         self.astray = 0  # messages that came in an SA that is not for them
 
     def start(self) -> None:
@@ -142,9 +147,9 @@ class Signals:
                 case told.SendMobility(name, endpoint, message, source):
                     self._send(name, endpoint, message, source)
                 case told.Refused(name, source, reason):
-                    self._core.log(
-                        "debug", f"a mobility message of {name} was not heeded: {reason}"
-                    )
+                    if self._complaints.allows(self._core.now):
+                        words = f"a mobility message of {name} was not heeded: {reason}"
+                        self._core.log("debug", words)
                     del source
                 case _:
                     if not self._home(command):
@@ -170,9 +175,9 @@ class Signals:
             case told.HomeUnbound(name, reason):
                 core.log("info", f"{name} is not registered here any more: {reason}")
                 peer = core.peers.named(name)
-                if peer is not None and peer.host_id is not None:
+                if peer is not None:
                     core.explain(peer, What.RELAY, f"it is not registered here any more: {reason}")
-                    self._relays.clear(peer.host_id)
+                self._relays.withdraw(name)
             case _:
                 return False
         return True
@@ -188,6 +193,7 @@ class Signals:
 
     def _forward_to(self, peer: Peer) -> None:
         if peer.host_id is not None and peer.label is not None:
+            self._relays.withdraw(peer.name, peer.host_id)
             self._relays.use(peer.host_id, peer, forward=True)
 
     def speaks_for_home(self, name: str) -> bool:

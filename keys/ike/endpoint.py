@@ -7,7 +7,7 @@ the messages say is in the files of the exchanges.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from keys.ike import create_child, dispatch, groups, ike_auth, lifetimes, mobike, proof, sa_init
@@ -192,9 +192,9 @@ class IkeEndpoint:
         self._close(name.lower(), now)
         return self._ctx.take()
 
-    def close_all(self, now: float) -> list[Command]:
-        """Closes the SAs with every peer."""
-        for name in sorted({sa.name for sa in self._ctx if sa.name is not None}):
+    def close_all(self, now: float, but: Collection[str] = ()) -> list[Command]:
+        """Closes the SAs with every peer, ``but`` these."""
+        for name in sorted({sa.name for sa in self._ctx if sa.name is not None} - set(but)):
             self._close(name, now)
         return self._ctx.take()
 

@@ -117,12 +117,15 @@ class Registering:
 
         bound: object = None
         if binding is not None:
-            number = known.sequence - binding.sequence
-            bound = number, binding.endpoint, soon(binding.until), rate(binding.updates)
+            bound = known.sequence - binding.sequence, binding.endpoint, soon(binding.until)
+        kept: object = None
+        heard = self.agent._heard.get("a")
+        if heard is not None and heard.sequence is not None:
+            kept = known.sequence - heard.sequence, rate(heard.updates)
         letters = tuple(
             (one.sender, one.source, one.destination, message_key(one, sent, {}))
             for one in self.letters
         )
         mine = known.phase, known.claim, known.tries, known.pause, soon(known.next_at)
         more = soon(known.until), rate(known.updates), self.place
-        return mine, more, bound, letters, tuple(sorted(self.budget.items()))
+        return mine, more, bound, kept, letters, tuple(sorted(self.budget.items()))

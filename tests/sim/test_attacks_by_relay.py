@@ -12,7 +12,9 @@ from tests.sim.scenes import delivers
 from tests.sim.test_home_agent import SECOND, bound, gateway, hard_pair, host, settled
 from tests.sim.watch import watched
 from tests.sim.world import SimHost
-from tunnel.peers import OWN, RELAYED, Peer
+from tunnel.mobility import header
+from tunnel.mobility.header import BindingUpdate
+from tunnel.peers import OWN, RELAYED, SIGNALS, Peer
 
 NAME = "laptop.alice.members.example"
 FIRST_WORD = b"\x11" * 8 + bytes(8) + bytes([33, 0x20, 34, 8]) + bytes(4) + (28).to_bytes(4)
@@ -109,3 +111,65 @@ def test_another_home_agent_cannot_make_up_that_a_peer_comes_through_it() -> Non
         )
         world.run(1)
         assert str(laptop.peer("desk")["home_agent"]).startswith("gateway")
+
+
+def test_a_host_that_takes_new_host_ids_again_and_again_fills_no_table() -> None:
+    """Each registration is gone with the host id that it was for."""
+    world = watched(706)
+    home = gateway(world)
+    mallory = host(world, "mallory", 3, None)
+    for _ in range(5):
+        assert settled(world, mallory)
+        mallory = mallory.restart(reboot=True)
+    assert settled(world, mallory)
+    ways = home.node._relaying.relays
+    assert list(ways._ways) == [mallory.host_id]
+    assert len(home.datapath._relays) == 1
+
+
+def test_hosts_that_come_and_vanish_by_relay_leave_no_ways() -> None:
+    world = watched(707)
+    gateway(world)
+    laptop = host(world, "laptop", 1, "symmetric")
+    assert settled(world, laptop)
+    for number in range(4):
+        other = host(world, f"other{number}", 10 + number, "symmetric")
+        assert settled(world, other)
+        assert delivers(world, other, laptop, number, within=20)
+        world.run(10)
+        assert laptop.peer(other.config.label)["path"] == "relay"
+        other.shutdown()
+        world.run(5)
+        assert other.finished
+        assert laptop.node._core.peers.labelled(other.config.label) is None
+        other.kill()
+    assert not laptop.node._relaying.relays._ways
+    assert not laptop.datapath._relays
+
+
+def test_registering_all_the_time_costs_the_home_agent_little() -> None:
+    """On and off, or at one endpoint and another: three times a second, as RFC 6275 has it."""
+    world = watched(708)
+    home = gateway(world)
+    mallory = host(world, "mallory", 3, None)
+    assert settled(world, mallory)
+    peer = table(mallory, "gateway")
+    child = peer.narrow[SIGNALS]
+    assert peer.endpoint is not None
+    known = mallory.node._relaying.signals.machine.mobile.registrations[peer.name]
+    before = len(home.logs)
+    for number in range(2000):
+        update = BindingUpdate(
+            (known.sequence + 1 + number) % 65536, 600 * (number % 2), (), home=True
+        )
+        octets = header.pack(update, child.local_id, child.peer_id)
+        packet = header.packet(octets, child.local_id, child.peer_id)
+        mallory._outputs(
+            mallory.datapath.send_inner(child.spi_out, peer.endpoint, packet, world.now)
+        )
+        world.run(0.005)
+    lines = [text for _, _, text in home.logs[before:]]
+    assert len([one for one in lines if "registered" in one]) <= 33
+    assert len(lines) < 100
+    refused = home.node._relaying.signals.machine.refused
+    assert refused["flood"] > 250, "the engine tells 32 a second, and of these few are heard"

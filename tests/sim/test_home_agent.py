@@ -386,3 +386,15 @@ def test_a_way_that_one_end_alone_has_lost_is_left_by_both() -> None:
     assert world.now - began < 10
     for one, other in ((laptop, "desk"), (desk, "laptop")):
         assert str(one.peer(other)["home_agent"]).startswith("reserve")
+
+
+def test_who_ends_says_so_by_relay_before_it_leaves_its_home_agent() -> None:
+    world = watched(670)
+    home = gateway(world)
+    laptop, desk = hard_pair(world)
+    assert delivers(world, laptop, desk, 1, within=15)
+    world.run(10)
+    laptop.shutdown()
+    assert world.run(1, lambda: laptop.finished)
+    assert desk.peer("laptop").get("state") != "up"
+    assert bound(home) == ["desk"]

@@ -40,6 +40,14 @@ class HomeBinding:
     sequence: int
     until: float
     nat: bool
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What is kept of a host over its registrations, as long as its mobility SA: else a late update
+    would register it anew, and who registers and leaves in turn would be heard without limit."""
+
+    sequence: int | None = None
     updates: Rate = field(default_factory=Rate)
 
 
@@ -50,6 +58,7 @@ class HomeAgent:
         self._hosts = hosts
         self._settings = settings or MobilitySettings()
         self._bindings: dict[str, HomeBinding] = {}
+        self._heard: dict[str, _Heard] = {}
         self._ends: Deadlines[str] = Deadlines()
 
     @property
@@ -61,17 +70,18 @@ class HomeAgent:
         self, peer: str, message: BindingUpdate, source: Endpoint, now: float
     ) -> list[Command]:
         """A BU with H came from ``source``, in the mobility SA with ``peer``."""
-        binding = self._bindings.get(peer)
-        if binding is not None and not binding.updates.allows(now):
+        heard = self._heard.setdefault(peer, _Heard())
+        if not heard.updates.allows(now):
             return [Refused(peer, source, "flood")]
-        if binding is not None and is_old(message.sequence, binding.sequence):
-            refusal = self._ack(Status.SEQUENCE, message, 0, sequence=binding.sequence)
+        if heard.sequence is not None and is_old(message.sequence, heard.sequence):
+            refusal = self._ack(Status.SEQUENCE, message, 0, sequence=heard.sequence)
             return [Refused(peer, source, "sequence"), Send(peer, source, refusal)]
-        if message.lifetime == 0:
-            return self._taken_back(peer, message, source)
         if not is_unicast(source):
             return [Refused(peer, source, "not_unicast")]
-        if binding is None and len(self._bindings) >= self._hosts:
+        heard.sequence = message.sequence
+        if message.lifetime == 0:
+            return self._taken_back(peer, message, source)
+        if peer not in self._bindings and len(self._bindings) >= self._hosts:
             refusal = self._ack(Status.NO_RESOURCES, message, 0)
             return [Refused(peer, source, "full"), Send(peer, source, refusal)]
         return self._bind(peer, message, source, now)
@@ -83,20 +93,15 @@ class HomeAgent:
         granted = min(message.lifetime, self._settings.longest) // UNIT * UNIT
         binding = self._bindings.get(peer)
         moved = binding is None or binding.endpoint != source
-        if binding is None:
-            binding = HomeBinding(source, message.sequence, 0.0, nat)
-            binding.updates.allows(now)
-            self._bindings[peer] = binding
-        binding.endpoint, binding.sequence = source, message.sequence
-        binding.until, binding.nat = now + granted, nat
-        self._ends.set(peer, binding.until)
+        self._bindings[peer] = HomeBinding(source, message.sequence, now + granted, nat)
+        self._ends.set(peer, now + granted)
         seen = NatDetection(NATKATIMEOUT if nat else NEVER, forced=True)
         commands: list[Command] = [HomeBound(peer, source)] if moved else []
         answer = self._ack(Status.ACCEPTED, message, granted, (seen,))
         return [*commands, Send(peer, source, answer)]
 
     def _taken_back(self, peer: str, message: BindingUpdate, source: Endpoint) -> list[Command]:
-        commands = self.forget(peer, "it took its registration back")
+        commands = self._end(peer, "it took its registration back")
         return [*commands, Send(peer, source, self._ack(Status.ACCEPTED, message, 0))]
 
     @staticmethod
@@ -116,7 +121,11 @@ class HomeAgent:
         return BindingAck(status, number, lifetime, options)
 
     def forget(self, peer: str, reason: str) -> list[Command]:
-        """``peer`` is none of ours any more."""
+        """``peer`` is none of ours any more, or its mobility SA is gone."""
+        self._heard.pop(peer, None)
+        return self._end(peer, reason)
+
+    def _end(self, peer: str, reason: str) -> list[Command]:
         self._ends.clear(peer)
         gone = self._bindings.pop(peer, None)
         return [] if gone is None else [HomeUnbound(peer, reason)]
@@ -125,7 +134,7 @@ class HomeAgent:
         """Ends the bindings whose time is over."""
         commands: list[Command] = []
         for peer in self._ends.due(now):
-            commands += self.forget(peer, "its registration ended")
+            commands += self._end(peer, "its registration ended")
         return commands
 
     def next_timer(self) -> float | None:
