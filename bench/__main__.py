@@ -21,13 +21,14 @@ from bench import (
     roam,
     scale,
     soak,
+    switches,
     zone,
 )
 from bench.peers import OURS, PEERS
 from tunnel.io.lab import LabError, missing
 
 NETWORK = tuple(network.KINDS)
-RELAYED = {"mobility": mobility.run, "relay": relay.run}
+RELAYED = {"mobility": mobility.run, "relay": relay.run, "switches": switches.run}
 ALONE = ("scale", "handshakes", "flood", "micro", "soak", "zone", "roam", *RELAYED, "idle", "plot")
 KINDS = ["all", "crypto", *NETWORK, *ALONE]
 USUAL = ("crypto", "micro")  # quick, and so part of every whole run

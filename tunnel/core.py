@@ -140,7 +140,7 @@ class Core:
             peer.pmtu = PathMtu(self.settings.mtu, self.settings.pmtu, self._probes)
         if endpoint != peer.endpoint:
             self.explain(peer, What.PATH, "data goes there from now on", to=endpoint)
-            peer.endpoint, peer.endpoint_at = endpoint, self.now
+            peer.endpoint, peer.endpoint_at, peer.trip = endpoint, self.now, None
             peer.pmtu.restart(self.now, nested=peer.is_relayed)
         self.set_flow(peer)
 

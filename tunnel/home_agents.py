@@ -261,6 +261,10 @@ class HomeAgents:
         ready = [one for one in self._agents.values() if one.ready and one.peer.name not in but]
         return next((one for one in ready if one.peer.host_id in peer.home_agents), None)
 
+    def stands_ready(self, peer: Peer) -> bool:
+        """Whether what goes to ``peer`` directly could go through a home agent at once."""
+        return peer.up and not peer.is_relayed and self.agent_for(peer) is not None
+
     def _grant(self) -> None:
         """Those that waited for a home agent may have one now."""
         for wish in list(self._wishes.values()):

@@ -115,16 +115,18 @@ class Node:
             self._calls,
             lambda peer: self._relaying.silent(peer),
             self._outside.hurry,
+            lambda peer: self._relaying.agents.stands_ready(peer),
         )
         publish = self._directory.publish
         links = self._attempts, self._following
         self._relaying = Relaying(core, random, *links, publish, proofs)
         self._keepalives = Keepalives(core, random, lambda: self._outside.servers)
-        self._path_mtus = PathMtus(core)
+        silence = self._silence
+        self._path_mtus = PathMtus(core, silence.questioned, silence.answered_small)
         self._services = Services(core, self._directory.publish, services, withdrawn)
         self._parts = (
             *(self._attempts, self._asks, self._following, self._keepalives, self._directory),
-            *(self._path_mtus, self._services, self._calls, self._outside, self._silence),
+            *(self._path_mtus, self._services, self._calls, self._outside),
         )
         self._signing = Signing(core, credentials, issuer, random)
         parts = Parts(

@@ -9,11 +9,15 @@ A host of ours answers a probe with a dummy packet of just these octets: ``numbe
 probe's, ``octets`` what arrived. A foreign peer discards both silently, as it must; so its path's
 MTU stays unknown, and its packets may be fragmented on their way. A lost probe holds up nothing:
 it belongs to no IKE exchange. Being sealed, it can be neither forged nor replayed.
+
+A probe of these octets alone is a small question: is it there (:mod:`tunnel.silence`)? Answers
+say how long a round trip takes, too.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 from fastpath.types import Mode
 from tunnel.commands import Deliver, SendDummy
@@ -27,13 +31,28 @@ MAGIC = b"AT-PMTU\x01"
 PROBE, ANSWER = 1, 2
 _HEAD = struct.Struct(">8sBxHI")
 _HEADER_LEFT_OUT = 40  # of the inner packet, in transport mode
+_KEPT = 0.75  # of what a round trip took before, at least
+
+
+def question(peer: Peer) -> list[SendDummy]:
+    """Asks ``peer`` for a sign of life, where it is."""
+    if peer.current is None or peer.endpoint is None:
+        return []
+    body = _HEAD.pack(MAGIC, PROBE, _HEAD.size, 0)
+    return [SendDummy(peer.current.spi_out, peer.endpoint, body)]
 
 
 class PathMtus:
-    """The machines of all peers that have a tunnel, and their way to the network."""
+    """The machines of all peers that have a tunnel, and their way to the network. ``asked`` and
+    ``answered`` are told of each probe and each answer."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(
+        self,
+        core: Core,
+        asked: Callable[[Peer], None] = lambda _: None,
+        answered: Callable[[Peer], None] = lambda _: None,
+    ) -> None:
+        self._core, self._asked, self._answered = core, asked, answered
         self._errors = Bucket(core.settings.too_bigs_per_second)
 
     # --- What comes -------------------------------------------------------------------------
@@ -48,8 +67,12 @@ class PathMtus:
             return  # the padding of somebody who hides his traffic (RFC 4303 §2.7)
         if kind == PROBE and said == octets:
             self._answer(peer, octets, number)
+            self._asked(peer)
         elif kind == ANSWER and peer.pmtu is not None:
-            peer.pmtu.answered(number)
+            took = peer.pmtu.answered(number, self._core.now)
+            if took is not None:
+                peer.trip = max(took, _KEPT * (peer.trip or 0.0))
+            self._answered(peer)
             self._go_on(peer)
 
     def _answer(self, peer: Peer, octets: int, number: int) -> None:

@@ -158,6 +158,7 @@ class Peer:
     kept_alive_at: float = float("-inf")
     keepalive: float | None = None  # seconds between two, if it needs any
     rtt: float | None = None
+    trip: float | None = None  # seconds there and back on the present path, at most of late
     pmtu: PathMtu | None = None  # while there is a flow
 
     @property

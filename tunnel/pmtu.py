@@ -146,14 +146,17 @@ class PathMtu:
         if self._current is None and self._doing is _Doing.RESTING:
             self.restart(now, nested=self._nested)
 
-    def answered(self, number: int) -> None:
-        """The peer has received the probe ``number``; call :meth:`advance` then."""
-        self._spoke = True
+    def answered(self, number: int, now: float) -> float | None:
+        """The peer has received the probe ``number``; call :meth:`advance` then. Seconds that it
+        took, where that is known: of a probe that was sent once."""
+        self._spoke, took = True, None
         for size in [size for size, probe in self._open.items() if probe.number == number]:
+            took = now - self._open[size].sent if self._open[size].tries == 1 else None
             self._fits = max(size, self._fits or size)
             for smaller in [other for other in self._open if other <= size]:
                 del self._open[smaller]
         self.due = self._when()
+        return took
 
     def activity(self, last_in: float | None, last_out: float | None) -> None:
         """When data last came from the peer and went to it."""

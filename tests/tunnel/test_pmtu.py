@@ -51,7 +51,7 @@ class Path:
                 return until()
             self.now = at
             while self._answers and self._answers[0][0] <= self.now:
-                self.machine.answered(heapq.heappop(self._answers)[1])
+                self.machine.answered(heapq.heappop(self._answers)[1], self.now)
             for probe in self.machine.advance(self.now):
                 self.sent.append((self.now, probe.octets))
                 if probe.octets <= self.mtu and self.random.random() >= self.loss:
@@ -210,7 +210,7 @@ def test_a_late_or_invented_answer_changes_nothing() -> None:
     path = Path(1400, 1318)
     assert path.run(30.0, path.settled)
     for number in range(100):
-        path.machine.answered(number)
+        assert path.machine.answered(number, path.now) is None
     assert path.machine.advance(path.now) == []
     assert path.machine.mtu == 1318
 
