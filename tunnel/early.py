@@ -36,6 +36,7 @@ RENEW = NAT_LIFE / 3
 """Seconds between two openings from behind a NAT: it hears of us, and each third one comes when the
 proof has just ended."""
 
+_PAUSE = float(NAT_LIFE)  # seconds after a failure
 _BETWEEN = 1.0  # seconds: a verdict that comes twice is not taken for the next one's
 _NEVER = float("inf")
 _REMEMBERED = 16  # ways to one peer
@@ -62,6 +63,8 @@ class _Ways:
     now: Way | None = None  # that is being opened
     free_at: float = float("-inf")  # when the next one may be
     opened: dict[Way, _Opened] = field(default_factory=dict)
+    known: list[Way] = field(default_factory=list)
+    facts: tuple[object, ...] = ()  # that they follow from
 
 
 class Early:
@@ -85,8 +88,8 @@ class Early:
         """An opening is over."""
         ways, way = self._peers.setdefault(peer.name, _Ways()), (said.endpoint, said.source)
         before = ways.opened.get(way)
-        again = self._core.now + self._life(said.source) if said.valid else _NEVER
-        ways.opened[way] = _Opened(said.valid, again, _passed(peer))
+        again = self._life(said.source) if said.valid else _PAUSE
+        ways.opened[way] = _Opened(said.valid, self._core.now + again, _passed(peer))
         while len(ways.opened) > _REMEMBERED:
             del ways.opened[next(iter(ways.opened))]
         ways.now, ways.free_at = None, self._core.now + _BETWEEN
@@ -124,14 +127,23 @@ class Early:
             return None
         if known is None or known.phase is not Phase.BOUND:
             return None
-        passed, found = _passed(peer), list[tuple[float, Way]]()
-        for way in self._ways(peer):
+        found: list[tuple[float, Way]] = []
+        for way in self._known(peer, ways):
             last = ways.opened.get(way)
             if last is None:
                 found.append((ways.free_at, way))
-            elif last.again_at < _NEVER and last.passed != passed:
+            elif last.again_at < _NEVER and last.passed != _passed(peer):
                 found.append((max(last.again_at, ways.free_at), way))
         return min(found, key=lambda one: one[0], default=None)
+
+    def _known(self, peer: Peer, ways: _Ways) -> list[Way]:
+        """All ways but the one in use. It is asked for with every look for the next timer."""
+        core = self._core
+        theirs = (peer.endpoint, peer.endpoints, peer.info)
+        facts = (*theirs, core.endpoints, core.local, core.others)
+        if facts != ways.facts:
+            ways.facts, ways.known = facts, self._ways(peer)
+        return ways.known
 
     def _ways(self, peer: Peer) -> list[Way]:
         core = self._core

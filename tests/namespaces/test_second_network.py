@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,6 +85,56 @@ def seen_at(home: Home, other: Home) -> str:
     """Where data for the other one goes."""
     peer = home.host.peer(other.label)
     return "" if peer is None else str(peer["endpoint"])
+
+
+HEAR = """
+import select, socket
+far = [socket.socket(family, socket.SOCK_DGRAM) for family in (socket.AF_INET, socket.AF_INET6)]
+for one, host in zip(far, ("203.0.113.1", "2001:db8:f::1")):
+    one.bind((host, 9))
+print("ready", flush=True)
+while True:
+    for one in select.select(far, [], [])[0]:
+        print("from", one.recvfrom(2000)[1][0], flush=True)
+"""
+
+
+def test_a_message_leaves_by_the_interface_of_its_source() -> None:
+    """Both engines, IPv4 and IPv6: the routes prefer the first uplink, and both lead everywhere."""
+    with Lab() as lab:
+        laptop = lab.namespace("laptop")
+        heard = []
+        for number in (1, 2):
+            router = lab.namespace(f"router{number}")
+            nets = f"10.{number}.0.", f"2001:db8:{number}::"
+            connect(laptop, f"up{number}", router, INSIDE)
+            laptop.address(f"up{number}", f"{nets[0]}2/24", f"{nets[1]}2/64")
+            router.address(INSIDE, f"{nets[0]}1/24", f"{nets[1]}1/64")
+            router.address("lo", "203.0.113.1/32", "2001:db8:f::1/128")
+            for net in nets:
+                metric = str(100 * number)
+                laptop.ip("route", "add", "default", "via", f"{net}1", "metric", metric)
+            heard.append(router.start(sys.executable, "-u", "-c", HEAR, name="hear"))
+            heard[-1].wait_for("ready", 20)
+        root = {"PYTHONPATH": str(Path(__file__).parents[2])}
+        script = (sys.executable, "-m", "tests.namespaces.second_end")
+        for times, engine in enumerate(("reference", "native"), 1):
+            said = laptop.start(*script, engine, name=engine, env=root)
+            assert said.wait(60) == 0, said.output()
+            found = json.loads(said.output().splitlines()[-1])
+            assert found["ways"] == ["10.1.0.2", "10.2.0.2", "2001:db8:1::2", "2001:db8:2::2"]
+            assert found["counters"]["tx_packets"] == 4
+            for number, far in enumerate(heard, 1):
+                for source in (f"10.{number}.0.2", f"2001:db8:{number}::2"):
+                    line = f"from {source}\n"
+                    wait_until(
+                        lambda far=far, line=line, times=times: (
+                            far.output().count(line) == times or None
+                        ),
+                        PATIENCE,
+                        f"{line.strip()} comes to router {number}",
+                    )
+                assert far.output().count("from") == 2 * times, "and nothing else"
 
 
 def test_one_transfer_moves_to_the_second_network_and_back(homes: Homes) -> None:
