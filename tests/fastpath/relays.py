@@ -116,3 +116,16 @@ HOSTILE: list[tuple[str, bytes, str]] = [
     ("IKE with its marker", nested_ike(message=bytes(4) + IKE), "malformed"),
 ]
 """Nested packets from A to B that go nowhere: what they are, the packet, the reason."""
+
+FORGED: list[tuple[str, bytes, str]] = [
+    ("source", nested(esp_packet(), source=HOST_C), "foreign_source"),
+    ("its-target", nested(esp_packet(), source=HOST_B), "foreign_source"),
+    ("ike", nested_ike(source=HOST_C), "foreign_source"),
+    ("stranger", nested(esp_packet(), destination=HOST_C), "not_relayed"),
+    ("self", nested(esp_packet(), destination=HOST_A), "not_relayed"),
+    ("back", nested(esp_packet(), source=HOST_B, destination=HOST_A), "not_relayed"),
+    ("hops-0", with_hop_limit(nested(esp_packet()), 0), "not_relayed"),
+    ("hops-1", with_hop_limit(nested(esp_packet()), 1), "not_relayed"),
+    ("multicast", nested(esp_packet(), destination=b"\xff\x02" + bytes(14)), "not_relayed"),
+]
+"""What A cannot have forwarded in the name of others, or to who is not there: the same."""

@@ -27,6 +27,7 @@ from tests.fastpath.relays import (
     B_TO_A,
     B_TO_H,
     FIRST_WORD,
+    FORGED,
     H_TO_A,
     H_TO_B,
     HOST_A,
@@ -213,7 +214,9 @@ def test_of_host_ids_that_were_relayed_the_last_are_known(engine: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("packet", "reason"), [h[1:] for h in HOSTILE], ids=[h[0] for h in HOSTILE]
+    ("packet", "reason"),
+    [h[1:] for h in HOSTILE + FORGED],
+    ids=[h[0] for h in HOSTILE + FORGED],
 )
 def test_hostile_nested_packets_go_nowhere(
     rigs: Callable[[bytes], Rig], packet: bytes, reason: str
@@ -223,6 +226,30 @@ def test_hostile_nested_packets_go_nowhere(
     agent.to_pump(OutboundSa(relay_sa(A_TO_H, HOST_A, AGENT, inbound=False)).seal(packet))
     agent.until(f"drop_{reason}", 1)
     assert not readable(agent.far.fileno(), 0)
+
+
+def test_two_home_agents_that_point_at_each_other_do_not_loop(
+    rigs: Callable[[bytes], Rig],
+) -> None:
+    """What one forwards to the other has a source that is not the other's peer."""
+    first, second = rigs(AGENT), rigs(HOST_C)
+    at_first, at_second = (endpoint_of(rig.near_udp) for rig in (first, second))
+    as_agent(first.pump, endpoint_of(first.far), endpoint_of(first.far))
+    for rig, spi, other, at in (
+        (first, 0xCC01, HOST_C, at_second),
+        (second, 0xCC02, AGENT, at_first),
+    ):
+        ours = AGENT if rig is first else HOST_C
+        rig.pump.install_outbound(relay_sa(spi, ours, other, inbound=False))
+        rig.pump.install_inbound(relay_sa(0xCC01 ^ 0xCC02 ^ spi, other, ours, inbound=True))
+        rig.pump.set_relay(HOST_B, spi, at, True)
+    sender = OutboundSa(relay_sa(A_TO_H, HOST_A, AGENT, inbound=False))
+    for _ in range(5):
+        first.to_pump(sender.seal(nested(esp_packet())))
+    second.until("drop_foreign_source", 5)
+    assert first.pump.counters()["relayed_packets"] == 5
+    assert second.pump.counters()["relayed_packets"] == 0
+    assert "drop_foreign_source" not in first.pump.counters(), "nothing came back"
 
 
 def test_the_limit_drops_what_is_above_it(rigs: Callable[[bytes], Rig]) -> None:
