@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import IPv6Network
+from typing import Any, cast
 
 import pytest
 
+from fastpath import types as engine
 from fastpath.types import Endpoint
+from tunnel.io.driver import Driver
 from tunnel.io.translation import Translation
 
 FOUR, SIX = ("192.0.2.33", 4500), ("64:ff9b::c000:221", 4500)
@@ -42,3 +46,26 @@ def test_a_name_stays_a_name() -> None:
     assert translation.address("rendezvous.example") == "rendezvous.example"
     assert translation.address(FOUR[0]) == SIX[0]
     assert translation.out(("rendezvous.example", 853)) == ("rendezvous.example", 853)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        engine.ControlEvent(b"ike", SIX, True),
+        engine.NewSourceEvent(0x1001, SIX),
+        engine.UnknownSpiEvent(0x1001, SIX),
+        engine.MobilityEvent(0x1001, SIX, bytes(8)),
+    ],
+)
+def test_the_node_hears_of_ipv4_whatever_came(event: engine.Event) -> None:
+    """A binding update is believed only if it came from the address that it names (I12)."""
+
+    async def heard() -> engine.Event:
+        nothing = cast(Any, None)
+        driver = Driver(nothing, nothing, nothing, ike_pair=None, send_zone=print, answer=print)
+        driver.translation.prefix = IPv6Network("64:ff9b::/96")
+        return driver._translated(event)
+
+    translated = cast(Any, asyncio.run(heard()))
+    assert translated.source == FOUR
+    assert type(translated) is type(event)

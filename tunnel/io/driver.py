@@ -211,6 +211,7 @@ class Driver:
                 pump_types.ControlEvent(source=source)
                 | pump_types.NewSourceEvent(source=source)
                 | pump_types.UnknownSpiEvent(source=source)
+                | pump_types.MobilityEvent(source=source)
             ) if self.translation.prefix is not None:
                 return replace(event, source=self.translation.into(source))
             case _:
