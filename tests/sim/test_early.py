@@ -33,8 +33,8 @@ def pair(world: World, ours: Kind | None = None, theirs: Kind | None = None) -> 
     both = [host(world, "laptop", 1, ours), host(world, "desk", 2, theirs)]
     assert settled(world, *both)
     laptop, desk = both
-    assert delivers(world, laptop, desk, 1, within=15)
-    assert delivers(world, desk, laptop, 2, within=15)
+    assert delivers(world, laptop, desk, 1, within=60)
+    assert delivers(world, desk, laptop, 2, within=60)
     world.run(10)
     return both
 
