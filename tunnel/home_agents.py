@@ -334,7 +334,7 @@ class HomeAgents:
         core.explain(peer, What.RELAY, f"back to the home agent: {why}", agent=agent.peer.name)
         peer.candidate = peer.hint = None
         core.point(peer, endpoint)
-        core.ike_said(core.ike.moved(peer.name, endpoint, core.now))
+        core.ike_said(core.ike.moved(peer.name, endpoint, core.now, proven=True))
         return True
 
     # --- Does it still relay? -------------------------------------------------------------------

@@ -273,7 +273,7 @@ class Optimising:
         core.explain(peer, What.PATH, "it proved that it is there", old=old, new=new)
         peer.candidate = peer.hint = None
         core.point(peer, endpoint)
-        core.ike_said(core.ike.moved(peer.name, endpoint, core.now))
+        core.ike_said(core.ike.moved(peer.name, endpoint, core.now, proven=True))
 
     def _asked_home(self, peer: Peer, way: _Way, answer: HomeProven | HomeSilent) -> None:
         """Its binding takes effect, or not (I22). Silence is told once."""

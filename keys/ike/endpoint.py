@@ -234,12 +234,15 @@ class IkeEndpoint:
             lifetimes.advance(sa, now)
         return self._ctx.take()
 
-    def moved(self, name: str, remote: Endpoint, now: float) -> list[Command]:
+    def moved(
+        self, name: str, remote: Endpoint, now: float, *, proven: bool = False
+    ) -> list[Command]:
         """An authenticated packet of ``name`` came from ``remote``: IKE goes there from now on,
-        and a request that waits for its answer goes there at once."""
+        and a request that waits for its answer goes there at once. ``proven``: the owner knows that
+        it hears us there, so that data goes there, too."""
         for sa in self._ctx.named(name.lower()):
             if sa.state in (SaState.ESTABLISHED, SaState.CLOSING):
-                mobike.peer_moved(sa, remote, now)
+                mobike.peer_moved(sa, remote, now, proven=proven)
         return self._ctx.take()
 
     def move(self, endpoints: Iterable[Endpoint], now: float) -> list[Command]:

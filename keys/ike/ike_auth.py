@@ -213,7 +213,7 @@ def refuse(sa: IkeSa, reason: str, now: float) -> None:
 
 def _establish(sa: IkeSa, now: float) -> None:
     """Both sides are proven. What only AUTH needed is forgotten."""
-    sa.state = SaState.ESTABLISHED
+    sa.state, sa.proven = SaState.ESTABLISHED, sa.remote
     sa.established_at = now
     sa.established_order = sa.ctx.order()
     sa.init = Init()

@@ -65,6 +65,7 @@ class Liveness:
         if self.report and sa.name is not None:
             # Sent to more than one endpoint, the answer does not tell which of them is right.
             proven = self._target if sa.moves == self._moves else None
+            sa.proven = proven or sa.proven
             sa.ctx.emit(ProbeAnswered(sa.name, now - self._sent, proven))
         if self._then is not None:
             self._then(now)

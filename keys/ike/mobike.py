@@ -156,6 +156,7 @@ class RouteCheck:
         return False
 
     def _moved(self, sa: IkeSa, answer: Contents, now: float) -> None:
+        sa.proven = sa.remote
         if sa.sending and sa.sends_to != sa.remote:
             sa.ctx.log("info", f"{sa.peer} is at {sa.remote[0]} port {sa.remote[1]} now")
             sa.send_all()
@@ -222,8 +223,11 @@ def we_moved(sa: IkeSa, now: float) -> None:
         once(sa, UpdateAddresses() if sa.leads else Announce(), now)
 
 
-def peer_moved(sa: IkeSa, remote: Endpoint, now: float) -> None:
-    """An authenticated packet of the peer came from ``remote``, or its owner says so."""
+def peer_moved(sa: IkeSa, remote: Endpoint, now: float, *, proven: bool = False) -> None:
+    """An authenticated packet of the peer came from ``remote``, or its owner says so, who may have
+    a proof of his own."""
+    if proven:
+        sa.proven = remote
     if sa.remote == remote:
         return
     sa.remote = remote

@@ -187,6 +187,7 @@ class IkeSa:
         self.moved_early = False  # our own endpoint changed before it stood
         self.peer_addresses: tuple[Endpoint, ...] = ()
         self.sends_to: Endpoint | None = None
+        self.proven: Endpoint | None = None  # where the peer has shown that it hears us
         self.unproven = False
         self.redundant = False
         self.reason = ""
@@ -417,12 +418,15 @@ class IkeSa:
         self.children[child.sa.spi_in] = child
 
     def send_on(self, child: Child) -> None:
-        """Our packets travel on this child from now on."""
-        self.sending[child.sa.traffic], self.sends_to = child, self.remote
-        self.ctx.emit(InstallOutbound(child.sa, self.remote))
+        """Our packets travel on this child from now on, to where the peer has proven to be: IKE
+        may be trying another endpoint just now."""
+        where = self.proven or self.remote
+        self.sending[child.sa.traffic], self.sends_to = child, where
+        self.ctx.emit(InstallOutbound(child.sa, where))
 
     def send_all(self) -> None:
-        """Our packets travel as before, to where the peer is now."""
+        """The peer has proven that it is where IKE is now: our packets travel there."""
+        self.proven = self.remote
         for child in list(self.sending.values()):
             self.send_on(child)
 
@@ -450,7 +454,7 @@ class IkeSa:
         new.children, self.children = self.children, {}
         new.sending, self.sending = self.sending, {}
         new.sends_to = self.sends_to
-        new.remote = self.remote
+        new.remote, new.proven = self.remote, self.proven
         self.retire(now)
         while self.queue:
             new.enqueue(self.queue.popleft(), now)

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from keys.ike.informational import delete_child
-from keys.ike.types import AskPeer, IkeFailed, PeerDown, PeerUp
+from keys.ike.types import AskPeer, IkeFailed, InstallOutbound, PeerDown, PeerUp
 from tests.keys.ike.net import DELAY, Net, Side, deliver, pair
 from tests.keys.ike.test_rekey import storm
 
@@ -208,3 +208,29 @@ def test_both_sides_begin_and_their_owners_take_their_time() -> None:
         net.play(40)
         one_sa(net, desk, lap)
         assert net.gaps == [], net.seed
+
+
+@pytest.mark.parametrize("what", ["a rekey", "the other's end"])
+def test_data_go_to_no_endpoint_that_ike_only_tries(what: str) -> None:
+    """What makes a child carry our packets says nothing of where the peer is: neither the end of a
+    rekey that began before, nor that of another IKE SA (``tests.sim.scenarios --relay --seed
+    588``)."""
+    net, desk, lap = pair()
+    net.connect(desk, lap)
+    if what != "a rekey":
+        net.connect(lap, desk)  # both begin at once: one of the two SAs is closed soon
+    net.play(2 if what == "a rekey" else 4 * DELAY)
+    elsewhere = ("198.51.100.66", 666)
+    if what == "a rekey":
+        net.run(lap, lap.ike.rekey(desk.name, net.now))
+    for side, other in ((desk, lap), (lap, desk)):
+        net.run(side, side.ike.moved(other.name, elsewhere, net.now))
+        side.told.clear()
+    net.play(3)
+    said = [*desk.all(InstallOutbound), *lap.all(InstallOutbound)]
+    assert said
+    assert elsewhere not in {one.remote for one in said}
+    for side, other in ((desk, lap), (lap, desk)):
+        net.run(side, side.ike.moved(other.name, other.address, net.now))
+    net.play(60)
+    one_sa(net, desk, lap)
