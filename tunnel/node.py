@@ -521,8 +521,9 @@ class Node:
     # --- What it shows ----------------------------------------------------------------------
 
     def status(self, now: float) -> dict[str, Any]:
-        """The ``certificate``, ``zone``, ``strangers`` and ``peers`` parts of ``status --json``;
-        ``server`` and ``transport`` of the zone are the driver's to fill in."""
+        """The ``certificate``, ``zone``, ``strangers``, ``home_agents``, ``home_agent``,
+        ``mobility`` and ``peers`` parts of ``status --json``; ``server`` and ``transport`` of the
+        zone are the driver's to fill in, as is what the engine of a home agent has relayed."""
         views = {view.name: view for view in self._core.ike.views()}
         peers = sorted(self._core.peers, key=lambda peer: peer.name)
         return {
