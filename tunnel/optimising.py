@@ -9,10 +9,12 @@
     AOTC ── to Y ──> AOTR ── from Y: it is proven, our data goes to Y
     BU again ── to Y ──> AOTC, AOTR, BA: we are proven, its data comes to X
 
-Both do so at once, since each is mobile and correspondent (:mod:`tunnel.mobility`). Nothing but
-these small messages goes to an endpoint that is not proven. Where nothing comes through the relay
-stays, and it is tried again from time to time. On a direct path the same messages keep the peer's
-binding, so that a move costs one message where it was proven before, or early.
+With the first AOTC goes another one by the home agent, to the home address; without an answer to
+it there is no binding (I22, decision 0066). Both do so at once, since each is mobile and
+correspondent (:mod:`tunnel.mobility`). Nothing but these small messages goes to an endpoint that is
+not proven. Where nothing comes through the relay stays, and it is tried again from time to time. On
+a direct path the same messages keep the peer's binding, so that a move costs one message where it
+was proven before, or early.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from tunnel.status import endpoint_text
 _ASK_AGAIN = 10.0  # seconds until a child that did not come is asked for once more
 _THEIR_TURN = 3.0  # seconds in which the peer, whose part it is, may ask for it
 _TRIES = 8  # binding updates without an answer, two minutes of them, before a rest
+_TRIES_MORE = 2  # after a rest on a direct path, where all that is missing is a binding
 _REST = 60.0  # seconds; on a direct path more each time, up to 16 minutes
 _AT_REST = 20.0  # of these, in which not even the peer's wish ends it: else both went on for ever
 _SOON = 0.1  # seconds, in which an answer to what we just said may still come
@@ -121,9 +124,11 @@ class Optimising:
 
     def _concerns(self, peer: Peer) -> bool:
         core = self._core
-        if peer.static or not peer.up or core.ending or not core.home_agents:
+        if peer.static or not peer.up or core.ending or self._signals.speaks_for_home(peer.name):
             return False
-        return bool(peer.home_agents) and not self._signals.speaks_for_home(peer.name)
+        if peer.name in self._ways and SIGNALS in peer.narrow:
+            return True  # what was proven by a home agent lasts without it
+        return bool(core.home_agents and peer.home_agents)
 
     def _patience(self, peer: Peer) -> float:
         """Of two hosts the one with the lower host id asks for the child at once."""
@@ -153,7 +158,7 @@ class Optimising:
         for name, way in self._ways.items():
             peer = self._core.peers.named(name)
             if peer is not None and SIGNALS in peer.narrow:
-                way.again_at = None
+                way.again_at, way.rests = None, 0
                 self._begin(peer, way)
 
     def other_ways(self) -> None:
@@ -211,7 +216,7 @@ class Optimising:
     def _next(self, peer: Peer, way: _Way, tries: int) -> None:
         """The last binding update got no answer."""
         way.places = self._places(peer, way) or way.places
-        if tries < _TRIES:
+        if tries < (_TRIES_MORE if way.rests and not peer.is_relayed else _TRIES):
             way.turn += 1
             via = way.places[way.turn % len(way.places)]
             self._signals.machine.mobile.redirect(peer.name, via, self._claim(via))
@@ -254,8 +259,6 @@ class Optimising:
                 self._early.registered(peer, command.fresh)
             case told.NotRegistered(_, None, tries, _) if way is not None and way.begun and tries:
                 self._next(peer, way, tries)
-            case told.NotRegistered(_, None, tries, _) if way is None and tries >= _TRIES:
-                self._signals.machine.mobile.rest(name)
             case told.EarlyProof():
                 self._early.ended(peer, command)
             case HomeProven() | HomeSilent() if way is not None:

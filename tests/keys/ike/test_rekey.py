@@ -59,6 +59,22 @@ def test_a_child_is_rekeyed_in_the_order_of_the_rfc() -> None:
     one_of_everything(net, desk, lap)
 
 
+def test_every_child_that_follows_from_one_ike_auth_says_so() -> None:
+    """Over each rekey, of the IKE SA too; and a new IKE_AUTH is told from it."""
+    net, desk, lap = up()
+    sessions = []
+    for rekey in (rekey_child, rekey_ike, rekey_child):
+        rekey(net, desk, lap)
+        net.play(30)
+        assert desk.outbound is not None
+        sessions.append(desk.outbound.session)
+    assert len(set(sessions)) == 1 and sessions[0]
+    net.restart(lap)
+    net.connect(lap, desk)
+    net.play(30)
+    assert desk.outbound.session not in sessions
+
+
 def test_the_old_child_receives_until_what_was_under_way_has_come() -> None:
     net, desk, lap = up()
     old_out, old_in = lap.outbound, set(desk.inbound)
