@@ -9,6 +9,7 @@ import pytest
 from tests.model.explore import WrongError, explore
 from tests.model.liar import Liar
 from tests.model.scenarios import WORLDS
+from tests.model.second import Second
 from tunnel.mobility import correspondent
 from tunnel.mobility.claims import Claim
 from tunnel.mobility.commands import Command
@@ -40,6 +41,8 @@ def test_it_notices_if_an_answer_counts_from_anywhere(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Correspondent, "_open_test", staticmethod(by_nonce))
     with pytest.raises(WrongError, match="UseEndpoint"):
         explore(Liar.bound(), 3)
+    with pytest.raises(WrongError, match="holds proofs of"):
+        explore(Second.standing(open=1, change=1), 4)
 
 
 def test_it_notices_if_the_proof_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
