@@ -55,14 +55,16 @@ def share_a_nat(core: Core, peer: Peer) -> bool:
 
 def in_order(core: Core, peer: Peer) -> list[Endpoint]:
     """All endpoints of ``peer``, the first to be tried first. Those of a family that we do not have
-    ourselves are last; those that the zone names, and that are neither, stand as it has them."""
+    ourselves are last; those that the zone names, and that are neither, stand as it has them. What
+    names a host id as its endpoint has none there (I50)."""
     families = {":" in host for host, _ in core.endpoints}
 
     def rank(one: Endpoint) -> tuple[bool, bool]:
         six = ":" in one[0]
         return bool(families) and six not in families, not six
 
-    lan, outer = on_our_lan(core, peer), sorted(peer.endpoints, key=rank)
+    outer = sorted((one for one in peer.endpoints if not core.is_host(one[0])), key=rank)
+    lan = on_our_lan(core, peer)
     return [*lan, *outer] if share_a_nat(core, peer) else [*outer, *lan]
 
 

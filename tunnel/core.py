@@ -107,9 +107,14 @@ class Core:
                 host = command.endpoint[0]
             case _:
                 return False
-        if ":" not in host or host in self.relayed:
+        return host not in self.relayed and self.is_host(host)
+
+    def is_host(self, address: str) -> bool:
+        """Whether it is a host id, ours or a peer's: nobody *is* at one, on any network."""
+        if ":" not in address:
             return False
-        return self.peers.owner(IPv6Address(host.partition("%")[0])) is not None
+        host_id = IPv6Address(address.partition("%")[0])
+        return host_id == self.identity.host_id or self.peers.owner(host_id) is not None
 
     def ike_said(self, answers: list[ike_types.Command]) -> None:
         """Queues what the IKE endpoint answered."""

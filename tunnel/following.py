@@ -98,7 +98,7 @@ class Following:
         self._core.point(peer, endpoint)
 
     def _hint(self, peer: Peer, endpoint: Endpoint, why: str) -> None:
-        if endpoint == peer.hint:
+        if endpoint == peer.hint or self._core.is_host(endpoint[0]):
             return
         self._core.explain(peer, What.PROOF, f"it may be elsewhere: {why}", at=endpoint)
         now, interval = self._core.now, self._core.settings.follow_interval

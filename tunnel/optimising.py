@@ -309,7 +309,10 @@ class Optimising:
             self._begin(peer, way)
 
     def _invited(self, peer: Peer, way: _Way, endpoint: Endpoint) -> None:
-        """It will be there, it says by relay: our own messages open our NAT for its."""
+        """It will be there, it says by relay: our own messages open our NAT for its. Of a host id
+        that would be those of another host, or nothing that may be seen outside (I50)."""
+        if self._core.is_host(endpoint[0]):
+            return
         fresh, way.invited = way.invited != endpoint, endpoint
         if not peer.is_relayed:
             return

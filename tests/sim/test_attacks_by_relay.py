@@ -13,6 +13,7 @@ from tests.sim.test_home_agent import SECOND, bound, gateway, hard_pair, host, s
 from tests.sim.watch import watched
 from tests.sim.world import SimHost
 from tunnel.mobility import header
+from tunnel.mobility.claims import Claim
 from tunnel.mobility.header import BindingUpdate
 from tunnel.peers import OWN, RELAYED, SIGNALS, Peer
 
@@ -173,3 +174,37 @@ def test_registering_all_the_time_costs_the_home_agent_little() -> None:
     assert len(lines) < 100
     refused = home.node._relaying.signals.machine.refused
     assert refused["flood"] > 250, "the engine tells 32 a second, and of these few are heard"
+
+
+def test_a_host_that_says_it_is_at_anothers_host_id_is_looked_for_elsewhere() -> None:
+    """By relay, in an invitation, or in the zone: what is for it would come to that one, nested or,
+    where there is no way by relay, show its host id on the wire (I50)."""
+    world = watched(709)
+    gateway(world)
+    laptop, desk = hard_pair(world)
+    mallory = host(world, "mallory", 3, "symmetric")
+    assert settled(world, mallory)
+    assert delivers(world, laptop, desk, 1, within=15)
+    assert delivers(world, laptop, mallory, 2, within=15)
+    world.run(10)
+    strangers = desk.datapath.counters().get("drop_unknown_spi", 0)
+    peer, child = table(mallory, "laptop"), table(mallory, "laptop").narrow[SIGNALS]
+    known = mallory.node._relaying.signals.machine.mobile.registrations[peer.name]
+    for number, host_id in enumerate((desk.host_id, laptop.host_id, mallory.host_id)):
+        claim = Claim.at((str(host_id), 4500))
+        update = BindingUpdate((known.sequence + 1 + number) % 65536, 600, claim.options)
+        octets = header.pack(update, child.local_id, child.peer_id)
+        packet = header.packet(octets, child.local_id, child.peer_id)
+        assert peer.relay_endpoint is not None
+        mallory._outputs(
+            mallory.datapath.send_inner(child.spi_out, peer.relay_endpoint, packet, world.now)
+        )
+        world.run(3)
+    core = mallory.node._core
+    core.endpoints = ((str(desk.host_id), 4500),)
+    mallory.node._directory.publish()
+    mallory.tell(mallory.node.advance)
+    world.run(30)
+    assert table(laptop, "mallory").endpoints == ((str(desk.host_id), 4500),)
+    assert desk.datapath.counters().get("drop_unknown_spi", 0) == strangers
+    assert table(laptop, "mallory").is_relayed

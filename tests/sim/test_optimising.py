@@ -30,8 +30,8 @@ def relayed(
     gateway(world)
     laptop, desk = pair(world, ours, theirs)
     world.cut(*OUTSIDES)
-    assert delivers(world, laptop, desk, 1, within=60)
-    assert delivers(world, desk, laptop, 2, within=60)
+    assert delivers(world, laptop, desk, 1, within=120)
+    assert delivers(world, desk, laptop, 2, within=120)
     assert paths(laptop, desk) == ("relay", "relay")
     return laptop, desk
 
