@@ -1,7 +1,7 @@
 # Two commands (docs/architecture.md): `make demo` and `make test`. Both set up what they need, say what
 # they install, ask nothing, and start at once when there is nothing to set up.
 .NOTPARALLEL:
-.PHONY: help setup demo test interop check coverage fuzz scenarios mutants model tsan bench bench-plot build clean
+.PHONY: help setup demo test interop check coverage fuzz scenarios mutants model tsan asan bench bench-plot build clean
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -19,6 +19,7 @@ help:
 	@echo "make mutants how many small wrongs in the codec and the windows the tests find"
 	@echo "make model   every state of the binding machines up to a depth; ARGS='--depth 5 loss'"
 	@echo "make tsan    tables changed under full traffic, with the native engine under ThreadSanitizer"
+	@echo "make asan    hostile packets, with the native engine under AddressSanitizer"
 	@echo "make bench   how fast, as ratios to every other VPN that can be installed (as root; a quarter of an hour)"
 	@echo "make bench-plot  draws what it saved"
 	@echo "make build   the native modules, after an edit of a .pyx"
@@ -74,6 +75,10 @@ tsan:
 	@scripts/setup test
 	$(PYTHON) -m tests.stress.tsan --blind --seconds 5
 	$(PYTHON) -m tests.stress.tsan $(ARGS)
+
+asan:
+	@scripts/setup test
+	$(PYTHON) -m tests.stress.asan $(ARGS)
 
 bench:
 	@scripts/setup bench

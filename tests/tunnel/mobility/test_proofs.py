@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.mutate import mutants
-from tunnel.mobility.proofs import LIFE, NAT_LIFE, SCHEMA, Proofs, ProofsError
+from tunnel.mobility.proofs import (
+    LIFE,
+    MAX_FILE,
+    NAT_LIFE,
+    PEERS,
+    PER_PEER,
+    SCHEMA,
+    Proofs,
+    ProofsError,
+)
 
 UNIX = 1_800_000_000
 
@@ -119,3 +128,15 @@ def test_no_file_breaks_it(seed: int) -> None:
         except ProofsError:
             continue
         assert len(again) <= 2 * 16
+
+
+def test_a_full_table_is_read_again() -> None:
+    """Whatever a host remembers of however many peers, it takes back what it wrote."""
+    proofs = Proofs()
+    for number in range(PEERS):
+        name = f"host-{number:04}." + "d" * 240
+        for port in range(65_000, 65_000 + PER_PEER):
+            proofs.add(name, (f"2001:db8:aaaa:bbbb:cccc:dddd:eeee:{port:x}", port), UNIX)
+    octets = proofs.dump(UNIX)
+    assert len(octets) < MAX_FILE
+    assert len(loaded(octets)) == len(proofs) == PEERS * PER_PEER
