@@ -247,3 +247,29 @@ def test_other_networks_are_recorded_and_played_again() -> None:
     world.run(5)
     methods = [played.call.method for _, played in play(make, items)]
     assert "set_other_ways" in methods
+
+
+def test_an_endpoint_of_the_other_family_is_opened_once_from_where_data_leaves() -> None:
+    """And a second network only towards an endpoint of its own family."""
+    world = watched(909)
+    laptop, desk = pair(world)
+    ours, theirs = ("2001:db8:1::1", 4500), ("2001:db8:2::1", 4500)
+    six: dict[Endpoint, Endpoint] = {laptop.endpoint: ours, desk.endpoint: theirs}
+    world.hosts |= {ours: laptop, theirs: desk}
+    send = world.send
+
+    def by_family(data: bytes, source: Endpoint, target: Endpoint, **more: bool) -> None:
+        send(data, six.get(source, source) if ":" in target[0] else source, target, **more)
+
+    world.send = by_family  # type: ignore[method-assign]
+    desk.tell(desk.node.set_endpoints, (desk.config.endpoint, theirs))
+    assert world.run(5, lambda: theirs in peer(laptop, "desk").endpoints)
+    said = listen(laptop)
+    third = join(laptop, ("2001:db8:9::9", 4500), 4)
+    assert world.run(5, lambda: proven(desk, "laptop", ("2001:db8:9::9", 4500)))
+    leave(laptop, third)
+    laptop.tell(laptop.node.set_endpoints, (laptop.config.endpoint, ours))
+    assert world.run(5, lambda: proven(desk, "laptop", ours))
+    talk(world, laptop, desk, 100, 50)
+    world.run(400)
+    assert [one for one in said if one[0] == "Aoto"] == [("Aoto", third), ("Aoto", None)]

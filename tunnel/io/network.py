@@ -39,6 +39,7 @@ LOOK_EVERY = 3.0  # seconds, where the kernel says nothing
 LOOK_BESIDES = 60.0  # seconds, where it says what changes
 TOGETHER = 0.05  # seconds: changes come in flocks
 AT_HAND = 0.005  # seconds, where another network is known: the first of the flock may be the move
+CALM = 1.0  # seconds without a change before such a first one
 PATIENCE = 1.5  # seconds that a router has before our own address is published
 ASK_ROUTER = 5.0  # seconds at least between two questions that silent peers bring about
 DOUBTS = 10  # a minute: so many restarts of a router count as a change
@@ -81,6 +82,7 @@ class Network:
         self._stand, self._zone_up, self._note, self._translate = stand, zone_up, note, translate
         self._imposter, self._zone_was_up = imposter, False
         self._tell_others, self._others = others, tuple[Source, ...]()
+        self._changed_at = float("-inf")
         self._surveyor = Surveyor(self._surveyed_anew, questions)
         self._prefix: IPv6Network | None = None
         self._kind: Kind | None = None
@@ -243,7 +245,9 @@ class Network:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await self._wake.wait()
-                await asyncio.sleep(AT_HAND if self._others else TOGETHER)
+                calm = time.monotonic() >= self._changed_at + CALM
+                self._changed_at = time.monotonic()
+                await asyncio.sleep(AT_HAND if self._others and calm else TOGETHER)
         self._wake.clear()
 
     async def _look(self) -> None:
