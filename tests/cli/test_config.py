@@ -112,7 +112,7 @@ def test_relative_files_stand_beside_the_configuration(tmp_path: Path) -> None:
         ('[host]\nname="d"\n[acount]\n', "acount", "unknown table", 'did you mean "account"?'),
         ('[host]\nname="d"\nzzz=1\n', "host.zzz", "unknown key", "known here: device, home_agents"),
         (HOST + PEER + "keepalive = 3\n", "peer[0].keepalive", "unknown key", "known here"),
-        (HOST + 'listen = "4500"\n', "host.listen", "expected `int`, got `str`", "correct"),
+        (HOST + 'listen = "4500"\n', "host.listen", "expected `int`, got a text", "correct"),
         (HOST + "listen = 70000\n", "host.listen", "<= 65535", "correct"),
         (HOST + "mtu = 1279\n", "host.mtu", ">= 1280", "correct"),
         (HOST + 'mtu = "large"\n', "host.mtu", "large", "auto"),
@@ -122,8 +122,8 @@ def test_relative_files_stand_beside_the_configuration(tmp_path: Path) -> None:
         (HOST + 'device = "a/b"\n', "host.device", "not a device name", "at0"),
         ('[host]\nname = "Desk"\n', "host.name", "not a host label", "lower-case"),
         ("[host]\nlisten = 4500\n", "host.name", "it is missing", 'add "name"'),
-        (ACCOUNT, "host", "it is missing", 'add "host"'),
-        ("host = 3\n", "host", "expected `object`, got `int`", "correct"),
+        (ACCOUNT, "host", "it is missing", "add a table [host]"),
+        ("host = 3\n", "host", "expected a table, got `int`", "correct"),
         (HOST, "", "neither an [account] nor a [[peer]]", "autotunnel init"),
         (HOST + '[account]\ndomain = "x."\n', "account.domain", "not a domain name", "alice"),
         (HOST + '[rendezvous]\ntransport = "quic"\n', "rendezvous.transport", "'quic'", '"tls"'),
@@ -133,6 +133,10 @@ def test_relative_files_stand_beside_the_configuration(tmp_path: Path) -> None:
         (HOST + '[resolver]\nlisten = "localhost:53"\n', "resolver.listen", "address", "127"),
         (HOST + '[resolver]\nforward = ["ns"]\n', "resolver.forward", "not an IPv4", "192.0.2.53"),
         (HOST + "[ike]\nchild_lifetime = 0\n", "ike.child_lifetime", "> 0", "correct"),
+        (HOST + "[ike]\nliveness = inf\n", "ike.liveness", "<= 3", "correct"),
+        (HOST + "[ike]\nliveness = nan\n", "ike.liveness", "> 0", "correct"),
+        (HOST + 'state_dir = "/a\\u0000b"\n', "host.state_dir", "a NUL character", "take it out"),
+        (HOST + "[serve]\n", "serve", "unknown table", "this is a rendezvous' file"),
         (HOST + "[ike]\nsuites = []\n", "ike.suites", "it is empty", "at least one"),
         (HOST + '[engine]\nname = "fast"\n', "engine.name", "'fast'", '"reference"'),
         (HOST + "[engine]\nthreads = 0\n", "engine.threads", ">= 1", ""),
@@ -169,6 +173,14 @@ def test_a_file_that_is_not_there_or_not_text_is_told(tmp_path: Path) -> None:
         load_host(tmp_path / "latin.toml")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_host(tmp_path)
+    with pytest.raises(ConfigError, match="more than 1048576 octets"):
+        load_host(Path("/dev/zero"))
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + (HOST + ACCOUNT).encode())
+    assert load_host(path).host.name == "desk"
 
 
 def test_serve_listens_everywhere_by_default_and_knows_its_accounts(tmp_path: Path) -> None:
@@ -185,6 +197,7 @@ def test_serve_listens_everywhere_by_default_and_knows_its_accounts(tmp_path: Pa
     ("text", "key", "cause"),
     [
         ("[serve]\n", "serve.account", "there is no account"),
+        (HOST, "host", "unknown table"),
         (SERVE.replace("[serve]", '[serve]\nlisten = ["0.0.0.0"]'), "serve.listen", "has no port"),
         (SERVE.replace("[serve]", "[serve]\nlisten = []\ntls_listen = []"), "serve.listen", "no"),
         (SERVE.replace("[serve]", '[serve]\naddress = ["ns"]'), "serve.address", "not an address"),

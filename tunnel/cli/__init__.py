@@ -40,15 +40,16 @@ def application(command: str | None = None) -> typer.Typer:
     """The command line as a typer application: all of it, or as much as ``command`` needs."""
     import typer  # not above: the process that stays is in this package, too
 
+    from tunnel.cli.talk import before_all
+
     app = typer.Typer(
         name=PROGRAM,
-        help="Your machines, reachable from anywhere by name.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    app.callback()(lambda: None)  # else typer would take a family of one command for that command
+    app.callback()(before_all)  # else typer would take a family of one command for that command
     family = next((name for name, commands in FAMILIES.items() if command in commands), None)
     for name in FAMILIES if family is None else (family,):
         import_module(f"tunnel.cli.{name}").register(app)
@@ -57,10 +58,14 @@ def application(command: str | None = None) -> typer.Typer:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and gives its exit code: 0 ok, 1 failed, 2 usage."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        application()(args=arguments, prog_name=PROGRAM)
+        application(words[0] if words else None)(args=words, prog_name=PROGRAM)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:  # before the command itself could tell
+        print("autotunnel: interrupted", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # the reader of our data has gone, like `| head`
         sys.stderr.close()
         return 1

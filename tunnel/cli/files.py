@@ -45,11 +45,12 @@ def serve_path(given: str | None) -> Path:
     return Path(given).absolute() if given else default_path("serve.toml").absolute()
 
 
-def refuse_overwrite(paths: Iterable[Path]) -> None:
+def refuse_overwrite(
+    paths: Iterable[Path], fix: str = "move it away, or write elsewhere with -c FILE"
+) -> None:
     """Raises :class:`Failure` if one of the files is there already."""
     for path in paths:
         if path.exists() or path.is_symlink():
-            fix = "move it away, or write elsewhere with -c FILE"
             raise Failure(f"{path} exists and is not overwritten; {fix}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -46,11 +47,12 @@ def go_on_as(
     more: Mapping[str, object] | None = None,
 ) -> NoReturn:
     """Goes on as ``module`` in this very process: the libraries by which a command line is read
-    take ten megabytes, and what goes on stays for weeks."""
+    take ten megabytes, and what goes on stays for weeks. A Ctrl-C waits until it has begun to."""
     root = str(Path(__file__).parents[2])
     around = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{around}" if around else root
     line = program(module, path, as_json, ready_fd, more or {})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.execv(line[0], line)  # noqa: S606 - our own interpreter, and no text of a shell
 
 

@@ -8,8 +8,10 @@ agent beside itself needs both; each of the two processes drops all when it stan
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -53,6 +55,7 @@ HomeAgentOption = Annotated[
     bool, typer.Option("--home-agent", help="Of a rendezvous: run it with --home-agent.")
 ]
 UserOption = Annotated[str, typer.Option(metavar="NAME", help="The system user it runs as.")]
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")  # what systemd takes (sysusers.d(5))
 
 _ONE_DROPS = "One capability, which the process drops as soon as it needs it no more."
 _BOTH_DROP = "Each process drops them as soon as it needs them no more."
@@ -173,6 +176,12 @@ def _config(role: Role, config: str | None, home_agent: bool) -> tuple[Path, boo
     return path, home_agent or named
 
 
+def _check_user(user: str) -> None:
+    if not _USER.fullmatch(user):
+        fix = 'use lower-case letters, digits, "_" and "-"'
+        raise typer.BadParameter(f"--user: {user!r} is no name of a system user; {fix}")
+
+
 def print_unit(
     role: RoleOption = Role.UP,
     user: UserOption = DEFAULT_USER,
@@ -181,6 +190,7 @@ def print_unit(
     as_json: JsonOption = False,
 ) -> None:
     """Print the unit."""
+    _check_user(user)
     text = unit_text(role, user, *_config(role, config, home_agent))
     if as_json:
         emit("service", {"role": role.value, "user": user, "unit": text})
@@ -188,33 +198,51 @@ def print_unit(
         put(text)
 
 
+def _write_all(files: Mapping[Path, str]) -> None:
+    """Writes all of them, or none. Raises :class:`Failure`."""
+    written: list[Path] = []
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written += [] if path.exists() else [path]
+            path.write_text(text)
+    except OSError as problem:
+        for path in written:
+            path.unlink(missing_ok=True)
+        if isinstance(problem, PermissionError):
+            raise Failure(f"{problem.filename} cannot be written; run this with sudo") from None
+        raise
+
+
 def install(
     role: RoleOption = Role.UP,
     user: UserOption = DEFAULT_USER,
     config: ConfigOption = None,
     home_agent: HomeAgentOption = False,
-    units: Annotated[Path, typer.Option(help="Where units live.")] = _UNITS,
-    sysusers: Annotated[Path, typer.Option(help="Where system users are declared.")] = _SYSUSERS,
+    units: Annotated[Path, typer.Option(help="Where units live.", readable=False)] = _UNITS,
+    sysusers: Annotated[
+        Path, typer.Option(help="Where system users are declared.", readable=False)
+    ] = _SYSUSERS,
     polkit: Annotated[
-        Path, typer.Option(help="Where polkit's rules live, if it is there.")
+        Path, typer.Option(help="Where polkit's rules live, if it is there.", readable=False)
     ] = _POLKIT,
     as_json: JsonOption = False,
 ) -> None:
     """Write the unit and its user's declaration, and say which commands start it."""
+    _check_user(user)
     path, both = _config(role, config, home_agent)
     if not path.exists():
         raise Failure(f"{path}: there is no such file; run `autotunnel init` or name it with -c")
     name = "autotunnel" if role is Role.UP else "autotunnel-serve"
     unit, declaration = units / f"{name}.service", sysusers / f"{name}.conf"
-    refuse_overwrite([unit, declaration])
-    try:
-        sysusers.mkdir(parents=True, exist_ok=True)
-        declaration.write_text(f'u {user} - "autotunnel" /var/lib/autotunnel\n')
-        unit.write_text(unit_text(role, user, path, both))
-        if (role is Role.UP or both) and polkit.is_dir():
-            (polkit / "50-autotunnel.rules").write_text(polkit_rule(user))
-    except PermissionError as problem:
-        raise Failure(f"{problem.filename} cannot be written; run this with sudo") from None
+    refuse_overwrite([unit, declaration], "take it away if it shall be written anew")
+    files = {
+        unit: unit_text(role, user, path, both),
+        declaration: f'u {user} - "autotunnel" /var/lib/autotunnel\n',
+    }
+    if (role is Role.UP or both) and polkit.is_dir():
+        files[polkit / "50-autotunnel.rules"] = polkit_rule(user)
+    _write_all(files)
     steps = [
         "systemd-sysusers",
         f"chown -R {user}: {shlex.quote(str(path.parent))}",

@@ -81,6 +81,7 @@ def stay(make: Callable[[], Service], on_ready: Callable[[], None], *, trim: boo
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         tidying: list[asyncio.Task[None]] = []
 
         def ready() -> None:

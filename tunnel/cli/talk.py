@@ -42,6 +42,29 @@ ConfigOption = Annotated[
 ]
 
 
+def _tell_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # slow to load
+
+    try:
+        put(f"autotunnel {version('autotunnel')}")
+    except PackageNotFoundError:
+        put("autotunnel, not installed: run from its sources")
+    raise typer.Exit
+
+
+def before_all(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_tell_version, help="Print the version, and exit."
+        ),
+    ] = False,
+) -> None:
+    """Your machines, reachable from anywhere by name."""
+
+
 def command(
     app: typer.Typer, name: str, *, schema: str | None = None, **options: Any
 ) -> Callable[[Callable[P, None]], Any]:

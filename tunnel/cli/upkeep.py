@@ -80,8 +80,11 @@ def put_in(settings: ServeConfig, source: str, domain: str | None, as_json: bool
         raise Failure(f"{cause}; change it there")
     try:
         text = sys.stdin.read() if source == _STDOUT else Path(source).read_text()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise Failure(f"{source} cannot be read ({problem}); check its name and mode") from None
+    except OSError as problem:
+        cause = f"{source} cannot be read ({problem.strerror})"
+        raise Failure(f"{cause}; check its name and mode") from None
+    except UnicodeDecodeError:
+        raise Failure(f"{source} is not UTF-8 text; name a zone file") from None
     zone = dns.name.from_text(account.domain)
     try:
         sets = zonefile.read(zone, text, zone_limits(account), LeaseLimits(), _unix())

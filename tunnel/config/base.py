@@ -10,7 +10,7 @@ import msgspec
 from tunnel.spelling import is_domain, parse_address_endpoint, parse_ula
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=10 * 365 * 86400)]
 
 DEFAULT_DNS_PORT = 53
 DEFAULT_TLS_PORT = 853

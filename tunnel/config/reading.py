@@ -16,24 +16,41 @@ import msgspec
 from tunnel.config.base import ConfigError, WrongValueError
 
 _T = TypeVar("_T", bound=msgspec.Struct)
+_LARGEST = 1 << 20  # octets; thousands of peers
+_TOML_WORDS = {
+    "`object`": "a table",
+    "`array`": "a list",
+    "`str`": "a text",
+    "`bool`": "true or false",
+}
+_OTHERS = {
+    "host": "this is a host's file; `serve` reads a serve.toml, `up` reads this one",
+    "serve": "this is a rendezvous' file; `up` reads a config.toml, `serve` reads this one",
+}
+"""A table by which a file is known to be the other one."""
 
 
 def read(path: Path) -> dict[str, Any]:
     """The file's tables. Raises :class:`ConfigError`."""
     try:
-        return parse_toml(path, path.read_bytes())
+        with path.open("rb") as file:
+            octets = file.read(_LARGEST + 1)
     except FileNotFoundError:
         fix = "run `autotunnel init` or `autotunnel join`, or name another with -c FILE"
         raise ConfigError(path, "", "there is no such file", fix) from None
     except OSError as problem:
         cause = f"it cannot be read ({problem.strerror})"
         raise ConfigError(path, "", cause, "check its owner and mode") from None
+    if len(octets) > _LARGEST:
+        cause = f"it has more than {_LARGEST} octets"
+        raise ConfigError(path, "", cause, "name the configuration with -c FILE")
+    return parse_toml(path, octets)
 
 
 def parse_toml(path: Path, octets: bytes) -> dict[str, Any]:
     """TOML octets to tables; ``path`` only names them. Raises :class:`ConfigError`."""
     try:
-        return tomllib.loads(octets.decode())
+        return tomllib.loads(octets.decode("utf-8-sig"))  # Windows' editors begin with a BOM
     except UnicodeDecodeError:
         raise ConfigError(path, "", "it is not UTF-8 text", "save it as UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as problem:
@@ -57,8 +74,12 @@ def convert(path: Path, tables: dict[str, Any], shape: type[_T]) -> _T:
         if missing:
             name = cause.split("`")[1]
             key = f"{key}.{name}".lstrip(".")
-            raise ConfigError(path, key, "it is missing", f'add "{name}"') from None
+            is_table = key == name and _struct_in(_types(shape)[name]) is not None
+            what = f"add a table [{name}]" if is_table else f'add "{name}"'
+            raise ConfigError(path, key, "it is missing", what) from None
         cause = cause[:1].lower() + cause[1:]
+        for word, plain in _TOML_WORDS.items():
+            cause = cause.replace(word, plain)
         raise ConfigError(path, key, cause, _correction(shape, key)) from None
 
 
@@ -107,7 +128,11 @@ def _refuse_unknown(path: Path, tables: dict[str, Any], shape: Any, prefix: str)
             what = "table" if isinstance(value, dict) else "key"
             every = ", ".join(sorted(known))
             fix = f'did you mean "{near[0]}"?' if near else f"known here: {every}"
+            if not prefix and key in _OTHERS:
+                fix = _OTHERS[key]
             raise ConfigError(path, place, f"unknown {what}", fix)
+        if any("\0" in text for text in _texts(value)):
+            raise ConfigError(path, place, "it has a NUL character in it", "take it out")
         inner = _struct_in(known[key])
         if inner is None:
             continue
@@ -117,6 +142,11 @@ def _refuse_unknown(path: Path, tables: dict[str, Any], shape: Any, prefix: str)
             for index, entry in enumerate(value):
                 if isinstance(entry, dict):
                     _refuse_unknown(path, entry, inner, f"{place}[{index}].")
+
+
+def _texts(value: Any) -> list[str]:
+    """A text, or those of a list: no path or name can have a NUL."""
+    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
 
 
 def _struct_in(kind: Any) -> type[msgspec.Struct] | None:

@@ -169,7 +169,8 @@ def read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(LARGEST + CHUNK)
     except OSError as problem:
-        raise RecordingError(f"{path} cannot be read ({problem.strerror})") from None
+        cause = f"{path} cannot be read ({problem.strerror})"
+        raise RecordingError(f"{cause}; name a file of `autotunnel up --record`") from None
 
 
 class Reading:

@@ -1,0 +1,114 @@
+"""What goes wrong on a real machine: each mistake gets a sentence with cause and fix, and leaves
+nothing half done."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import DOMAIN, NOBODY, Person
+from tunnel.cli import FAMILIES, main
+from tunnel.cli.voice import tell_failure
+
+
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.ENOENT, "check the path"),
+        (errno.EACCES, "check its owner and mode, or run this with sudo"),
+        (errno.ENOSPC, "make room there"),
+        (errno.EROFS, "choose a place that can be written"),
+    ],
+)
+def test_an_error_of_the_system_has_its_file_and_a_fix(
+    number: int, fix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell_failure("init", False, OSError(number, os.strerror(number), "/x"))
+    assert capsys.readouterr().err == f"autotunnel init: /x: {os.strerror(number)}; {fix}\n"
+
+
+def test_the_version_is_told(person: Person) -> None:
+    done = person.run("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("autotunnel")
+
+
+def test_a_command_loads_its_own_family_only(person: Person) -> None:
+    """It answers in half the time."""
+    code = (
+        "import sys; from tunnel.cli import main; main(['status']); "
+        "print(*[one for one in sys.modules if one.startswith('tunnel.cli.')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=person.env, check=True
+    )
+    loaded = {one.removeprefix("tunnel.cli.") for one in done.stdout.split()}
+    assert loaded & set(FAMILIES) == {"observe"}
+
+
+def test_an_interrupt_before_a_command_could_begin_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: str | None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tunnel.cli.application", interrupted)
+    assert main(["status"]) == 1
+    assert capsys.readouterr().err == "autotunnel: interrupted\n"
+
+
+def test_an_interrupt_while_a_command_that_stays_begins_waits_for_it(owner: Person) -> None:
+    """Python reads modules for half a second, and would show where it was."""
+    serve = owner.home / "serve.toml"
+    with subprocess.Popen(
+        [sys.executable, "-m", "tunnel", "serve", "-c", str(serve)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=owner.env,
+    ) as process:
+        while b"cli.server" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode in (0, 1)
+        assert "Traceback" not in said
+
+
+def test_service_install_writes_all_or_nothing(owner: Person) -> None:
+    folders = {name: owner.home / name for name in ("units", "sysusers", "polkit")}
+    folders["sysusers"].write_text("a file")
+    where = [word for name, path in folders.items() for word in (f"--{name}", str(path))]
+    done = owner.ours("service", "install", *where)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert str(folders["sysusers"]) in done.stderr
+    assert not list(folders["units"].iterdir())
+    folders["sysusers"].unlink()
+    assert owner.ours("service", "install", *where).returncode == 0
+    again = owner.ours("service", "install", *where)
+    assert "take it away if it shall be written anew" in again.stderr
+
+
+@pytest.mark.parametrize("user", ["a;b", "Root", "x\nExecStartPre=/bin/true", ""])
+def test_a_unit_has_no_room_for_more_than_a_user_s_name(owner: Person, user: str) -> None:
+    for command in ("print", "install"):
+        done = owner.ours("service", command, "--user", user)
+        assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_the_file_of_the_other_one_is_told_apart(owner: Person) -> None:
+    up = owner.run("up", "-c", str(owner.home / "serve.toml"))
+    assert "this is a rendezvous' file; `up` reads a config.toml" in up.stderr
+    serve = owner.run("serve", "-c", str(owner.config))
+    assert "this is a host's file; `serve` reads a serve.toml" in serve.stderr
+
+
+def test_init_where_nobody_may_write_says_where_and_what_to_do(person: Person) -> None:
+    done = person.run("init", DOMAIN, "--rendezvous", NOBODY, "-c", "/proc/no/config.toml")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "autotunnel init: /proc/no: No such file or directory; check the path\n"
