@@ -5,7 +5,9 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass, field
 
-from tests.model.worlds import Action, UnsafeError, World, copy
+from tests.model.copying import copied
+from tests.model.post import Action
+from tests.model.worlds import UnsafeError, World
 
 
 class WrongError(AssertionError):
@@ -39,7 +41,7 @@ def explore(world: World, depth: int) -> Found:
         for packed, way in level:
             start: World = pickle.loads(packed)
             for action in list(start.actions()):
-                after: World = pickle.loads(packed)
+                after = copied(start)
                 found.steps += 1
                 _take(after, action, way)
                 key = hash(after.key())
@@ -75,7 +77,7 @@ def _arrives(world: World, way: tuple[Action, ...], found: Found) -> None:
                 found.distances[one] = left + further
             found.longest = max(found.longest, found.distances[passed[0]])
             return
-        trial = copy(world) if trial is world else trial
+        trial = copied(world) if trial is world else trial
         try:
             trial.step_without_loss()
         except UnsafeError as error:
