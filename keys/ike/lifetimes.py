@@ -109,7 +109,9 @@ def _checking(sa: IkeSa) -> bool:
 def _retransmit(sa: IkeSa, now: float) -> None:
     data = sa.window.due(now)
     if data is not None:
-        for remote in dict.fromkeys((sa.remote, *sa.race, *detours(sa))):
+        others = detours(sa)
+        sa.moves += bool(others)  # asked at several endpoints, it proves none of them
+        for remote in dict.fromkeys((sa.remote, *sa.race, *others)):
             sa.ctx.send(data, remote)
         return
     outstanding = sa.window.outstanding

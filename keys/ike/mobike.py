@@ -264,7 +264,8 @@ def search(sa: IkeSa, endpoints: tuple[Endpoint, ...]) -> None:
         return
     sa.elsewhere = (*sa.elsewhere, *fresh)[:MAX_ADDRESSES]
     for endpoint in fresh:
-        sa.window.outstanding.repeats += 1  # the answer alone proves none of them any more
+        sa.window.outstanding.repeats += 1
+        sa.moves += 1  # the answer proves none of them, wherever it seems to come from
         sa.ctx.send(sa.window.outstanding.data, endpoint)
 
 

@@ -10,7 +10,7 @@ from keys.ike.mobike import acceptable, addresses
 from keys.ike.notify import Notify, NotifyType
 from keys.ike.payloads import Contents
 from keys.ike.sa import IkeSa
-from keys.ike.types import Endpoint, IkeLog, InstallOutbound, PeerDown, SendIke
+from keys.ike.types import Endpoint, IkeLog, InstallOutbound, PeerDown, ProbeAnswered, SendIke
 from tests.keys.ike.net import DELAY, Datagram, Net, Side, pair
 from tests.keys.ike.test_hostile import ask
 from tests.keys.ike.test_rekey import rekey_child, rekey_ike
@@ -521,3 +521,24 @@ def test_a_peer_that_is_gone_counts_as_such_whatever_request_of_ours_waits() -> 
     assert not desk.all(PeerDown)
     net.play(3)
     assert [c.reason for c in desk.all(PeerDown)] == [f"no answer from {lap.name} for 50 s"]
+
+
+@pytest.mark.parametrize("who", ["leader", "follower"])
+def test_an_answer_proves_nothing_where_the_question_went_elsewhere_too(who: str) -> None:
+    """Somebody between us made us ask at an address of its own; where we look for the peer at its
+    real one besides, it hears us there, and its answers are sent on from the false one."""
+    net, desk, lap = up()
+    side, peer = (desk, lap) if who == "leader" else (lap, desk)
+    forger = ("198.51.100.66", 666)
+    net.fate = lambda datagram: [] if datagram.sender == peer.name else [DELAY]
+    side.told.clear()
+    net.run(side, side.ike.moved(peer.name, forger, net.now))
+    for _ in range(20):
+        net.run(side, side.ike.probe(peer.name, net.now))
+        net.run(side, side.ike.search(peer.name, (peer.address,), net.now))
+        before = len(net.sent)
+        net.play(1)
+        for datagram in [one for one in net.sent[before:] if one.sender == peer.name]:
+            net.run(side, side.ike.receive(datagram.data, forger, net.now))
+    assert forger not in {one.remote for one in side.all(InstallOutbound)}
+    assert forger not in {one.remote for one in side.all(ProbeAnswered)}
