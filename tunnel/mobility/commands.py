@@ -170,7 +170,7 @@ REASONS = (
     "nonce",  # no such test is open for this address, or its nonce is another one
     "unasked",  # BA or AOTS that answers nothing
     "stranger",  # not from a peer that the owner has made known
-    "home",  # a peer did not answer at its home address, so that its binding is not made
+    "home",  # a peer was asked at its home address in vain (:class:`HomeSilent`)
 )
 """Why a message is not heeded; counted by these names."""
 

@@ -314,8 +314,8 @@ class Correspondent:
     def _answered_at_home(
         self, peer: str, binding: Binding, now: float, unix: int
     ) -> list[Command]:
-        """What waited for this takes effect."""
-        if not binding.asked:
+        """What waited for this takes effect; an answer that is late counts as long as its nonce."""
+        if binding.at_home and not binding.asked:
             return []
         waited, binding.at_home, binding.asked = not binding.at_home, True, 0
         self._asks.clear(peer)

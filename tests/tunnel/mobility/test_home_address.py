@@ -157,6 +157,23 @@ def test_each_message_may_be_lost(net: Network, lost: int) -> None:
     assert used(net) == BOUND and phase(net) is Phase.BOUND
 
 
+def test_a_late_answer_counts_and_a_second_one_changes_nothing(net: Network) -> None:
+    net.register("a", "b")
+    net.deliver(net.letters.pop(0))
+    (at_home,) = home_letters(net)
+    net.run()
+    net.hosts["a"].mobile.rest("b")
+    net.wait(10)
+    assert net.said["b"][-1] == HomeSilent("a", before=False)
+    net.lose()
+    net.deliver(at_home)
+    (answer,) = net.letters
+    net.run()
+    assert used(net) == BOUND
+    said = len(net.said["b"])
+    assert net.deliver(answer) == [] and len(net.said["b"]) == said and not net.letters
+
+
 def test_a_home_agent_that_returns_ends_the_waiting(net: Network) -> None:
     net.register("a", "b")
     without_home_agent(net, 45)
