@@ -19,7 +19,7 @@ from tunnel.io.lab.nat import INSIDE, OUTSIDE, make_nat
 pytestmark = pytest.mark.root
 
 PATIENCE = 90.0
-OCTETS = 4_000_000
+OCTETS = 3_000_000
 RATE = "200k"
 SECOND, BEHIND, SEEN = "eth1", "192.168.120", "192.0.1.120"
 FIRST = "192.168.20"  # of the first home (tests.namespaces.homes)
@@ -116,6 +116,9 @@ def test_a_message_leaves_by_the_interface_of_its_source() -> None:
                 laptop.ip("route", "add", "default", "via", f"{net}1", "metric", metric)
             heard.append(router.start(sys.executable, "-u", "-c", HEAR, name="hear"))
             heard[-1].wait_for("ready", 20)
+        laptop.ip("tuntap", "add", "vpn0", "mode", "tun")
+        laptop.address("vpn0", "10.8.0.2/24")
+        laptop.ip("route", "add", "default", "dev", "vpn0", "metric", "300")
         root = {"PYTHONPATH": str(Path(__file__).parents[2])}
         script = (sys.executable, "-m", "tests.namespaces.second_end")
         for times, engine in enumerate(("reference", "native"), 1):
@@ -123,6 +126,7 @@ def test_a_message_leaves_by_the_interface_of_its_source() -> None:
             assert said.wait(60) == 0, said.output()
             found = json.loads(said.output().splitlines()[-1])
             assert found["ways"] == ["10.1.0.2", "10.2.0.2", "2001:db8:1::2", "2001:db8:2::2"]
+            assert found["tunnels"] == ["10.8.0.2"], "which nobody held before"
             assert found["counters"]["tx_packets"] == 4
             for number, far in enumerate(heard, 1):
                 for source in (f"10.{number}.0.2", f"2001:db8:{number}::2"):

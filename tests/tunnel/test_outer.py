@@ -74,6 +74,7 @@ def test_loopback_says_how_large_it_is() -> None:
 HOST_ID = IPv6Address("fd12:3456:789a::1")
 ETH = WayOut(4, 2, "192.168.1.1", "192.168.1.9")
 WIFI = WayOut(4, 3, "192.168.7.1", "192.168.7.9")
+VPN = WayOut(4, 9, None, "10.8.0.9", tunnel=True)
 ETH6 = WayOut(6, 2, "fe80::1%eth0", "2001:db8:1::9")
 WIFI6 = WayOut(6, 3, "fe80::1%wlan0", "2001:db8:7::9")
 
@@ -92,6 +93,9 @@ WIFI6 = WayOut(6, 3, "fe80::1%wlan0", "2001:db8:7::9")
         ((ETH6, WayOut(6, 4, None, str(HOST_ID))), ("2001:db8:1::9",), ()),  # our own device
         ((ETH6, WayOut(6, 4, None, "fe80::9")), ("2001:db8:1::9",), ()),
         ((ETH, WIFI, WIFI), ("192.168.1.9",), ("192.168.7.9",)),  # two routers there
+        ((VPN, ETH, WIFI), ("10.8.0.9",), ()),  # nothing goes around a tunnel
+        ((ETH, WIFI, VPN), ("192.168.1.9",), ("192.168.7.9",)),  # and none is a network
+        ((VPN, ETH, ETH6, WIFI6), ("10.8.0.9", "2001:db8:1::9"), ("2001:db8:7::9",)),
     ],
 )
 def test_other_ways_are_those_by_other_interfaces(

@@ -34,6 +34,10 @@ _IFA_ADDRESS, _IFA_FLAGS = 1, 8
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
 _RTNH_F_DOWN = 1 | 16  # RTNH_F_DEAD, RTNH_F_LINKDOWN
 
+_TUNNELS = frozenset(
+    ("tun", "wireguard", "ipip", "sit", "ip6tnl", "gre", "ip6gre", "vti", "vti6", "xfrm", "amt")
+)
+
 # Any addresses beyond the default route will do (RFC 5737, RFC 3849): nothing is sent there.
 _SOMEWHERE = {_AF_INET: ip_address("192.0.2.1"), _AF_INET6: ip_address("2001:db8::1")}
 
@@ -73,14 +77,13 @@ def link(name: str) -> Link | None:
             raise
         _, _, index, flags, _ = _LINK.unpack_from(message)
         found = attributes(message[_LINK.size :])
-        kind = attributes(found.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b"")
         return Link(
             index=index,
             name=name,
             mtu=_number(found[_IFLA_MTU]),
             up=bool(flags & _IFF_UP),
             attached=bool(flags & _IFF_LOWER_UP),
-            kind=kind.rstrip(b"\0").decode(),
+            kind=_kind(found),
             addresses=_addresses(kernel, index),
         )
 
@@ -173,12 +176,14 @@ def _routes(kernel: Rtnetlink, index: int) -> frozenset[IPv6Address]:
 @dataclass(frozen=True, slots=True)
 class WayOut:
     """A default route: its interface, its router (none on a link of two), and the address that the
-    kernel sends from by this interface, whatever route it prefers."""
+    kernel sends from by this interface, whatever route it prefers. ``tunnel``: the interface is no
+    network but somebody's tunnel through one."""
 
     version: int
     index: int
     gateway: str | None
     source: str | None
+    tunnel: bool = False
 
 
 def ways_out() -> tuple[WayOut, ...]:
@@ -198,11 +203,25 @@ def ways_out() -> tuple[WayOut, ...]:
                     router = about.get(_RTA_GATEWAY)
                     text = "" if router is None else _scoped(router, index)
                     found.append((family, metric, index, text))
+        tunnels = {index: _is_tunnel(kernel, index) for _, _, index, _ in found}
         return tuple(
-            WayOut(4 if family == _AF_INET else 6, index, text or None, by)
+            WayOut(4 if family == _AF_INET else 6, index, text or None, by, tunnels[index])
             for family, _, index, text in sorted(found)
             for by in (_source_by(kernel, family, index),)
         )
+
+
+def _is_tunnel(kernel: Rtnetlink, index: int) -> bool:
+    try:
+        message = kernel.get(_GETLINK, _LINK.pack(0, 0, index, 0, 0))
+    except OSError:
+        return False  # it has gone meanwhile
+    return _kind(attributes(message[_LINK.size :])) in _TUNNELS
+
+
+def _kind(about: dict[int, bytes]) -> str:
+    kind = attributes(about.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b"")
+    return kind.rstrip(b"\0").decode(errors="replace")
 
 
 def _source_by(kernel: Rtnetlink, family: int, index: int) -> str | None:

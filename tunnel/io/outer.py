@@ -57,11 +57,15 @@ def other_ways(
     ways: tuple[WayOut, ...], endpoints: tuple[Endpoint, ...], host_id: IPv6Address
 ) -> tuple[Source, ...]:
     """Other networks that we could leave by: of each further interface with a default route its
-    address, if it is one that a peer could answer. Our own device is none."""
+    address, if it is one that a peer could answer. Tunnels are none, our own among them; and
+    nothing goes around a tunnel that somebody has sent all traffic into."""
     used, found = in_use(ways, endpoints), dict[Source, None]()
+    through = {way.version for way in ways if way.tunnel and way.index == used[way.version]}
     taken = {str(host_id), *(host for host, _ in endpoints)}
     for way in ways:
         if way.source is None or way.source in taken or way.index == used[way.version]:
+            continue
+        if way.tunnel or way.version in through:
             continue
         address = ip_address(way.source)
         if not (address.is_link_local or address.is_loopback or address.is_unspecified):
