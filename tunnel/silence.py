@@ -57,6 +57,7 @@ _ASK_IKE = 4  # of them are small ones only: most doubts end there
 _ANSWERING = 0.05  # seconds, in which what goes is our answer to the peer's question
 _REGRET = 3.0  # seconds: a direct path found again so soon was there all the time
 _MOST_CAUTION = 8.0
+_HOLLOW = 2  # answers of IKE by relay, and no packet of an SA meanwhile
 
 
 @dataclass(slots=True)
@@ -82,6 +83,8 @@ class _Watch:
     expected: int = 0  # answers to these that may come yet
     left: tuple[Endpoint, float] | None = None  # the direct path that was given up, and when
     caution: float = 1.0  # times as long is waited: it was given up for nothing
+    hollow: int = 0  # answers of IKE by relay since anything else came
+    hollow_in: float | None = None  # when that was
 
     def count(self, received: int, now: float) -> int:
         """Takes over how many packets came so far; how many are new, answers left out."""
@@ -193,9 +196,23 @@ class Silence:
         """It gave a sign of life."""
         watch = self._watches.get(peer.name)
         if watch is not None:
-            watch.heard, watch.since, watch.lively = self._core.now, None, False
-            self._calm(peer, watch)
-            watch.patience = min(watch.patience * 2, self._core.settings.silence_cap)
+            missed = watch.since is not None
+            self._answered(peer, watch)
+            if missed and peer.is_relayed:
+                self._doubt_carrier(peer, watch)
+
+    def _answered(self, peer: Peer, watch: _Watch) -> None:
+        watch.heard, watch.since, watch.lively = self._core.now, None, False
+        self._calm(peer, watch)
+        watch.patience = min(watch.patience * 2, self._core.settings.silence_cap)
+
+    def _doubt_carrier(self, peer: Peer, watch: _Watch) -> None:
+        """IKE gets through and back, and has done so before; data do not, small questions neither:
+        a home agent may carry what it likes, so another one is tried."""
+        watch.hollow = watch.hollow + 1 if watch.hollow_in == peer.last_in else 1
+        watch.hollow_in = peer.last_in
+        if watch.hollow >= _HOLLOW and self._by_relay(peer):
+            watch.hollow = 0
 
     def questioned(self, peer: Peer) -> None:
         """It asked us for a sign of life, and gets one: to that we expect no answer."""
@@ -206,10 +223,13 @@ class Silence:
     def answered_small(self, peer: Peer) -> None:
         """It answered a small question, or a probe of the path's MTU, which we did not mean."""
         watch = self._watches.get(peer.name)
-        if watch is not None and watch.asked is not None:
+        if watch is None:
+            return
+        watch.hollow = 0
+        if watch.asked is not None:
             if watch.small and peer.trip is not None:
                 peer.trip = max(peer.trip, self._core.now - watch.asked)
-            self.answered(peer)
+            self._answered(peer, watch)
 
     def _calm(self, peer: Peer, watch: _Watch) -> None:
         if watch.searched is not None:
@@ -262,6 +282,8 @@ class Silence:
     def _ask(self, peer: Peer, watch: _Watch) -> None:
         watch.asked = self._core.now
         self._ask_ike(peer)
+        if peer.is_relayed and not watch.small:
+            self._core.emit(*question(peer))
         self._look_outside()
 
     def _ask_ike(self, peer: Peer) -> None:
