@@ -102,3 +102,31 @@ def test_pauses_of_an_application_are_not_taken_for_a_cut(loss: float) -> None:
         world.run(3.0)
     assert (switches(laptop, "desk"), switches(desk, "laptop")) == (0, 0)
     assert paths(laptop, desk) == ("direct", "direct")
+
+
+def test_a_host_that_was_busy_itself_does_not_doubt_its_peer() -> None:
+    """Its counters are read two seconds late, and then say that packets came all the time."""
+    world = World(940, GOOD)
+    laptop, desk = met(world)
+    talk(world, laptop, desk, 8, both=True)
+    world.run(3)
+    look = laptop._activity
+    laptop._activity = lambda: world.at(world.now + 2, look)  # type: ignore[method-assign]
+    world.run(7)
+    entries = laptop.node._core.journal.of("desk.alice.members.example").entries
+    assert not [one for one in entries if "is it there?" in one.why]
+    assert paths(laptop, desk) == ("direct", "direct")
+
+
+def test_a_path_that_was_left_for_nothing_gets_more_time() -> None:
+    """Half a second without a packet, again and again: after the first two it is waited for."""
+    world = World(950, GOOD)
+    laptop, desk = met(world)
+    talk(world, laptop, desk, 60, both=True)
+    for _ in range(6):
+        world.run(5)
+        world.cut(*OUTSIDES)
+        world.run(0.6)
+        world.cut(*OUTSIDES, whole=True)
+        assert direct(world, laptop, desk, 4)
+    assert 1 <= switches(laptop, "desk") + switches(desk, "laptop") <= 4
