@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from keys import store
 from tests.cli.support import DOMAIN, NOBODY, Person
-from tunnel.cli import FAMILIES, main
+from tunnel.cli import FAMILIES, account, joining, main, run
 from tunnel.cli.voice import tell_failure
 
 
@@ -112,3 +113,74 @@ def test_init_where_nobody_may_write_says_where_and_what_to_do(person: Person) -
     done = person.run("init", DOMAIN, "--rendezvous", NOBODY, "-c", "/proc/no/config.toml")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "autotunnel init: /proc/no: No such file or directory; check the path\n"
+
+
+def test_init_takes_back_what_it_could_not_bring_to_its_end(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "host.crt")
+
+    monkeypatch.setattr(store, "save_certificates", full)
+    config = str(person.home / "new" / "config.toml")
+    assert main(["init", DOMAIN, "--rendezvous", NOBODY, "--name", "desk", "-c", config]) == 1
+    assert list((person.home / "new").iterdir()) == []
+
+
+def test_join_uses_no_token_up_where_it_could_not_keep_the_secret(
+    owner: Person, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of an account with certificates and without; a file where the folder should be."""
+    monkeypatch.setattr(joining, "_redeem", lambda *_: pytest.fail("it was used up"))
+    token = owner.json("invite")["token"]
+    config = str(owner.config / "config.toml")
+    assert main(["join", token, "--name", "laptop", "-c", config]) == 1
+    assert f"{owner.config}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["tsig"], ["tsig", "--json"], ["lab", "--list"], ["--help"]])
+def test_data_that_cannot_be_written_is_told_once(owner: Person, arguments: list[str]) -> None:
+    config = ["-c", str(owner.config)] if "tsig" in arguments else []
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tunnel", *arguments, *config],
+            stdout=full, stderr=subprocess.PIPE, text=True, env=owner.env, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "stdout: No space left on device" in done.stderr
+
+
+def test_closed_files_are_no_trouble(owner: Person) -> None:
+    """As a careless cron or init leaves them; libuv would abort the process."""
+    quiet = f"{sys.executable} -m tunnel tsig -c {owner.config} >&- 2>&- <&-"
+    assert subprocess.run(quiet, shell=True, env=owner.env, check=False).returncode == 0
+    serve = owner.home / "serve.toml"
+    serve.write_text(serve.read_text().replace('"0.0.0.0:53", "[::]:53"', '"192.0.2.1:53"'))
+    line = f"{sys.executable} -m tunnel serve -c {serve} >&- <&-"
+    done = subprocess.run(
+        line, shell=True, env=owner.env, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "autotunnel serve: cannot listen on 192.0.2.1:53" in done.stderr
+
+
+def test_a_reader_that_leaves_in_the_middle_is_nothing_to_tell(
+    capfd: pytest.CaptureFixture[str], owner: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: str, __: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr(account, "emit", gone)
+    assert main(["tsig", "--json", "-c", str(owner.config)]) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_host_that_cannot_even_say_why_it_does_not_start(
+    owner: Person, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its log is on a full disk."""
+    monkeypatch.setattr(run, "_wait_ready", lambda _: False)
+    monkeypatch.setattr(run, "_tail", lambda _: "")
+    assert main(["up", "--detach", "-c", str(owner.config)]) == 1
+    assert "nothing stands in" in capsys.readouterr().err

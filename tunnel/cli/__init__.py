@@ -9,8 +9,10 @@ that stay, ``host.py`` and ``server.py``, by ``lean.py`` without what they have 
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,8 +58,26 @@ def application(command: str | None = None) -> typer.Typer:
     return app
 
 
+def hold_standard_files() -> None:
+    """Opens /dev/null as stdin, stdout and stderr where whoever started us has closed them: else
+    our next file or socket would get their numbers, and what is meant for them."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def leave_stdout() -> None:
+    """Nothing is written there any more; what waits to be is dropped, not tried when we end."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and gives its exit code: 0 ok, 1 failed, 2 usage."""
+    hold_standard_files()
     words = sys.argv[1:] if arguments is None else arguments
     try:
         application(words[0] if words else None)(args=words, prog_name=PROGRAM)
@@ -68,5 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except BrokenPipeError:  # the reader of our data has gone, like `| head`
         sys.stderr.close()
+        return 1
+    except OSError as problem:  # our help, or the like, could not be written
+        leave_stdout()
+        print(f"autotunnel: stdout: {problem.strerror}", file=sys.stderr)
         return 1
     return 0

@@ -23,6 +23,7 @@ from tunnel.cli.files import (
     CERTIFICATE_FILE,
     HOST_KEY_FILE,
     KEY_FILE,
+    all_or_nothing,
     config_path,
     default_label,
     refuse_overwrite,
@@ -71,14 +72,17 @@ def init(
     path = config_path(config)
     key, serve = path.parent / KEY_FILE, path.parent / "serve.toml"
     papers = (HOST_KEY_FILE, CERTIFICATE_FILE, CA_FILE, CA_KEY_FILE, LEDGER)
-    refuse_overwrite([path, key, serve, *(path.parent / one for one in papers if auth == "cert")])
+    made = [path, key, serve, *(path.parent / one for one in papers if auth == "cert")]
+    refuse_overwrite(made)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store.save_account_secret(key, new_secret(store.random_bytes))
-    if auth == "cert":
-        _make_authority(path.parent, f"{label}.{domain}", domain)
-    text = host_toml(label=label, domain=domain, server=rendezvous, transport=transport, auth=auth)
-    write_new(path, text, 0o644)
-    write_new(serve, serve_toml(domain=domain, rendezvous=rendezvous, transport=transport), 0o644)
+    ours = host_toml(label=label, domain=domain, server=rendezvous, transport=transport, auth=auth)
+    theirs = serve_toml(domain=domain, rendezvous=rendezvous, transport=transport)
+    with all_or_nothing(made):
+        store.save_account_secret(key, new_secret(store.random_bytes))
+        if auth == "cert":
+            _make_authority(path.parent, f"{label}.{domain}", domain)
+        write_new(path, ours, 0o644)
+        write_new(serve, theirs, 0o644)
     files = {"config": str(path), "secret_file": str(key), "serve_config": str(serve)}
     if as_json:
         emit("init", {"name": f"{label}.{domain}", **files})

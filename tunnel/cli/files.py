@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tunnel.cli.talk import Failure
@@ -13,6 +15,7 @@ from tunnel.spelling import is_label
 
 KEY_FILE = "account.key"
 HOST_KEY_FILE, CERTIFICATE_FILE = "host.key", "host.crt"
+_ROOM = 16384  # octets: more than what `join` writes
 CA_FILE, CA_KEY_FILE = "ca.crt", "ca.key"
 
 
@@ -52,6 +55,27 @@ def refuse_overwrite(
     for path in paths:
         if path.exists() or path.is_symlink():
             raise Failure(f"{path} exists and is not overwritten; {fix}")
+
+
+def prove_writable(folder: Path) -> None:
+    """Makes a folder, and a file in it that goes again. Raises OSError: before something is used
+    up whose result could not be kept."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        file.write(bytes(_ROOM))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def all_or_nothing(paths: Iterable[Path]) -> Iterator[None]:
+    """Takes new files away again where not all could be written."""
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def write_new(path: Path, text: str, mode: int) -> None:

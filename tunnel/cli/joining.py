@@ -30,6 +30,7 @@ from tunnel.cli.files import (
     HOST_KEY_FILE,
     KEY_FILE,
     config_path,
+    prove_writable,
     refuse_overwrite,
     write_new,
 )
@@ -72,6 +73,7 @@ def join(
     fresh = [file for key, file in files.items() if key != "secret_file"]
     refuse_overwrite([*fresh, *made])  # before the token is used up
     if not begun:
+        prove_writable(folder)
         _redeem(invited, folder / KEY_FILE)
     if certified:
         if not begun:
@@ -110,7 +112,6 @@ def _redeem(invited: Invitation, key: Path) -> None:
             pin=invited.pin,
         )
     )
-    key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     store.save_account_secret(key, secret)
 
 

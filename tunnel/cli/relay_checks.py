@@ -63,8 +63,8 @@ def rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if mobility.get("astray"):
         unheeded["astray"] = mobility["astray"]
     if unheeded:
-        words = ", ".join(f"{reason} {count}" for reason, count in unheeded.items())
-        found.append(("not heeded", f"{sum(unheeded.values())} mobility messages: {words}"))
+        told = ", ".join(f"{reason} {count}" for reason, count in unheeded.items())
+        found.append(("not heeded", f"{sum(unheeded.values())} mobility messages: {told}"))
     return found
 
 

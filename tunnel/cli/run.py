@@ -129,7 +129,10 @@ def _detach(settings: HostConfig, more: tuple[str, ...] = ()) -> int:
         return child.pid
     with contextlib.suppress(ProcessLookupError):
         child.terminate()
-    raise Failure(f"the host did not start; {log} ends with:\n{_tail(log)}")
+    if not (said := _tail(log)):
+        fix = "see that there is room on its disk, or try `autotunnel up` without --detach"
+        raise Failure(f"the host did not start, and nothing stands in {log}; {fix}")
+    raise Failure(f"the host did not start; {log} ends with:\n{said}")
 
 
 def _wait_ready(descriptor: int) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from tunnel.cli import hold_standard_files
 from tunnel.cli.voice import tell_failure
 from tunnel.io import capability
 
@@ -46,6 +47,7 @@ def go_on(name: str, run: Callable[..., None], argument: str) -> int:
     descriptor that gets a line when all stands), and ``more``: arguments that this command has
     besides, by name. Among these, ``parent``: the process without which this one shall not stay.
     """
+    hold_standard_files()
     what = json.loads(argument)
     more = what["more"]
     try:

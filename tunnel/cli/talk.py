@@ -82,6 +82,8 @@ def command(
                 function(*arguments, **named)
             except (typer.Exit, typer.BadParameter):  # the latter is a usage error: code 2
                 raise
+            except BrokenPipeError:  # the reader of our data has gone; there is nobody to tell
+                raise
             except (Exception, KeyboardInterrupt) as problem:
                 tell_failure(spoken, as_json, problem)
                 raise typer.Exit(1) from None

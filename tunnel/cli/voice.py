@@ -6,13 +6,15 @@ library is in it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tunnel.cli import leave_stdout
 from tunnel.config import ConfigError
 
 _PIPE_WIDTH = 200  # columns
@@ -46,7 +48,8 @@ def tell_failure(name: str, as_json: bool, problem: BaseException) -> None:
     text = "interrupted" if isinstance(problem, KeyboardInterrupt) else _sentence(problem)
     say(f"autotunnel {name}: {text}", style="red")
     if as_json:
-        emit(name, {**facts, "error": text})
+        with contextlib.suppress(OSError):  # which may be what has failed
+            emit(name, {**facts, "error": text})
 
 
 def _sentence(problem: BaseException) -> str:
@@ -80,13 +83,28 @@ def show(renderable: Any) -> None:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    Console(markup=False, highlight=False, width=width).print(renderable)
+    with _writing():
+        Console(markup=False, highlight=False, width=width).print(renderable)
 
 
 def put(text: str) -> None:
     """Data as it is, on stdout."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    with _writing():
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Writes to stdout, and now: not when Python ends. An error, as of a full disk, names it; what
+    could not be written is not tried again."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        leave_stdout()
+        raise OSError(problem.errno, problem.strerror, "stdout") from None
 
 
 def emit(name: str, facts: Mapping[str, Any]) -> None:
