@@ -20,6 +20,7 @@ from tunnel.config import ConfigError, HostConfig, load_host
 from tunnel.credentials import Credentials
 from tunnel.io import identity as who
 from tunnel.io.papers import Papers, keep_ledger
+from tunnel.mobility.proofs import MAX_FILE
 
 ALONE = """
 [host]
@@ -147,5 +148,5 @@ def test_proofs_are_kept_in_the_state_folder(tmp_path: Path) -> None:
     papers = Papers(config)
     assert papers.proofs() == b""
     state.mkdir()
-    (state / "proofs.json").write_bytes(b"x" * ((1 << 20) + 7))
-    assert len(papers.proofs()) == (1 << 20) + 1, "no more is read than says that it is too much"
+    (state / "proofs.json").write_bytes(b"x" * (MAX_FILE + 7))
+    assert len(papers.proofs()) == MAX_FILE + 1, "no more is read than says that it is too much"
