@@ -63,7 +63,7 @@ class Liar:
         self._in = InboundSa(params(child["spi_in"]))
 
     def says(
-        self, message: Message, place: Namespace, port: int = 4500, wait: float = 5.0
+        self, message: Message, place: Namespace, port: int = 4500, wait: float = 30.0
     ) -> Message | Unrecognised | None:
         """It says this from a port of another machine; what comes back there within ``wait``
         seconds."""

@@ -7,13 +7,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.namespaces.homes import Home, Homes
+from tests.namespaces.liar import Liar
 from tunnel.cli.demo.scenes import DOMAIN
 from tunnel.cli.demo.secrecy import Secrets, make_file
 from tunnel.io.lab import Lab, Process, missing, wait_until
+from tunnel.mobility.claims import Claim
+from tunnel.mobility.header import Aotc, Aotr, BindingAck, BindingUpdate, Status
 
 pytestmark = pytest.mark.root
 
@@ -21,6 +25,7 @@ PATIENCE = 45.0
 OCTETS = 3_000_000
 LONG = 24_000_000  # more than the buffers of both ends hold: it takes its time at RATE
 RATE = "2M"
+VICTIM = "192.0.1.99"
 UNDER_WAY = 1_000_000
 NESTED_MTU = 1362
 """1500 octets less IPv4, UDP, ESP, IPv6 and ESP: 20 + 8 + 34 + 40 + 34, on ESP's alignment."""
@@ -193,6 +198,57 @@ def test_another_home_agent_takes_over_and_tcp_goes_on(homes: Homes) -> None:
     finally:
         first.host.up()
     settle(source)
+
+
+def test_a_victim_gets_one_challenge_on_the_wire_and_no_data(homes: Homes) -> None:
+    """The sheet's tests 2 and 10 (I18, I27): a host that was taken over says that it is where a
+    victim is, and can send from there; it guesses the nonce, and answers from elsewhere."""
+    source, target = homes.of("symmetric"), homes.of("public")
+    reach(target, source)
+    wait_until(lambda: path_of(target, source) == "direct" or None, PATIENCE, "it is direct")
+    peer = wait_until(lambda: bound_peer(target, source), PATIENCE, "the direct path is proven")
+    victim = homes.lab.namespace("victim")
+    homes.internet.plug(victim, "eth0", f"{VICTIM}/24")
+    liar = Liar(source, target)
+    before = unheeded(target)
+    capture = homes.lab.capture(victim, "eth0", "victim", f"udp and dst host {VICTIM}")
+    there = Claim.at((VICTIM, 4500)).options
+    refused = liar.says(BindingUpdate(0, 600, there), victim)
+    if isinstance(refused, BindingAck):
+        assert refused.status == Status.SEQUENCE
+        number = (refused.sequence + 1) % 65536
+        challenge = liar.says(BindingUpdate(number, 600, there), victim)
+    else:
+        challenge, refused = refused, None
+    assert isinstance(challenge, Aotc)
+    wrong = bytes(octet ^ 0xFF for octet in challenge.nonce)
+    assert liar.says(Aotr(wrong), victim, wait=0.5) is None
+    assert liar.says(Aotr(challenge.nonce), victim, port=4501, wait=0.5) is None
+    host_id = source.host.status()["host"]["id"]
+    target.host.machine.run("ping", "-6", "-c", "30", "-i", "0.1", "-W", "5", host_id, timeout=60)
+    capture.stop()
+    assert capture.packets() == (1 if refused is None else 2), "small answers, one for one"
+    after = target.host.peer(source.label)
+    assert after is not None
+    assert (after["path"], after["endpoint"]) == ("direct", peer["endpoint"])
+    before |= {"nonce": before.get("nonce", 0) + 2}
+    if refused is not None:
+        before |= {"sequence": before.get("sequence", 0) + 1}
+    assert unheeded(target) == before
+
+
+def bound_peer(home: Home, other: Home) -> dict[str, Any] | None:
+    """What a host says of a peer, once there is an SA for mobility messages and a binding."""
+    peer = home.host.peer(other.label)
+    if peer is None or "protocol 135" not in {one["traffic"] for one in peer["children"]}:
+        return None
+    return peer if home.host.status()["mobility"]["bindings"] else None
+
+
+def unheeded(home: Home) -> dict[str, int]:
+    """The mobility messages that a host did not heed, by reason."""
+    refused: dict[str, int] = home.host.status()["mobility"]["refused"]
+    return refused
 
 
 def test_a_direct_path_that_is_cut_is_left_at_once_and_tcp_goes_on(homes: Homes) -> None:
