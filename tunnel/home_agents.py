@@ -35,7 +35,7 @@ AT_ONCE = 8
 """Home agents that we are registered with at a time, those of our peers included."""
 
 _ASK_AGAIN = 10.0  # seconds until children that did not come are asked for once more
-_CHECKED = 1.0  # seconds between two looks at those that carry something
+_CHECKED, _AT_REST = 1.0, 15.0  # seconds between two looks: where something is missing, and else
 _PATIENCE = 10.0  # seconds for an attempt that goes on by relay
 
 
@@ -417,8 +417,16 @@ class HomeAgents:
             elif wish.at <= now:
                 self._join(wish)
         if self._look_at <= now:
-            self._look_at = now + _CHECKED if self._agents else float("inf")
+            self._look_at = float("inf")
             self._look()
+            self._look_at = min(self._look_at, now + self._pause())
+
+    def _pause(self) -> float:
+        """Seconds until the next look, if nothing happens before."""
+        if not self._agents:
+            return float("inf")
+        ready = all(agent.ready for agent in self._agents.values())
+        return _AT_REST if ready and not self._wishes else _CHECKED
 
     def timers(self) -> list[float]:
         """When something is due."""

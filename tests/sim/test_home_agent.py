@@ -15,7 +15,7 @@ from tests.sim.scenes import delivers
 from tests.sim.test_nats import HARD, KINDS
 from tests.sim.watch import watched
 from tests.sim.world import Config, SimHost, Weather, World, numbers
-from tunnel.commands import Log, NotReached, Reached, SendIke, SendKeepalive
+from tunnel.commands import Command, Log, NotReached, Reached, SendIke, SendKeepalive
 from tunnel.peers import RELAYED
 from tunnel.settings import HomeAgentSettings, NodeSettings
 
@@ -398,3 +398,23 @@ def test_who_ends_says_so_by_relay_before_it_leaves_its_home_agent() -> None:
     assert world.run(1, lambda: laptop.finished)
     assert desk.peer("laptop").get("state") != "up"
     assert bound(home) == ["desk"]
+
+
+def test_a_host_at_rest_is_woken_seldom_for_its_home_agents() -> None:
+    world = watched(680)
+    gateway(world)
+    gateway(world, "reserve", SECOND)
+    laptop = host(world, "laptop", 1, None)
+    assert settled(world, laptop, at=2)
+    world.run(30)
+    woken = 0
+    advance = laptop.node.advance
+
+    def counted(now: float, unix: int) -> list[Command]:
+        nonlocal woken
+        woken += 1
+        return advance(now, unix)
+
+    vars(laptop.node)["advance"] = counted
+    world.run(300)
+    assert woken < 120, "a question to each in half a minute, and what else there is"

@@ -16,7 +16,7 @@ from fastpath.types import Endpoint
 from tunnel.mobility.options import is_unicast
 
 SCHEMA: Final = "autotunnel/proofs/v1"
-MAX_FILE: Final = 1 << 21  # octets; a full table of the longest names takes 1.3 million
+MAX_FILE: Final = 2_097_152  # octets; a full table of the longest names takes 1.3 million
 LIFE: Final = 30 * 86_400  # seconds
 NAT_LIFE: Final = 300  # seconds; a mapping of RFC 4787 lives for two minutes of silence at least
 PER_PEER: Final = 16  # networks that a host is seen in: home, work, a few more (I19)
