@@ -32,7 +32,8 @@ def rules(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         emit("rules", {"peers": found})
         return
     for peer in found:
-        put(f"# {peer['name']} ({peer['path']})")
+        through = f" through {peer['home_agent']}: no rules" if peer["path"] == "relay" else ""
+        put(f"# {peer['name']} ({peer['path']}{through})")
         for sa in peer["sas"]:
             put("\n".join(sa["text"]))
     if not found:
