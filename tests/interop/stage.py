@@ -23,7 +23,16 @@ from tests.interop import wireshark
 from tests.interop.wireshark import Seen
 from tunnel.cli.keys import write_tables
 from tunnel.io.control import ControlError, ask
-from tunnel.io.lab import Capture, HostMachine, Lab, Namespace, Process, Switch, wait_until
+from tunnel.io.lab import (
+    Capture,
+    HostMachine,
+    Lab,
+    LabError,
+    Namespace,
+    Process,
+    Switch,
+    wait_until,
+)
 from tunnel.io.lab.charon import Charon
 
 SCENARIOS = Path(__file__).parent / "scenarios"
@@ -177,11 +186,12 @@ class Play:
 
     def settle(self) -> tuple[int, int]:
         """Wait until both ends hold the same single child, and keep its keys; our (spi_in,
-        spi_out)."""
+        spi_out). As long as one before it is not deleted, charon goes on sending in that."""
 
         def agreed() -> tuple[int, int] | None:
             spi_in, spi_out = self.spis()
-            return (spi_in, spi_out) if self.charon.children() == [(spi_out, spi_in)] else None
+            alone = self.charon.children() == [(spi_out, spi_in)] and not self.charon.is_rekeying()
+            return (spi_in, spi_out) if alone else None
 
         spis = wait_until(agreed, PATIENCE, "both ends hold the same child")
         self.export_keys()
@@ -194,10 +204,16 @@ class Play:
         between the two looks, they say nothing, and the measurement is made again.
         """
         while True:
-            spis, before, peer = self.settle(), self.charon.octets(), self.peer()
-            self.ping()
-            self.ping_back()
-            after, now = self.charon.octets(), self.peer()
+            spis = self.settle()
+            try:
+                before, peer = self.charon.octets(spis[1]), self.peer()
+                self.ping()
+                self.ping_back()
+                after, now = self.charon.octets(spis[1]), self.peer()
+            except LabError:
+                if self.settle() == spis:
+                    raise
+                continue
             if self.settle() == spis:
                 break
         for way in (0, 1):

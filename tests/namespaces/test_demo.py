@@ -121,7 +121,7 @@ def test_the_demo_tells_every_step_with_its_figure(demo: Demo) -> None:
 def test_the_demo_cleans_up_when_it_is_interrupted(
     demo: Demo, number: signal.Signals, code: int
 ) -> None:
-    wait_until(lambda: demo.has_done("up"), 60, "the demo has both hosts up")
+    wait_until(lambda: demo.has_done("up"), 180, "the demo has both hosts up")
     assert leftovers(demo.process.pid)
     demo.process.send_signal(number)
     assert demo.process.wait(60) == code, demo.said()

@@ -8,9 +8,15 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import dns.exception
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rdatatype
 
 from discovery.types import TsigKey
 
@@ -95,7 +101,8 @@ zone "{ZONE}" {{ type secondary; file "{folder}/zone.db"; allow-notify {{ 127.0.
   primaries {{ 127.0.0.1 port {primary} key "{KEY.name}"; }}; min-refresh-time 1;
   max-refresh-time 2; min-retry-time 1; max-retry-time 2; }};
 """)
-    with _running(["named", "-g", "-c", str(config)], port, folder / "named.log") as server:
+    command = ["named", "-g", "-c", str(config)]
+    with _running(command, port, folder / "named.log", zone=False) as server:
         yield server
 
 
@@ -134,22 +141,27 @@ zone:
 
 
 @contextmanager
-def _running(command: list[str], port: int, log: Path) -> Iterator[RealServer]:
+def _running(
+    command: list[str], port: int, log: Path, *, zone: bool = True
+) -> Iterator[RealServer]:
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent)
     try:
-        _await(process, port, log)
+        _await(process, port, log, zone=zone)
         yield RealServer(port, process, log)
     finally:
         process.kill()
         process.wait()
 
 
-def _await(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _await(process: subprocess.Popen[bytes], port: int, log: Path, *, zone: bool) -> None:
+    """Until it listens, and with ``zone`` until it has loaded the zone, which it does later."""
+    question = dns.message.make_query(ZONE, dns.rdatatype.SOA)
     for _ in range(600):
         assert process.poll() is None, log.read_text()
-        with socket.socket() as probe:
-            if not probe.connect_ex(("127.0.0.1", port)):
+        with suppress(OSError, dns.exception.DNSException):
+            answer = dns.query.tcp(question, "127.0.0.1", timeout=5.0, port=port)
+            if not zone or answer.rcode() == dns.rcode.NOERROR:
                 return
         time.sleep(0.05)
     raise AssertionError(log.read_text())

@@ -235,17 +235,19 @@ class Charon:
         """(spi_in, spi_out) of each installed CHILD_SA, as charon sees them."""
         return [(int(found[1], 16), int(found[2], 16)) for found in _INSTALLED.finditer(self.sas())]
 
-    def octets(self) -> tuple[int, int]:
-        """(received, sent) inner octets of all children, by charon's counters."""
+    def is_rekeying(self) -> bool:
+        """Whether a CHILD_SA has a successor and is not deleted yet."""
+        return ", REKEYED, " in self.sas()
+
+    def octets(self, spi_in: int) -> tuple[int, int]:
+        """(received, sent) inner octets of the installed CHILD_SA with this inbound SPI, by
+        charon's counters; it lists those that were rekeyed for some seconds more."""
         text = self.sas()
-        totals = [
-            sum(
-                int(number)
-                for number in re.findall(rf"^\s+{way}\s.*?(\d+) bytes", text, re.MULTILINE)
-            )
-            for way in ("in", "out")
-        ]
-        return totals[0], totals[1]
+        mine = re.search(rf"^\s+in\s+{spi_in:08x}\b.*\n\s+out\s.*$", text, re.MULTILINE)
+        if mine is None:
+            raise LabError(f"charon has no CHILD_SA with the SPI {spi_in:08x}:\n{text}")
+        received, sent = (int(number) for number in re.findall(r"(\d+) bytes", mine[0]))
+        return received, sent
 
     def version(self) -> str:
         """Its version, like "5.9.8"."""
