@@ -6,15 +6,17 @@ Built with -fsanitize=thread or -fsanitize=address, the modules must be silent u
 from __future__ import annotations
 
 import random
+import socket
 import threading
 
 from fastpath.reference.segment import cut
 from fastpath.types import Opened
 from tests.fastpath.inner_flows import large, tcp
-from tests.fastpath.support import OUR_ID, PEER_ID, SPI, native_module, params
+from tests.fastpath.support import OUR_ID, PEER_ID, SPI, native_module, params, tunnelled_out
 from tests.fastpath.test_native_merge import VnetRig
 
 UPDATES = 1500
+LOOPBACK = socket.if_nametoindex("lo")
 
 
 class Load:
@@ -93,6 +95,8 @@ def test_tables_change_under_traffic_and_nothing_wrong_comes_out() -> None:
                 pump.clear_flow(PEER_ID)
             pump.send(b"\xff", far)
             pump.send_dummy(SPI + 1, far)
+            source = (far[0], LOOPBACK) if step % 2 else None
+            pump.send_inner(SPI + 1, far, tunnelled_out(b""), source)
             pump.counters(), pump.inbound_counters(SPI), pump.outbound_counters(SPI + 1)
             pump.drain()
     finally:
