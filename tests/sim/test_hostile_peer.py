@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import pytest
-
 from fastpath.reference import relay
 from fastpath.reference.esp import InboundSa
 from fastpath.types import RELAY_BURST_OCTETS, Endpoint, Opened
@@ -351,21 +349,19 @@ def relay_in_relay(nested: bytes) -> bytes:
     return nested[:4] + len(nested).to_bytes(2) + b"\x29" + nested[7:40] + nested
 
 
-@pytest.mark.parametrize(
-    ("source", "target", "reason", "change"), [f[1:] for f in FORGED], ids=[f[0] for f in FORGED]
-)
-def test_forged_nested_packets_end_at_the_home_agent(
-    source: str, target: str, reason: str, change: Callable[[bytes], bytes]
-) -> None:
+def test_forged_nested_packets_end_at_the_home_agent() -> None:
     world, home, laptop, desk, mallory = relayed_three(930)
     before = [State.of(one) for one in (home, laptop, desk)]
-    relayed, dropped = home.datapath.counters()["relayed_packets"], drops(home).get(reason, 0)
+    relayed = home.datapath.counters()["relayed_packets"]
     ids = {one.config.label: one.host_id.packed for one in (home, laptop, desk, mallory)}
     ids |= {"nobody": NOBODY, "everybody": EVERYBODY}
-    for _ in range(20):
-        writes(mallory, "gateway", change(relay.around_esp(ids[source], ids[target], bytes(60))))
-    world.run(0.5)
-    assert drops(home)[reason] == dropped + 20
+    for what, source, target, reason, change in FORGED:
+        dropped = drops(home).get(reason, 0)
+        nested = change(relay.around_esp(ids[source], ids[target], bytes(60)))
+        for _ in range(20):
+            writes(mallory, "gateway", nested)
+        world.run(0.1)
+        assert drops(home)[reason] == dropped + 20, what
     assert home.datapath.counters()["relayed_packets"] == relayed
     assert [State.of(one) for one in (home, laptop, desk)] == before
     assert talks(world, laptop, desk)
