@@ -34,6 +34,8 @@ def _learnt(kind: type) -> Callable[[Any, dict[int, Any]], Any]:
         made = _items
     else:
         made = _object(kind)
+    if made is _same:
+        _KNOWN_SHARED.add(kind)
     _COPIERS[kind] = made
     return made
 
@@ -59,10 +61,14 @@ def _object(kind: type) -> Callable[[Any, dict[int, Any]], Any]:
         if again is None:
             again = seen[id(value)] = object.__new__(kind)
             for name in slots or value.__dict__:
-                setattr(again, name, _copy(getattr(value, name), seen))
+                held = getattr(value, name)
+                if type(held) not in _KNOWN_SHARED:
+                    held = _copy(held, seen)
+                setattr(again, name, held)
         return again
 
     return made
 
 
+_KNOWN_SHARED: set[type] = set()
 _COPIERS: dict[type, Callable[[Any, dict[int, Any]], Any]] = {}

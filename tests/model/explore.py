@@ -28,16 +28,13 @@ class Found:
 
 def explore(world: World, depth: int) -> Found:
     """All worlds that ``depth`` actions lead to. Raises :exc:`WrongError`."""
-    found = Found()
+    found = Found(states=1, by_depth=[1])
     seen = {hash(world.key())}
     level: list[tuple[bytes, tuple[Action, ...]]] = [(_packed(world), ())]
     _arrives(world, (), found)
-    while level and len(found.by_depth) <= depth:
-        found.by_depth.append(len(level))
-        found.states += len(level)
-        if len(found.by_depth) > depth:
-            break
+    for further in reversed(range(depth)):
         following: list[tuple[bytes, tuple[Action, ...]]] = []
+        before = found.states
         for packed, way in level:
             start: World = pickle.loads(packed)
             for action in list(start.actions()):
@@ -45,12 +42,18 @@ def explore(world: World, depth: int) -> Found:
                 found.steps += 1
                 _take(after, action, way)
                 key = hash(after.key())
-                if key not in seen:
-                    seen.add(key)
+                if key in seen:
+                    continue
+                seen.add(key)
+                found.states += 1
+                if further:
                     following.append((_packed(after), (*way, action)))
-                    _arrives(after, (*way, action), found)
+                _arrives(after, (*way, action), found)
         level = following
-    found.complete = not level
+        if found.states == before:
+            found.complete = True
+            break
+        found.by_depth.append(found.states - before)
     return found
 
 
@@ -66,16 +69,19 @@ def _take(world: World, action: Action, way: tuple[Action, ...]) -> None:
 
 
 def _arrives(world: World, way: tuple[Action, ...], found: Found) -> None:
-    """No dead end: without loss from here on, both find each other in a few steps."""
-    trial, passed = world, list[int]()
-    for _ in range(world.goal + 1):
-        key = hash(trial.key())
-        left = 0 if trial.arrived() else found.distances.get(key)
-        passed.append(key)
+    """No dead end: without loss from here on, both find each other in a few steps. What is known
+    is remembered of the worlds in which nothing is on its way."""
+    trial, passed = world, dict[int, int]()
+    for steps in range(world.goal + 1):
+        left = 0 if trial.arrived() else None
+        if left is None and trial.quiet():
+            key = hash(trial.key())
+            left = found.distances.get(key)
+            passed.setdefault(key, steps)
         if left is not None:
-            for further, one in enumerate(reversed(passed)):
-                found.distances[one] = left + further
-            found.longest = max(found.longest, found.distances[passed[0]])
+            for key, at in passed.items():
+                found.distances[key] = steps + left - at
+            found.longest = max(found.longest, steps + left)
             return
         trial = copied(world) if trial is world else trial
         try:

@@ -120,6 +120,10 @@ class Liar:
         """A liar need not arrive."""
         return True
 
+    def quiet(self) -> bool:
+        """Nothing is ever on its way."""
+        return True
+
     def step_without_loss(self) -> None:
         """Nothing has to follow."""
 

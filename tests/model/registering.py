@@ -100,6 +100,10 @@ class Registering:
         bound = self.mobile.registrations["h"].phase is Phase.BOUND
         return bound and binding is not None and binding.endpoint == self.here
 
+    def quiet(self) -> bool:
+        """Whether nothing is on its way."""
+        return not self.letters
+
     def step_without_loss(self) -> None:
         """What happens where nothing goes wrong."""
         self.take(("bring", 0) if self.letters else ("wait",))

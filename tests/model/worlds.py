@@ -276,6 +276,10 @@ class Honest:
             for host in self.hosts.values()
         )
 
+    def quiet(self) -> bool:
+        """Whether nothing is on its way."""
+        return not self.letters
+
     def step_without_loss(self) -> None:
         """What happens where nothing goes wrong."""
         self.take(("bring", 0) if self.letters else ("wait",))
@@ -389,6 +393,8 @@ class World(Protocol):
     def take(self, action: Action) -> None: ...
 
     def arrived(self) -> bool: ...
+
+    def quiet(self) -> bool: ...
 
     def step_without_loss(self) -> None: ...
 
