@@ -9,6 +9,7 @@ import pytest
 from tests.sim.scenes import delivers
 from tests.sim.test_home_agent import gateway
 from tests.sim.test_optimising import OUTSIDES, direct, pair, paths
+from tests.sim.watch import watched
 from tests.sim.world import SimHost, Weather, World, numbers
 from tunnel.journal import What
 
@@ -47,7 +48,7 @@ def switches(one: SimHost, label: str) -> int:
 @pytest.mark.parametrize("seed", range(900, 903))
 @pytest.mark.parametrize("both", [True, False])
 def test_a_stream_goes_on_by_relay_within_half_a_second(seed: int, both: bool) -> None:
-    world = World(seed, GOOD)
+    world = watched(seed, GOOD)
     laptop, desk = met(world)
     began = world.now
     talk(world, laptop, desk, 10, both=both)
@@ -81,7 +82,7 @@ def test_a_bad_path_is_kept(weather: Weather, each: float, both: bool) -> None:
 
 def kept(seed: int, weather: Weather, each: float, seconds: float, *, both: bool) -> bool:
     """Whether data stayed on the direct path for so long."""
-    world = World(seed)
+    world = watched(seed)
     laptop, desk = met(world)
     world.weather = weather
     talk(world, laptop, desk, seconds, each, both=both)
@@ -93,7 +94,7 @@ def kept(seed: int, weather: Weather, each: float, seconds: float, *, both: bool
 @pytest.mark.parametrize("loss", [0.0, 0.2])
 def test_pauses_of_an_application_are_not_taken_for_a_cut(loss: float) -> None:
     """Bursts with a packet of ours at the end of each: small questions, and no switch."""
-    world = World(930)
+    world = watched(930)
     laptop, desk = met(world)
     world.weather = Weather(latency=0.02, jitter=0.01, loss=loss)
     for _ in range(30):
@@ -106,7 +107,7 @@ def test_pauses_of_an_application_are_not_taken_for_a_cut(loss: float) -> None:
 
 def test_a_host_that_was_busy_itself_does_not_doubt_its_peer() -> None:
     """Its counters are read two seconds late, and then say that packets came all the time."""
-    world = World(940, GOOD)
+    world = watched(940, GOOD)
     laptop, desk = met(world)
     talk(world, laptop, desk, 8, both=True)
     world.run(3)
@@ -120,7 +121,7 @@ def test_a_host_that_was_busy_itself_does_not_doubt_its_peer() -> None:
 
 def test_a_path_that_was_left_for_nothing_gets_more_time() -> None:
     """Half a second without a packet, again and again: after the first two it is waited for."""
-    world = World(950, GOOD)
+    world = watched(950, GOOD)
     laptop, desk = met(world)
     talk(world, laptop, desk, 60, both=True)
     for _ in range(6):
