@@ -13,7 +13,7 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, TypeAlias
 
 from discovery.types import ClientCommand, Service
-from fastpath.types import NARROW_WAYS, Endpoint, Source, Traffic
+from fastpath.types import NARROW_WAYS, RELAY_PORT, Endpoint, Source, Traffic
 from keys.ike import types as ike_types
 from keys.ike.endpoint import IkeEndpoint
 from keys.ike.selectors import narrowness
@@ -30,7 +30,7 @@ from tunnel.commands import (
 )
 from tunnel.icmpv6 import destination_unreachable
 from tunnel.journal import Journal, What
-from tunnel.peers import OWN, Identity, Peer, PeerTable
+from tunnel.peers import OWN, Identity, Peer, PeerTable, is_unique_local
 from tunnel.pending import Bucket, PacketQueues
 from tunnel.pmtu import PathMtu
 from tunnel.settings import NodeSettings
@@ -102,12 +102,23 @@ class Core:
     def _is_bare(self, command: Command) -> bool:
         match command:
             case SendIke(_, remote) | SendKeepalive(remote):
-                host = remote[0]
+                return self._leads_nowhere(remote)
             case SendDummy() | SendInner() | SetFlow():
-                host = command.endpoint[0]
+                return self._leads_nowhere(command.endpoint)
             case _:
                 return False
-        return host not in self.relayed and self.is_host(host)
+
+    def _leads_nowhere(self, endpoint: Endpoint) -> bool:
+        """Whether it is a host id without a way by relay; or looks like the relay endpoint of a
+        host that we do not know, whom a home agent may have made up."""
+        host, port = endpoint
+        if ":" not in host or host in self.relayed:
+            return False
+        if self.is_host(host):
+            return True
+        if port != RELAY_PORT or not is_unique_local(IPv6Address(host.partition("%")[0])):
+            return False
+        return not any(endpoint in peer.endpoints for peer in self.peers)
 
     def is_host(self, address: str) -> bool:
         """Whether it is a host id, ours or a peer's: nobody *is* at one, on any network."""

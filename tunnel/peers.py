@@ -14,6 +14,12 @@ from tunnel.pmtu import PathMtu
 DEFAULT_SUITES = ("aes128gcm16", "aes256gcm16", "chacha20poly1305")
 _ULA_FIRST = 0xFC  # fc00::/7, RFC 4193 §3.1
 
+
+def is_unique_local(address: IPv6Address) -> bool:
+    """Whether it may be a host id (RFC 4193)."""
+    return address.packed[0] & 0xFE == _ULA_FIRST
+
+
 RELAYED = Traffic(41)
 """Nested packets, IPv6 in IPv6: what travels in a relay SA between a host and its home agent."""
 
@@ -278,7 +284,7 @@ class PeerTable:
 
     def give(self, peer: Peer, host_id: IPv6Address) -> str | None:
         """Makes ``peer`` the owner of ``host_id``; the reason if that cannot be."""
-        if host_id.packed[0] & 0xFE != _ULA_FIRST:
+        if not is_unique_local(host_id):
             return f"{peer.name} names {host_id} as its host id, which is no unique local address"
         if host_id == self._identity.host_id:
             return f"{peer.name} names our own host id {host_id} as its own"

@@ -17,8 +17,11 @@ from fastpath.reference import relay
 from fastpath.reference.datapath import Output, SendDatagram
 from fastpath.reference.esp import NEXT_HEADER_IPV6
 from fastpath.reference.tables import Inbound
+from fastpath.types import Endpoint
+from tests.sim.nat import STUN
 from tests.sim.scenes import delivers
-from tests.sim.test_home_agent import SECOND, gateway, hard_pair
+from tests.sim.test_attacks_by_relay import FIRST_WORD
+from tests.sim.test_home_agent import GATEWAY, SECOND, gateway, hard_pair
 from tests.sim.watch import watched
 from tests.sim.world import SimHost, World, numbers
 from tunnel.peers import RELAYED
@@ -144,3 +147,28 @@ def test_one_that_carries_some_things_only_holds_nobody_for_ever(what: str) -> N
     late = set(range(42, 62))
     assert late <= set(numbers(desk.received)) or what == "small"
     assert late <= set(numbers(laptop.received)) or what == "small"
+
+
+def test_what_it_makes_up_is_answered_to_nobody_outside() -> None:
+    """ESP of no SA, from a host id that it invents or knows: to tell that one so would show its
+    host id on our link (I50), as would any other word to it."""
+    world = watched(741)
+    home = gateway(world)
+    laptop, desk = hard_pair(world)
+    world.run(10)
+    said: list[Endpoint] = []
+    plain = laptop._outputs
+
+    def outputs(outputs: list[Output]) -> None:
+        said.extend(one.endpoint for one in outputs if isinstance(one, SendDatagram))
+        plain(outputs)
+
+    vars(laptop)["_outputs"] = outputs
+    evil = Evil(home, everything)
+    for source in (b"\xfd" + bytes(14) + b"\x07", desk.host_id.packed, home.host_id.packed):
+        for message in (b"\x77" * 60, FIRST_WORD):
+            kind = relay.around_ike if message is FIRST_WORD else relay.around_esp
+            evil.send(kind(source, laptop.host_id.packed, message))
+            world.run(3)
+    assert said
+    assert {host for host, _ in said} <= {GATEWAY[0], "203.0.113.2", "192.168.2.10", *STUN[0][:1]}
