@@ -8,6 +8,8 @@
     AOTR ── from there ───────────────────>    it holds a proof of that endpoint, unused
       <─────────────────── AOTS 1, there ──
 
+If nothing comes back, the peer is told by the home agent where we shall come from, if that is an
+address of our own, and opens its NAT with one octet.
 Other ways are the other address family, and every other network that we could leave by
 (:meth:`tunnel.node.Node.set_other_ways`). They are opened one after the other, while we are
 registered. At the peer, a proof of an IPv4 endpoint lasts five minutes (decision 0062), and a NAT
@@ -18,6 +20,7 @@ connection loses in a move (decision 0067).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -25,6 +28,7 @@ from fastpath.types import Endpoint, Source
 from tunnel.candidates import in_order, is_private
 from tunnel.core import Core
 from tunnel.journal import What
+from tunnel.mobility.claims import Claim
 from tunnel.mobility.commands import EarlyProof
 from tunnel.mobility.mobile import Phase
 from tunnel.mobility.proofs import NAT_LIFE
@@ -70,8 +74,10 @@ class _Ways:
 class Early:
     """The part of :class:`tunnel.optimising.Optimising` for what is not in use yet."""
 
-    def __init__(self, core: Core, signals: Signals) -> None:
-        self._core, self._signals = core, signals
+    def __init__(
+        self, core: Core, signals: Signals, has_relay: Callable[[Peer], bool] = lambda _: False
+    ) -> None:
+        self._core, self._signals, self._has_relay = core, signals, has_relay
         self._peers: dict[str, _Ways] = {}
 
     # --- What happens -------------------------------------------------------------------------
@@ -111,8 +117,17 @@ class Early:
             return
         ways, (via, source) = self._peers[peer.name], found[1]
         ways.now = via, source
-        opening = self._signals.machine.open(peer.name, via, self._core.now, source)
+        inviting = self._inviting(peer, source)
+        opening = self._signals.machine.open(peer.name, via, self._core.now, source, inviting)
         self._signals.carry_out(opening)
+
+    def _inviting(self, peer: Peer, source: Source | None) -> Claim | None:
+        """Where we shall come from, if we know that: from a private address, the NAT before it does
+        alone."""
+        port = next((port for _, port in self._core.local), None)
+        if source is None or port is None or is_private((source[0], port)):
+            return None
+        return Claim.at((source[0], port)) if self._has_relay(peer) else None
 
     def due(self, peer: Peer) -> float | None:
         """When the next way is."""

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from fastpath.types import Endpoint
 from tunnel.calls import why_not_direct
 from tunnel.candidates import in_order, is_private
-from tunnel.commands import Keep
+from tunnel.commands import Keep, SendKeepalive
 from tunnel.core import Core
 from tunnel.early import Early
 from tunnel.home_agents import HomeAgents
@@ -46,6 +46,7 @@ _TRIES_MORE = 2  # after a rest on a direct path, where all that is missing is a
 _REST = 60.0  # seconds; on a direct path more each time, up to 16 minutes
 _AT_REST = 20.0  # of these, in which not even the peer's wish ends it: else both went on for ever
 _SOON = 0.1  # seconds, in which an answer to what we just said may still come
+_LET_IN = 1.0  # seconds between two octets that let a peer in from another place
 _WRITE = 5.0  # seconds between two writes of the proofs
 _SIGNALS = next(child for child in OWN if child.traffic == SIGNALS)
 
@@ -62,6 +63,7 @@ class _Way:
     again_at: float | None = None  # after a rest
     rests: int = 0  # on a direct path, since it last took a binding
     used: Endpoint | None = None  # proven by the peer's answer, and taken for our data
+    let_in_at: float = float("-inf")  # when an octet was last sent to where it will come from
     session: int | None = None  # which IKE_AUTH the messages' SA comes from
     silent_home: bool = False  # it was asked at its home address, and did not answer
 
@@ -81,7 +83,7 @@ class Optimising:
         self._core, self._signals, self._agents = core, signals, agents
         self._relays = relays
         self._kept = proofs
-        self._early = Early(core, signals)
+        self._early = Early(core, signals, self._has_relay)
         self._ways: dict[str, _Way] = {}
         self._seen_agents = core.home_agents
         self._write_at: float | None = None
@@ -315,12 +317,20 @@ class Optimising:
             return
         fresh, way.invited = way.invited != endpoint, endpoint
         if not peer.is_relayed:
+            self._let_in(way, endpoint)
             return
         if way.begun and not fresh:
             claim = self._claim(endpoint)
             self._signals.machine.mobile.redirect(peer.name, endpoint, claim)
         elif fresh or way.again_at is None or way.again_at - _REST + _AT_REST <= self._core.now:
             self._begin(peer, way)
+
+    def _let_in(self, way: _Way, endpoint: Endpoint) -> None:
+        """Data goes directly; it wants to be let in from another place, too, before it moves there
+        (I20). One octet opens our NAT."""
+        if self._core.now >= way.let_in_at + _LET_IN:
+            way.let_in_at = self._core.now
+            self._core.emit(SendKeepalive(endpoint))
 
     # --- Time -----------------------------------------------------------------------------------
 

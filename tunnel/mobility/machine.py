@@ -126,10 +126,19 @@ class Mobility:
         return self._out(self.correspondent.left(peer, endpoint))
 
     def open(
-        self, peer: str, via: Endpoint, now: float, source: Source | None = None
+        self,
+        peer: str,
+        via: Endpoint,
+        now: float,
+        source: Source | None = None,
+        inviting: Claim | None = None,
     ) -> list[Command]:
-        """Have our address towards ``via`` proven early, or ``source`` (I20)."""
-        return self._out(self.mobile.open(peer, via, now, source))
+        """Have our address towards ``via`` proven early, or ``source`` (I20); ``inviting`` is what
+        the peer hears of it by its home agent if it does not answer."""
+        if peer not in self._known:
+            return []
+        invite = None if inviting is None else (self._known[peer].relay, inviting)
+        return self._out(self.mobile.open(peer, via, now, source, invite))
 
     def rekeyed(self, peer: str, now: float) -> list[Command]:
         """The mobility SA with ``peer`` was replaced by a new one; see

@@ -67,10 +67,12 @@ class Phase(StrEnum):
 
 @dataclass(slots=True)
 class _Opening:
-    """An AOTO on its way: the way it goes, from where, and how often it went."""
+    """An AOTO on its way: the way it goes, from where, and how often it went. ``invite``: a relay
+    endpoint, and what the peer may hear there of where the AOTO comes from."""
 
     via: Endpoint
     source: Source | None
+    invite: tuple[Endpoint, Claim] | None = None
     tries: int = 0
     next_at: float = 0.0
 
@@ -174,10 +176,16 @@ class Mobile:
         return self._again(peer, known, now)
 
     def open(
-        self, peer: str, via: Endpoint, now: float, source: Source | None = None
+        self,
+        peer: str,
+        via: Endpoint,
+        now: float,
+        source: Source | None = None,
+        invite: tuple[Endpoint, Claim] | None = None,
     ) -> list[Command]:
         """Have the address proven that we send from towards ``via``, or ``source``, before it is
-        needed (I20).
+        needed (I20). ``invite``: if there is no answer, the peer hears by this relay endpoint where
+        we shall come from, so that its NAT lets us in.
 
         Nothing where we are not registered with ``peer`` (I25). The next binding update ends it,
         and nobody is told: so an AOTC that comes meanwhile from ``via`` is about this address, and
@@ -186,7 +194,7 @@ class Mobile:
         known = self._registrations.get(peer)
         if known is None or known.phase is not Phase.BOUND or known.home:
             return []
-        known.opening = _Opening(via, source)
+        known.opening = _Opening(via, source, invite)
         return self._scheduled(peer, known, self._open(peer, known, now))
 
     def forget(self, peer: str) -> None:
@@ -393,7 +401,14 @@ class Mobile:
             return []
         opening.tries += 1
         opening.next_at = now + INITIAL_BINDACK_TIMEOUT * 2 ** (opening.tries - 1)
-        return [Send(peer, opening.via, Aoto(), opening.source)]
+        said: list[Command] = [Send(peer, opening.via, Aoto(), opening.source)]
+        if opening.tries > 1 and opening.invite is not None and known.updates.allows(now):
+            home, claim = opening.invite
+            known.sequence = following(known.sequence)
+            said.append(
+                Send(peer, home, BindingUpdate(known.sequence, known.lifetime, claim.options))
+            )
+        return said
 
     def _opened(self, peer: str, known: Registration, valid: bool) -> list[Command]:
         opening, known.opening = known.opening, None

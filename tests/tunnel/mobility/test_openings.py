@@ -118,3 +118,20 @@ def test_a_peer_that_knows_no_aoto_ends_it(mobile: Mobile) -> None:
     mobile.open(PEER, VIA, NOW, SECOND)
     error = BindingError(UNKNOWN_TYPE, OURS)
     assert mobile.failed(PEER, error, VIA, NOW) == [EarlyProof(PEER, VIA, False, SECOND)]
+
+
+def test_without_an_answer_the_peer_is_told_by_relay_where_we_shall_come_from(
+    mobile: Mobile,
+) -> None:
+    """From the second AOTO on; that binds nothing, and no acknowledgement is waited for."""
+    claim = Claim.at(("203.0.113.77", 4500))
+    known = mobile.registrations[PEER]
+    before = known.sequence
+    assert mobile.open(PEER, VIA, NOW, SECOND, (HOME, claim)) == [Send(PEER, VIA, Aoto(), SECOND)]
+    due = mobile.next_timer()
+    assert due is not None
+    again, told = mobile.advance(due)
+    assert again == Send(PEER, VIA, Aoto(), SECOND)
+    assert told == Send(PEER, HOME, BindingUpdate(before + 1, known.lifetime, claim.options))
+    assert opened(mobile)
+    assert known.phase is Phase.BOUND
