@@ -156,9 +156,7 @@ def test_a_rekey_under_load_loses_no_packet_and_leaves_no_rules(homes: Homes) ->
     assert f"{PINGS} packets transmitted, {PINGS} received, 0% packet loss" in ping.output()
 
     def of_later_ones() -> bool | None:
-        now = rules_of(source, target)
-        assert len(now) <= 8, "two SAs and their successors, in two directions"
-        return first.isdisjoint(now) or None
+        return first.isdisjoint(rules_of(source, target)) or None
 
     wait_until(of_later_ones, PATIENCE, "all keys are others, and no rules of old ones are left")
 
