@@ -15,8 +15,7 @@ from keys import ca, invitation, store
 from keys.ike.certificates import Trust, check
 from keys.issuer import Issuer
 from keys.signing import SigningError, request_id
-from tests.cli.support import DOMAIN, Person
-from tests.cli.test_rendezvous import Served, settle
+from tests.cli.support import DOMAIN, Person, Served, settle
 from tunnel.cli.mailbox import Change, Mailbox, MailboxError
 from tunnel.config import HostConfig, load_host
 from tunnel.io.papers import Papers, issuer_of, keep_ledger
@@ -29,21 +28,6 @@ PAPERS = ("account.key", "host.key", "host.crt", "ca.crt", "ca.key", "issued.jso
 def landlord(person: Person) -> Person:
     settle(person)
     return person
-
-
-@pytest.fixture
-def newcomer(landlord: Person) -> Person:
-    home = landlord.home / "newcomer"
-    home.mkdir()
-    return Person(home)
-
-
-@pytest.fixture
-def served(landlord: Person) -> Iterator[Served]:
-    running = Served(landlord)
-    yield running
-    if running.process.poll() is None:
-        running.end()
 
 
 def mailbox(config: HostConfig) -> Mailbox:

@@ -3,102 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
-import signal
-import socket
 import stat
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from discovery.types import TsigKey
 from keys import invitation, store
 from keys.account import new_secret
-from tests.cli.support import DOMAIN, Person
+from tests.cli.support import DOMAIN, Person, Served, free_port
 from tunnel.cli import checks, probe, rendezvous
 from tunnel.config import load_host, load_serve
 from tunnel.io import capability
-
-
-def free_port() -> int:
-    """Free for UDP and for TCP: what is free for one may be a closed connection's of the other."""
-    while True:
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream,
-        ):
-            datagrams.bind(("127.0.0.1", 0))
-            port: int = datagrams.getsockname()[1]
-            with contextlib.suppress(OSError):
-                stream.bind(("127.0.0.1", port))
-                return port
-
-
-class Served:
-    """``serve`` as a process: ``told`` is what it said when it was ready."""
-
-    def __init__(self, owner: Person, *arguments: str) -> None:
-        config = str(owner.home / "serve.toml")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tunnel", "serve", "--json", "-c", config, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=owner.home,
-            env=owner.env,
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.end()
-        self.told: dict[str, Any] = json.loads(line)
-
-    def end(self) -> str:
-        """Ends it with SIGTERM, and gives what it said on stderr."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.communicate(timeout=20)[1]
-
-
-def settle(person: Person, *more: str) -> None:
-    """Gives the person an account whose rendezvous is on this machine, on free ports."""
-    tls = free_port()
-    done = person.ours("init", DOMAIN, "--rendezvous", f"127.0.0.1:{tls}", "--name", "desk", *more)
-    assert done.returncode == 0, done.stderr
-    dns = free_port()
-    serve = person.home / "serve.toml"
-    serve.write_text(
-        f'[serve]\nlisten = ["127.0.0.1:{dns}"]\ntls_listen = ["127.0.0.1:{tls}"]\n'
-        f'state_dir = "zone"\n[[serve.account]]\ndomain = "{DOMAIN}"\n'
-        'secret_file = "account.key"\n'
-    )
-
-
-@pytest.fixture
-def landlord(person: Person) -> Person:
-    settle(person, "--auth", "psk")
-    return person
-
-
-@pytest.fixture
-def served(landlord: Person) -> Iterator[Served]:
-    running = Served(landlord)
-    yield running
-    if running.process.poll() is None:
-        running.end()
-
-
-@pytest.fixture
-def newcomer(landlord: Person) -> Person:
-    home = landlord.home / "newcomer"
-    home.mkdir()
-    return Person(home)
 
 
 def test_serve_says_where_it_listens_and_ends_cleanly_on_sigterm(served: Served) -> None:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import DOMAIN, Person
-from tests.cli.test_rendezvous import Served, settle
+from tests.cli.support import DOMAIN, Person, Served, settle
 from tunnel.config import HomeAgentSection, host_from_tables, load_serve
 from tunnel.io.lab.process import alive, wait_until
 
