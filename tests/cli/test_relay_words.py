@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tests.cli.test_status import FACTS
 from tunnel.cli.checks import State
-from tunnel.cli.observe import status_tables
+from tunnel.cli.observe import status_tables, where_pinged
 from tunnel.cli.relay_checks import relays
 
 AGENT = {
@@ -87,3 +87,11 @@ def test_doctor_says_how_it_is_and_what_to_do(
 @pytest.mark.parametrize("facts", [None, {}, {"nat": {"kind": "public"}}])
 def test_nothing_is_said_where_nobody_needs_it(facts: dict[str, Any] | None) -> None:
     assert list(relays(facts)) == []
+
+
+def test_ping_names_the_home_agent_and_not_a_place_that_is_none() -> None:
+    facts = {"name": "desk.a.example", "id": "fd00::1", "endpoint": "[fd00::1]:500"}
+    relayed = where_pinged({**facts, "path": "relay", "home_agent": "hub.a.example"})
+    assert relayed == "desk.a.example (fd00::1), relay path through hub.a.example"
+    direct = {"path": "direct", "endpoint": "203.0.113.7:4500", "home_agent": None}
+    assert where_pinged({**facts, **direct}).endswith("direct path to 203.0.113.7:4500")

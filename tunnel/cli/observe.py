@@ -216,12 +216,18 @@ def ping(
     if as_json:
         emit("ping", facts)
         return
-    where = f"{facts['name']} ({facts['id']}), {facts['path']} path to {facts['endpoint']}"
-    put(where)
+    put(where_pinged(facts))
     for number, one in enumerate(rounds, 1):
         put(f"{number}: {'lost' if one is None else f'{one:.2f} ms'}")
     mean = sum(came) / len(came)
     put(f"{len(rounds)} sent, {len(came)} came back, {mean:.2f} ms on average")
+
+
+def where_pinged(facts: Mapping[str, Any]) -> str:
+    """Who answers a ping, and by which path; a relayed one leads to no endpoint of the network."""
+    relayed = facts["path"] == "relay"
+    way = f"through {facts['home_agent']}" if relayed else f"to {facts['endpoint']}"
+    return f"{facts['name']} ({facts['id']}), {facts['path']} path {way}"
 
 
 def lookup(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:

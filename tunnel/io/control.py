@@ -46,7 +46,7 @@ class Controlled(Protocol):
         """Makes the tunnel to ``name`` and gives its host id."""
 
     async def ping(self, name: str, count: int) -> dict[str, Any]:
-        """``name``, ``id``, ``path``, ``endpoint``, ``sent``, ``rtt_ms`` (list; null is lost)."""
+        """``name``, ``id``, ``path``, ``endpoint``, ``home_agent``, ``sent``, ``rtt_ms``."""
 
     async def lookup(self, name: str) -> dict[str, Any]:
         """``name``, ``id``, ``target``, ``endpoints``, ``info`` as the zone says now."""

@@ -446,7 +446,8 @@ class Host:
         return answer.host_id
 
     async def ping(self, name: str, count: int) -> dict[str, Any]:
-        """``name``, ``id``, ``path``, ``endpoint``, ``sent``, ``rtt_ms`` (list; null is lost).
+        """``name``, ``id``, ``path``, ``endpoint``, ``home_agent`` (of a relayed path), ``sent``,
+        ``rtt_ms`` (list; null is lost).
 
         Raises :class:`Unreachable` if the tunnel cannot be made.
         """
@@ -465,6 +466,7 @@ class Host:
             "id": str(host_id),
             "path": peer.get("path"),
             "endpoint": peer.get("endpoint"),
+            "home_agent": peer.get("home_agent"),
             "sent": count,
             "rtt_ms": times,
         }
