@@ -74,8 +74,7 @@ def _retire(loser: IkeSa, winner: IkeSa, now: float) -> None:
     def stands(at: float) -> None:
         if loser.state is not SaState.ESTABLISHED:
             return
-        for child in winner.active_children():
-            winner.send_on(child)
+        winner.carry_on(loser)
         complete(winner, at)
         close(loser, f"another IKE SA with {loser.name} stands", at)
 

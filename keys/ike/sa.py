@@ -424,6 +424,14 @@ class IkeSa:
         self.sending[child.sa.traffic], self.sends_to = child, where
         self.ctx.emit(InstallOutbound(child.sa, where))
 
+    def carry_on(self, other: IkeSa) -> None:
+        """Our packets travel here instead of on ``other``, with the same peer; what that one has
+        proven of the endpoint where IKE is counts here, too."""
+        if other.sends_to == self.remote:
+            self.proven = self.remote
+        for child in self.active_children():
+            self.send_on(child)
+
     def send_all(self) -> None:
         """The peer has proven that it is where IKE is now: our packets travel there."""
         self.proven = self.remote
@@ -505,8 +513,7 @@ class IkeSa:
         """Another SA with this peer takes the traffic before the children of this one go."""
         heir = self.ctx.current(self.name) if self.name and self.children else None
         if heir is not None:
-            for child in heir.active_children():
-                heir.send_on(child)
+            heir.carry_on(self)
 
     def _forget(self) -> None:
         self.keys = self._seal = self._open = None

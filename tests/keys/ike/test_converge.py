@@ -234,3 +234,17 @@ def test_data_go_to_no_endpoint_that_ike_only_tries(what: str) -> None:
         net.run(side, side.ike.moved(other.name, other.address, net.now))
     net.play(60)
     one_sa(net, desk, lap)
+
+
+def test_what_the_owner_has_proven_counts_for_the_ike_sa_that_takes_over() -> None:
+    """The peer has moved while one of two SAs is about to end: data go where it is."""
+    net, desk, lap = pair()
+    net.connect(desk, lap)
+    net.connect(lap, desk)
+    net.play(4 * DELAY)
+    new = lap.address = ("203.0.113.77", 4500)
+    net.run(desk, desk.ike.moved(lap.name, new, net.now, proven=True))
+    desk.told.clear()
+    net.play(30)
+    assert {one.remote for one in desk.all(InstallOutbound)} == {new}
+    one_sa(net, desk, lap)
