@@ -64,14 +64,13 @@ def test_an_interrupt_before_a_command_could_begin_is_told(
     assert capsys.readouterr().err == "autotunnel: interrupted\n"
 
 
-def test_an_interrupt_while_a_command_that_stays_begins_waits_for_it(owner: Person) -> None:
+def test_an_interrupt_while_a_command_that_stays_begins_waits_for_it(landlord: Person) -> None:
     """Python reads modules for half a second, and would show where it was."""
-    serve = owner.home / "serve.toml"
     with subprocess.Popen(
-        [sys.executable, "-m", "tunnel", "serve", "-c", str(serve)],
+        [sys.executable, "-m", "tunnel", "serve", "-c", str(landlord.home / "serve.toml")],
         stderr=subprocess.PIPE,
         text=True,
-        env=owner.env,
+        env=landlord.env,
     ) as process:
         while b"cli.server" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
             assert process.poll() is None
@@ -151,18 +150,37 @@ def test_data_that_cannot_be_written_is_told_once(owner: Person, arguments: list
     assert "stdout: No space left on device" in done.stderr
 
 
-def test_closed_files_are_no_trouble(owner: Person) -> None:
+def test_closed_files_are_no_trouble(landlord: Person) -> None:
     """As a careless cron or init leaves them; libuv would abort the process."""
-    quiet = f"{sys.executable} -m tunnel tsig -c {owner.config} >&- 2>&- <&-"
-    assert subprocess.run(quiet, shell=True, env=owner.env, check=False).returncode == 0
-    serve = owner.home / "serve.toml"
-    serve.write_text(serve.read_text().replace('"0.0.0.0:53", "[::]:53"', '"192.0.2.1:53"'))
+    quiet = f"{sys.executable} -m tunnel tsig -c {landlord.config} >&- 2>&- <&-"
+    assert subprocess.run(quiet, shell=True, env=landlord.env, check=False).returncode == 0
+    serve = landlord.home / "serve.toml"
+    serve.write_text(serve.read_text().replace('listen = ["127.0.0.1', 'listen = ["192.0.2.1', 1))
     line = f"{sys.executable} -m tunnel serve -c {serve} >&- <&-"
     done = subprocess.run(
-        line, shell=True, env=owner.env, stderr=subprocess.PIPE, text=True, check=False
+        line, shell=True, env=landlord.env, stderr=subprocess.PIPE, text=True, check=False
     )
     assert done.returncode == 1
-    assert "autotunnel serve: cannot listen on 192.0.2.1:53" in done.stderr
+    assert "autotunnel serve: cannot listen on 192.0.2.1:" in done.stderr
+
+
+def test_an_encoding_that_lacks_a_letter_is_no_error(owner: Person) -> None:
+    """Neither where a path is no UTF-8, nor where a terminal knows ASCII only."""
+    path = os.fsdecode(b"d\xff/config.toml")
+    where = ("init", DOMAIN, "--rendezvous", NOBODY, "--name", "desk", "-c", path)
+    for number, env in enumerate(({"PYTHONIOENCODING": "utf-8:strict"}, {"LC_ALL": "POSIX"})):
+        home = owner.home / str(number)
+        home.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-m", "tunnel", *where],
+            capture_output=True, cwd=home, env={**owner.env, **env}, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert b"config.toml" in done.stdout
+    done = owner.run("lab", "--help", PYTHONIOENCODING="ascii:strict")
+    assert (done.returncode, done.stderr) == (0, "")
+    wrong = owner.run("init", "…", "--rendezvous", "a", PYTHONIOENCODING="ascii:strict")
+    assert "is no domain name" in wrong.stderr
 
 
 def test_a_reader_that_leaves_in_the_middle_is_nothing_to_tell(

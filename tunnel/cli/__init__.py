@@ -9,6 +9,7 @@ that stay, ``host.py`` and ``server.py``, by ``lean.py`` without what they have 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -60,13 +61,17 @@ def application(command: str | None = None) -> typer.Typer:
 
 def hold_standard_files() -> None:
     """Opens /dev/null as stdin, stdout and stderr where whoever started us has closed them: else
-    our next file or socket would get their numbers, and what is meant for them."""
+    our next file or socket would get their numbers, and what is meant for them. What a terminal's
+    encoding lacks is written as an escape, and is no error."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
     sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def leave_stdout() -> None:
