@@ -4,7 +4,8 @@
 error sounds, which exit code. ``files.py`` knows where files are, ``documents.py`` writes
 configuration, ``mailbox.py`` reads and writes the zone. The rest are commands, a module for each
 of ``FAMILIES``; ``doctor.py`` has its ``checks.py``, ``run.py`` its ``demo/`` and the processes
-that stay, ``host.py`` and ``server.py``, by ``lean.py`` without what they have no use for.
+that stay, ``host.py``, ``server.py`` and ``together.py``, which runs both; ``lean.py`` keeps from
+them what they have no use for.
 """
 
 from __future__ import annotations
