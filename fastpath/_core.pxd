@@ -44,6 +44,7 @@ cdef struct InboundEntry:
     Passed passed
     Rate dummies
     Rate mobility
+    Rate moves
 
 cdef enum:
     NARROW_WAYS = 4

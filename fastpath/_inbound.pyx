@@ -56,6 +56,7 @@ from fastpath import types
 cdef int UNKNOWN_PER_SECOND = types.UNKNOWN_SPI_EVENTS_PER_SECOND
 cdef int DUMMIES_PER_SECOND = types.DUMMY_EVENTS_PER_SECOND
 cdef size_t DUMMY_HEAD = types.DUMMY_HEAD_OCTETS
+cdef int MOVES_PER_SECOND = types.NEW_SOURCE_EVENTS_PER_SECOND
 cdef int MOBILITIES_PER_SECOND = types.MOBILITY_EVENTS_PER_SECOND
 cdef size_t MOBILITY_OCTETS = types.MOBILITY_OCTETS
 
@@ -333,8 +334,12 @@ cdef void _esp(
 cdef inline void _newest(
     InboundWorker *worker, InboundEntry *entry, uint64_t highest, const Endpoint *source
 ) noexcept nogil:
-    """Only the newest packet moves the source."""
-    if entry.sa.window.top > highest and memcmp(&entry.source, source, sizeof(Endpoint)):
+    """Only the newest packet moves the source, and not too often: a later one tells of it."""
+    if (
+        entry.sa.window.top > highest
+        and memcmp(&entry.source, source, sizeof(Endpoint))
+        and rate_allows(&entry.moves, MOVES_PER_SECOND, worker.forwarded.now)
+    ):
         if _event(worker, NEW_SOURCE, entry.sa.spi, source, NULL, 0):
             entry.source = source[0]
 

@@ -62,6 +62,9 @@ DUMMY_HEAD_OCTETS = 32
 DUMMY_EVENTS_PER_SECOND = 32
 """So many octets of a dummy packet, and of :class:`DummyEvent` a second and SA, are told."""
 
+NEW_SOURCE_EVENTS_PER_SECOND = 32
+"""Of one SA: who has its keys, or sends its packets on by turns from two places, fills no queue."""
+
 MOBILITY_OCTETS = MINIMUM_MTU
 MOBILITY_EVENTS_PER_SECOND = 32
 """A Mobility Header is so long at most, and of :class:`MobilityEvent` a second and SA so many are

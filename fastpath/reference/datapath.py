@@ -418,7 +418,8 @@ class Datapath:
         highest = entry.sa.sequence
         opened = entry.sa.open_all(datagram)
         outputs: list[Output] = []
-        if entry.sa.sequence > highest and source != entry.source:  # authenticated, and the newest
+        newest = entry.sa.sequence > highest  # and authenticated
+        if newest and source != entry.source and entry.moves.allows(self._now):
             entry.source = source
             outputs.append(NewSourceEvent(entry.sa.params.spi, source))
         if isinstance(opened, Drop):

@@ -11,6 +11,7 @@ from fastpath.types import (
     MINIMUM_MTU,
     MOBILITY_EVENTS_PER_SECOND,
     NARROW_WAYS,
+    NEW_SOURCE_EVENTS_PER_SECOND,
     TOO_BIG_EVENTS_PER_SECOND,
     Drop,
     Endpoint,
@@ -67,6 +68,7 @@ class Inbound:
     passed: Passed = field(default_factory=Passed)
     dummies: Rate = field(default_factory=lambda: Rate(DUMMY_EVENTS_PER_SECOND))
     mobility: Rate = field(default_factory=lambda: Rate(MOBILITY_EVENTS_PER_SECOND))
+    moves: Rate = field(default_factory=lambda: Rate(NEW_SOURCE_EVENTS_PER_SECOND))
 
 
 @dataclass(slots=True)

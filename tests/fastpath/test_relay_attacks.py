@@ -5,7 +5,9 @@ Beside ``test_relay_pumps.py`` (what nested packets are) and ``test_fuzz_relay.p
 
 from __future__ import annotations
 
+import math
 import socket
+import time
 from collections.abc import Callable
 from ipaddress import IPv6Address
 
@@ -14,6 +16,7 @@ import pytest
 from fastpath.reference.esp import OutboundSa
 from fastpath.reference.relay import Limit
 from fastpath.types import (
+    NEW_SOURCE_EVENTS_PER_SECOND,
     RELAYS_REMEMBERED,
     ControlEvent,
     MobilityEvent,
@@ -129,3 +132,26 @@ def test_times_out_of_order_are_worth_no_more() -> None:
         for now in (step / 1000, (step - 5) / 1000):
             passed += sum(limit.allows(100, now) for _ in range(20))
     assert passed * 100 <= 1_000_000
+
+
+def test_a_peer_in_two_places_at_once_fills_no_queue(rigs: Callable[[bytes], Rig]) -> None:
+    """Packets that come from two places by turns, as somebody on the way can bring about without
+    any key: each is the newest from another place. In the end it is told where the last came."""
+    rig = host_b(rigs)
+    inner = OutboundSa(sa(A_TO_B, HOST_A, HOST_B, inbound=False))
+    other, began = udp(), time.monotonic()
+    with other:
+        for _ in range(200):
+            for far in (rig.far, other):
+                far.sendto(inner.seal(ipv6(HOST_A, HOST_B)), rig.near_udp.getsockname())
+            assert rig.from_tun() == rig.from_tun()
+        told = [event for event in rig.pump.drain() if isinstance(event, NewSourceEvent)]
+        seconds = math.ceil(time.monotonic() - began) + 1  # however slow the machine is
+        assert 32 <= len(told) <= NEW_SOURCE_EVENTS_PER_SECOND * seconds
+        while True:
+            rig.far6.sendto(inner.seal(ipv6(HOST_A, HOST_B)), rig.near_udp6.getsockname())
+            rig.from_tun()
+            found = [event for event in rig.pump.drain() if isinstance(event, NewSourceEvent)]
+            if found:
+                break
+        assert found == [NewSourceEvent(A_TO_B, endpoint_of(rig.far6))]
