@@ -18,6 +18,7 @@ OF_A_SERVER |= {"discovery.push_server", "discovery.llq_server"}
 HEAVY = {
     "tunnel.cli.host": EXTRAS | OF_A_SERVER,
     "tunnel.cli.server": EXTRAS | {"tunnel.io.host", "tunnel.node", "keys.ike.endpoint"},
+    "tunnel.cli.together": EXTRAS | OF_A_SERVER | {"tunnel.io.host", "tunnel.node", "cryptography"},
     "tunnel.cli.observe": {"pydantic", "pyroute2", "segno", "tomlkit", "cryptography", "dns"},
     "bench.pump_end": {"pydantic", "pyroute2", "typer", "rich", "structlog", "cryptography"},
 }
