@@ -93,7 +93,7 @@ class IkeEndpoint:
                 standing.policy = policy
                 standing.enqueue(create_child.CreateChild(), now)
         elif open_one is not None:
-            sa_init.race(open_one, remote)
+            sa_init.race(open_one, remote, now)
         elif known or len(attempts) >= self._ctx.settings.sas_per_peer:
             pass
         elif (reason := proof.stranger(self._ctx, name)) is not None:

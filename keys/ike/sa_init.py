@@ -221,11 +221,13 @@ def begin(ctx: Context, name: str, policy: PeerPolicy, remote: Endpoint, now: fl
     return sa
 
 
-def race(sa: IkeSa, remote: Endpoint) -> None:
+def race(sa: IkeSa, remote: Endpoint, now: float) -> None:
     """The peer may be at ``remote``, too: the very same message goes there, so that a peer who
-    gets both makes one SA of them. The first endpoint that answers is the one."""
+    gets both makes one SA of them. The first endpoint that answers is the one. It has as much time
+    for that as if it had been the first that was tried."""
     if remote != sa.remote and remote not in sa.race and sa.window.outstanding is not None:
         sa.race = (*sa.race, remote)
+        sa.expires_at = now + sa.ctx.settings.connect_timeout
         sa.ctx.send(sa.window.outstanding.data, remote)
 
 

@@ -52,6 +52,18 @@ def test_one_that_is_silent_keeps_nobody_waiting() -> None:
     assert desk.all(PeerUp) == [PeerUp(lap.name, lap.address, True)]
 
 
+def test_who_joins_late_has_as_much_time_as_the_first() -> None:
+    """Else a slow way that is tried last, as that by a home agent, ends in the midst of its
+    exchanges, again and again (``tests.sim.scenarios --relay --seed 588``)."""
+    net, desk, lap = pair(connect_timeout=15.0, fate=lambda _: [1.0])
+    also(net, desk, lap, NOWHERE)
+    net.play(13.0)
+    also(net, desk, lap, lap.address)
+    net.play(10.0)
+    assert desk.all(PeerUp) == [PeerUp(lap.name, lap.address, True)]
+    assert not desk.all(IkeFailed)
+
+
 def test_all_are_repeated_until_one_answers_and_named_if_none_does() -> None:
     net, desk, lap = pair(fate=lambda _: [])
     also(net, desk, lap, lap.address)
