@@ -52,7 +52,9 @@ come, where some do, where nothing moves."""
 
 _SOONEST = 0.01  # seconds, however much is due
 _MISSED = 8  # packets that have not come, of those that came one after the other
-_QUESTIONS = 8  # of which all, or all their answers, would have to be lost
+_QUESTIONS = 10  # of which all, or all their answers, would have to be lost
+_SPREAD = 2 / 3  # of the wait: so that an answer to the last of them has its time, too
+_LAST_WAIT = 1 / 4  # of it, for that one, also where our own process paused in between
 _ASK_IKE = 4  # of them are small ones only: most doubts end there
 _ANSWERING = 0.05  # seconds, in which what goes is our answer to the peer's question
 _REGRET = 3.0  # seconds: a direct path found again so soon was there all the time
@@ -103,9 +105,9 @@ class _Watch:
         if self.asked is None:
             return self.since + self.patience
         if self.small and self.questions < _QUESTIONS:
-            return self.question_at + self.wait / _QUESTIONS
+            return self.question_at + self.wait * _SPREAD / _QUESTIONS
         if self.searched is None:
-            return max(self.asked + self.wait, self.question_at + self.wait / _QUESTIONS)
+            return max(self.asked + self.wait, self.question_at + self.wait * _LAST_WAIT)
         return self.searched + again
 
 
