@@ -14,6 +14,7 @@ from tunnel.calls import TICKET, Calls
 from tunnel.commands import DropZone, SendIke, SendZone
 from tunnel.core import Answer, Core
 from tunnel.directory import Directory
+from tunnel.farewell import Farewell
 from tunnel.flows import Flows
 from tunnel.following import Following
 from tunnel.journal import What
@@ -34,6 +35,7 @@ class Parts:
     attempts: Attempts
     calls: Calls
     directory: Directory
+    farewell: Farewell
     flows: Flows
     following: Following
     pings: Pings
@@ -48,8 +50,6 @@ class Answers:
 
     def __init__(self, core: Core, parts: Parts, look_soon: Callable[[], None]) -> None:
         self._core, self._parts, self._look_soon = core, parts, look_soon
-        self.untold: set[str] = set()
-        """Peers that have not confirmed our DELETE."""
 
     def handle(self, answer: Answer) -> None:
         """Passes on one answer."""
@@ -115,7 +115,7 @@ class Answers:
             core.explain(peer, What.PATH, f"IKE stands; {'we' if initiator else 'it'} began", at=at)
 
     def _peer_down(self, name: str, reason: str) -> None:
-        self.untold.discard(name)
+        self._parts.farewell.untold.discard(name)
         peer = self._core.peers.named(name)
         if peer is None:
             return

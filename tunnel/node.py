@@ -34,6 +34,7 @@ from tunnel.credentials import Credentials
 from tunnel.directory import Directory
 from tunnel.early import MOST
 from tunnel.explaining import explanation
+from tunnel.farewell import Farewell
 from tunnel.flows import Flows
 from tunnel.following import Following
 from tunnel.journal import What
@@ -129,11 +130,13 @@ class Node:
             *(self._path_mtus, self._services, self._calls, self._outside),
         )
         self._signing = Signing(core, credentials, issuer, random)
+        self._farewell = Farewell(core)
         parts = Parts(
             asks=self._asks,
             attempts=self._attempts,
             calls=self._calls,
             directory=self._directory,
+            farewell=self._farewell,
             flows=self._flows,
             following=self._following,
             pings=self._pings,
@@ -143,9 +146,6 @@ class Node:
             silence=self._silence,
         )
         self._answers = Answers(core, parts, self._look_soon)
-        self._farewell: float | None = None
-        self._carriers: set[str] = set()  # home agents that carry our DELETEs to others
-        self._carried_until = float("-inf")
         self._finished = False
         self.look_after = float("inf")
         """Seconds until :meth:`activity` is wanted again: rarely where nothing moves."""
@@ -187,16 +187,11 @@ class Node:
         core = self._core
         if not core.ending:
             core.ending = True
-            self._farewell = now + core.settings.farewell
             for peer in core.peers:
                 peer.attempt = None
                 self._attempts.give_up(peer, "this host is ending")
-            self._answers.untold = {view.name for view in core.ike.views()}
-            self._carriers = self._relaying.carriers() & self._answers.untold
-            self._carried_until = now + core.settings.farewell / 2
-            core.ike_said(core.ike.close_all(now, but=self._carriers))
+            self._farewell.begin(self._relaying.carriers())
             self._directory.withdraw()
-            self._close_carriers()
         return self._done()
 
     # --- Inner packets ----------------------------------------------------------------------
@@ -511,9 +506,7 @@ class Node:
             return None
         core = self._core
         due = [core.ike.next_timer(), core.zone.next_timer() if core.zone else None]
-        due.append(self._farewell)
-        if self._carriers:
-            due.append(self._carried_until)
+        due += self._farewell.timers()
         for part in (*self._parts, self._relaying, self._signing, self._pings):
             due.extend(part.timers())
         return min((at for at in due if at is not None), default=None)
@@ -586,31 +579,18 @@ class Node:
         self._core.now, self._core.unix = max(now, self._core.now), unix
         self._core.ike.wall_clock(unix)
 
-    def _close_carriers(self) -> None:
-        """The DELETEs that go by relay have been confirmed, or had their time."""
-        core = self._core
-        told = self._answers.untold <= self._carriers
-        if self._carriers and (told or core.now >= self._carried_until):
-            names, self._carriers = sorted(self._carriers), set()
-            for name in names:
-                core.ike_said(core.ike.close(name, core.now))
-
     def _done(self) -> list[Command]:
         self._settle()
         if self._core.ending:
-            self._close_carriers()
+            self._farewell.advance()
             self._settle()
-        if self._core.ending and not self._finished and self._may_finish():
+        over = self._core.ending and self._farewell.is_over(self._directory.withdrawn)
+        if over and not self._finished:
             self._finished = True
             for peer in self._core.peers:
                 self._flows.drop_all(peer)
             self._core.emit(Finished())
         return self._core.take()
-
-    def _may_finish(self) -> bool:
-        assert self._farewell is not None
-        told = self._directory.withdrawn and not self._answers.untold
-        return told or self._core.now >= self._farewell
 
     def _settle(self) -> None:
         while (answer := self._core.next_answer()) is not None:
