@@ -202,8 +202,11 @@ class Legs:
         return done.returncode == 0
 
     def passes(self, octets: int) -> None:
-        """Waits until such a packet passes from each to the other (the first may be lost)."""
+        """Waits until such a packet passes from each to the other (the first may be lost). What
+        the kernels were told of a narrower path, which they believe for ten minutes, is forgotten.
+        """
         for side in SIDES:
+            self.hosts[side].machine.ip("-6", "route", "flush", "cache")
             wait_until(
                 lambda side=side: self.ping(side, octets) or None,
                 PATIENCE,
