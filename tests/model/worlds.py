@@ -116,7 +116,7 @@ class Honest:
     hosts: dict[str, Host] = field(default_factory=dict)
     letters: list[Letter] = field(default_factory=list)
 
-    goal: ClassVar[int] = 60  # steps without loss, after which both must have found each other
+    goal: ClassVar[int] = 100  # steps without loss, after which both must have found each other
 
     @classmethod
     def begin(cls, places: dict[str, tuple[Place, ...]] | None = None, **budget: int) -> Honest:
