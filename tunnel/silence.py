@@ -30,7 +30,7 @@ then that we are reached by relay now.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp
 
 from fastpath.types import Endpoint
@@ -40,7 +40,7 @@ from tunnel.commands import SendDummy
 from tunnel.core import Core
 from tunnel.journal import What
 from tunnel.path_mtus import question
-from tunnel.peers import Peer
+from tunnel.peers import SIGNALS, Peer
 
 _LIVELY = 20.0  # packets a second
 _LATELY = 0.5  # seconds over which these are counted
@@ -74,7 +74,7 @@ class _Watch:
     since: float | None = None
     asked: float | None = None
     searched: float | None = None
-    received: int = 0  # packets so far
+    received: dict[int, int] = field(default_factory=dict)  # packets so far, by inbound SPI
     looked: float = float("-inf")  # when they were counted
     rate: float = 0.0  # of them a second, lately
     lively: bool = False  # many of them came, until now
@@ -88,9 +88,10 @@ class _Watch:
     hollow: int = 0  # answers of IKE by relay since anything else came
     hollow_in: float | None = None  # when that was
 
-    def count(self, received: int, now: float) -> int:
+    def count(self, received: dict[int, int], now: float) -> int:
         """Takes over how many packets came so far; how many are new, answers left out."""
-        came, self.received = received - self.received, received
+        came = sum(packets - self.received.get(spi, 0) for spi, packets in received.items())
+        self.received = received
         answers = min(came, self.expected)
         self.expected -= answers
         elapsed, self.looked = max(now - self.looked, _SOONEST), now
@@ -148,8 +149,7 @@ class Silence:
 
     def _look(self, peer: Peer, watch: _Watch) -> None:
         now, settings = self._core.now, self._core.settings
-        received = sum(counters.packets for counters in peer.inbound.values())
-        if watch.count(received, now) > 0:
+        if watch.count(_received(peer), now) > 0:
             watch.patience, watch.lively = settings.silence, watch.rate >= _LIVELY
         watch.small = peer.trip is not None
         watch.ready = watch.small and self._relay_ready(peer)
@@ -311,3 +311,12 @@ class Silence:
         if first and peer.label is not None:
             self._calls.call(peer)
             core.look_up(peer.label)
+
+
+def _received(peer: Peer) -> dict[int, int]:
+    """How many packets came in each SA for data; mobility messages take other ways, too."""
+    return {
+        child.spi_in: peer.inbound[child.spi_in].packets
+        for child in peer.children.values()
+        if child.traffic != SIGNALS and child.spi_in in peer.inbound
+    }
