@@ -147,7 +147,8 @@ def test_a_peer_in_two_places_at_once_fills_no_queue(rigs: Callable[[bytes], Rig
             assert rig.from_tun() == rig.from_tun()
         told = [event for event in rig.pump.drain() if isinstance(event, NewSourceEvent)]
         seconds = math.ceil(time.monotonic() - began) + 1  # however slow the machine is
-        assert 32 <= len(told) <= NEW_SOURCE_EVENTS_PER_SECOND * seconds
+        # Of two packets that come together only the newer is looked at: there may be few.
+        assert 0 < len(told) <= NEW_SOURCE_EVENTS_PER_SECOND * seconds
         while True:
             rig.far6.sendto(inner.seal(ipv6(HOST_A, HOST_B)), rig.near_udp6.getsockname())
             rig.from_tun()

@@ -171,6 +171,7 @@ def test_a_token_works_once(running: Account) -> None:
 
 def test_a_packet_to_a_host_id_makes_the_tunnel(account: Account) -> None:
     account.up()
+    account.know(account.laptop, DESK)
     assert sas(account.laptop, DESK) == (None, None)
     desk_id = account.host_id(account.desk)
     # The very first packet waits in the queue and arrives.
