@@ -11,7 +11,7 @@ from tests.model.second import Second
 from tests.model.worlds import BEHIND_NATS, UNKNOWN, Honest, World
 
 WORLDS: dict[str, tuple[Callable[[], World], int, int]] = {
-    "loss": (partial(Honest.begin), 4, 7),
+    "loss": (partial(Honest.begin), 4, 8),
     "repeats": (partial(Honest.begin, repeat=2), 3, 6),
     "moves": (partial(Honest.begin, move=2), 3, 6),
     "changed sources": (partial(Honest.begin, change=2, move=1), 3, 6),
