@@ -52,12 +52,14 @@ class TransportSettings:
     """Times in seconds. ``second_attempt``: so long after the first one begins another connection,
     if that does not stand yet (:mod:`discovery.io_connect`). ``idle``: a connection that ends after
     so long without a message from us was not lost, it was tidied away. A connection that lives
-    shorter than ``stable`` counts as a failed attempt."""
+    shorter than ``stable`` counts as a failed attempt. After the first one comes ``first_pause``,
+    then twice as much, up to ``max_pause``; about ``wanted_pause`` at most where somebody waits."""
 
     connect_timeout: float = 5.0
     second_attempt: float = 0.35
     first_pause: float = 0.5
     max_pause: float = 60.0
+    wanted_pause: float = 2.0
     idle: float = 20.0
     stable: float = 1.0
     user_timeout: float = 10.0
@@ -134,6 +136,7 @@ class ZoneTransport:
         self._waiting: list[bytes] = []
         self._last_sent = 0.0
         self._wake = asyncio.Event()
+        self._stirred = asyncio.Event()  # as _wake, or wanted
         self._session: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -176,6 +179,12 @@ class ZoneTransport:
         if self._session is not None:
             self._session.cancel()
         self._wake.set()
+        self._stirred.set()
+
+    def hurry(self) -> None:
+        """Somebody waits for an answer: a long pause between two attempts ends."""
+        if not self._up:
+            self._stirred.set()
 
     # --- The life of connections ---
 
@@ -225,9 +234,18 @@ class ZoneTransport:
         settings = self._settings
         pause = min(settings.first_pause * 2.0**failures, settings.max_pause)
         jitter = 0.5 + secrets.randbelow(1000) / 1000  # so that an account's hosts spread out
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), pause * jitter)
+        await self._pause_for(pause * jitter, min(pause, settings.wanted_pause) * jitter)
         return 0 if self._wake.is_set() else min(failures + 1, 20)
+
+    async def _pause_for(self, seconds: float, wanted: float) -> None:
+        """Until the next attempt: :meth:`reset` ends it at once, :meth:`hurry` after ``wanted``."""
+        began = asyncio.get_running_loop().time()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(began + seconds):
+                await self._stirred.wait()
+                async with asyncio.timeout_at(began + wanted):
+                    await self._wake.wait()
+        self._stirred.clear()
 
     async def _one_connection(self) -> None:
         """Live through one connection. Raises :exc:`LinkError` if it failed or was too short."""

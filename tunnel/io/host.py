@@ -515,6 +515,8 @@ class Host:
     async def _ask(self, request: str, *arguments: Any) -> do.Command:
         if self._driver is None or self._node is None or self._stopping.is_set():
             raise Unreachable("this host is not running; try again when it is up")
+        if self._link is not None:
+            self._link.hurry()
         method = getattr(self._node, request)
         answer = await self._requests.ask(self._driver.tell, method, *arguments)
         if isinstance(answer, do.NotReached):

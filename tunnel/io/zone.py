@@ -97,6 +97,11 @@ class ZoneLink:
         if self._transport is not None:
             self._transport.send(wire)
 
+    def hurry(self) -> None:
+        """Somebody waits for what only the rendezvous can say."""
+        if self._transport is not None:
+            self._transport.hurry()
+
     def drop(self, pause: float) -> None:
         """Leaves the connection; the next one is made after ``pause`` seconds."""
         if self._transport is not None:

@@ -399,6 +399,18 @@ async def test_reset_ends_a_pause(tmp_path: Path) -> None:
             await until(lambda: len(host.told) == 2)
 
 
+async def test_a_pause_ends_soon_where_somebody_waits(tmp_path: Path) -> None:
+    settings = TransportSettings(first_pause=3600.0, max_pause=3600.0, wanted_pause=0.05)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address: Endpoint = taken.getsockname()
+        async with Host(address, "tcp", settings=settings) as host:
+            for times in range(1, 4):
+                await until(lambda times=times: len(host.told) == times)
+                host.transport.hurry()
+            await until(lambda: len(host.told) == 4)
+
+
 async def test_what_cannot_be_sent_is_dropped_and_counted(tmp_path: Path) -> None:
     host = Host(("127.0.0.1", 9), "tcp")
     host.transport.send(b"too early")
