@@ -51,19 +51,19 @@ def tcp(
     segment = struct.pack(
         ">HHIIBBHHH", port, 80, sequence & 0xFFFF_FFFF, acknowledged, offset, flags, window, 0, 0
     )
-    bare = ip(TCP, segment + options + payload, **header)  # type: ignore[arg-type] # per field
+    bare = ip(TCP, segment + options + payload, **header)
     value = upper_checksum(bare, 40, TCP)
     return bare[:56] + struct.pack(">H", value) + bare[58:]
 
 
 def udp(payload: bytes, *, port: int = 2000, **header: int | bytes) -> bytes:
     datagram = struct.pack(">HHHH", port, 53, 8 + len(payload), 0) + payload
-    bare = ip(UDP, datagram, **header)  # type: ignore[arg-type] # per field
+    bare = ip(UDP, datagram, **header)
     return bare[:46] + struct.pack(">H", upper_checksum(bare, 40, UDP)) + bare[48:]
 
 
 def icmp(payload: bytes, **header: int | bytes) -> bytes:
-    return ip(58, b"\x80\x00\x00\x00" + payload, **header)  # type: ignore[arg-type] # per field
+    return ip(58, b"\x80\x00\x00\x00" + payload, **header)
 
 
 def large(packet: bytes, size: int) -> bytes:

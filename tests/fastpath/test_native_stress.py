@@ -66,7 +66,7 @@ class Load:
         taken: list[bytes] = []
         while len(taken) < 100:
             try:
-                taken.append(sock.recv(70_000))  # type: ignore[attr-defined] # both are sockets
+                taken.append(sock.recv(70_000))
             except BlockingIOError:
                 break
         self.seen += len(taken)

@@ -165,7 +165,7 @@ def test_fuzz_a_glance_at_a_request() -> None:
     net.connect(desk, lap)
     net.play(2)
     requests = [d.data for d in net.sent if d.kind == "34q"]
-    assert glance(requests[0]) and glance(requests[1]).cookie  # type: ignore[union-attr]
+    assert glance(requests[0]) and glance(requests[1]).cookie
     seen = 0
     for _ in range(100_000):
         data = with_right_length(mutated(rng, rng.choice(requests)))

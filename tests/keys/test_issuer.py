@@ -37,7 +37,7 @@ def joins(
     """What an invited host gets that asks for this label."""
     own = key or ca.new_key(bytes_of)
     join_key = issuer.authority.join_key(identity, SOON)
-    wanted = ca.request(own, f"{label}.{DOMAIN}")  # type: ignore[arg-type] # a key of ours
+    wanted = ca.request(own, f"{label}.{DOMAIN}")
     octets = signing.seal_join(join_key, identity, SOON, wanted, bytes_of)
     return signing.read_answer(issuer.answer(octets, at), join_key, signing.request_id(octets))
 

@@ -160,7 +160,7 @@ def test_b16_the_primary_interface_is_that_of_the_best_default_route(
     macs = {"eth0": MAC, "wlan0": bytes(6)}
     monkeypatch.setattr(store, "_mac_of", macs.get)
     assert store.primary_mac() == MAC
-    macs["eth0"] = None  # type: ignore[assignment]  # a point-to-point link has none
+    macs["eth0"] = None
     macs["wlan0"] = b"\x02wlan0"
     assert store.primary_mac() == b"\x02wlan0"
 

@@ -136,7 +136,7 @@ class Liar:
             return round(max(at - self.now, -1.0), 3)
 
         def rate(one: object) -> tuple[float, ...]:
-            times: tuple[float, ...] = one._times  # type: ignore[attr-defined]
+            times: tuple[float, ...] = one._times
             return tuple(soon(at) for at in times if at > self.now - 1.0)
 
         bound: object = None

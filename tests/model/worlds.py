@@ -349,7 +349,7 @@ def _host_key(host: Host, now: float, sent: dict[str, int], names: dict[bytes, i
         return None if at is None else round(max(at - now, -1.0), 3)
 
     def rate(one: object) -> tuple[float | None, ...]:
-        return tuple(soon(at) for at in one._times if at > now - 1.0)  # type: ignore[attr-defined]
+        return tuple(soon(at) for at in one._times if at > now - 1.0)
 
     mobile = (
         *(known.phase, known.via, known.claim, known.tries, known.pause, known.answers),

@@ -80,7 +80,7 @@ class ResolvedMachine:
             f"exec dbus-daemon --nofork --nopidfile --config-file={bus}",
             name="dbus",
         )
-        machine.command = self._command  # type: ignore[method-assign]  # all goes there from now on
+        machine.command = self._command
         wait_until(
             lambda: (
                 machine.run("test", "-S", "/run/dbus/system_bus_socket", check=False).returncode

@@ -59,7 +59,7 @@ class Ladder:
             self.said.append(Said(host.world.now, host, endpoint, message, lost))
             return [] if lost else send(spi, endpoint, packet, *more)
 
-        host.datapath.send_inner = heard  # type: ignore[method-assign]
+        host.datapath.send_inner = heard
 
 
 def table(one: SimHost, label: str) -> Peer:

@@ -108,7 +108,7 @@ def _events(pick: random.Random) -> Iterator[Event]:
             continue
         whos: tuple[Who, ...] = ("left", "right")
         for who in whos if deed == "both" else (pick.choice(whos),):
-            name: Deed = "move" if deed == "both" else deed  # type: ignore[assignment]
+            name: Deed = "move" if deed == "both" else deed
             kind = pick.choice(_KINDS) if name == "move" else None
             timeout = pick.choice(_TIMEOUTS) if name == "move" else 0.0
             yield Event(name, at, who, kind, timeout)

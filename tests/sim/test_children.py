@@ -68,7 +68,7 @@ def test_packets_travel_on_the_narrowest_child_that_is_for_them(world_of: Make) 
         "protocol 135": "tunnel",
         narrow: "transport",
     }
-    assert not {"selector", "unknown_spi"} & set(left.peer("right.example")["drops"])  # type: ignore[call-overload] # of a JSON
+    assert not {"selector", "unknown_spi"} & set(left.peer("right.example")["drops"])
 
 
 def test_each_is_rekeyed_on_its_own_and_nothing_is_lost(world_of: Make) -> None:
@@ -96,7 +96,7 @@ def test_all_of_them_end_with_the_peer(world_of: Make) -> None:
     assert world.run(5, lambda: right.peer("left.example")["state"] != "up")
     assert carried(right, "left.example") == {}
     assert not right.node.spis()[0]
-    assert right.node._core.peers.named("left.example").narrow == {}  # type: ignore[union-attr]
+    assert right.node._core.peers.named("left.example").narrow == {}
 
 
 def test_a_child_too_many_for_the_flow_goes_unused(world_of: Make) -> None:

@@ -70,7 +70,7 @@ def listen(one: SimHost) -> list[tuple[str, Source | None]]:
         said.append((type(message).__name__, call[4] if len(call) > 4 else None))
         return send(*call)
 
-    one.datapath.send_inner = heard  # type: ignore[method-assign]
+    one.datapath.send_inner = heard
     return said
 
 
@@ -293,7 +293,7 @@ def test_an_endpoint_of_the_other_family_is_opened_once_from_where_data_leaves()
     def by_family(data: bytes, source: Endpoint, target: Endpoint, **more: bool) -> None:
         send(data, six.get(source, source) if ":" in target[0] else source, target, **more)
 
-    world.send = by_family  # type: ignore[method-assign]
+    world.send = by_family
     desk.tell(desk.node.set_endpoints, (desk.config.endpoint, theirs))
     assert world.run(5, lambda: theirs in peer(laptop, "desk").endpoints)
     said = listen(laptop)

@@ -112,7 +112,7 @@ def test_a_host_that_was_busy_itself_does_not_doubt_its_peer() -> None:
     talk(world, laptop, desk, 8, both=True)
     world.run(3)
     look = laptop._activity
-    laptop._activity = lambda: world.at(world.now + 2, look)  # type: ignore[method-assign]
+    laptop._activity = lambda: world.at(world.now + 2, look)
     world.run(7)
     entries = laptop.node._core.journal.of("desk.alice.members.example").entries
     assert not [one for one in entries if "is it there?" in one.why]

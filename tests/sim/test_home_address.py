@@ -57,7 +57,7 @@ def deaf_at_home(one: SimHost, other: SimHost) -> None:
         if source[0] != str(other.host_id):
             received(spi, source, message)
 
-    signals.received = heard  # type: ignore[method-assign]
+    signals.received = heard
 
 
 def test_without_the_home_agent_a_direct_path_goes_on_and_nobody_talks_for_ever() -> None:

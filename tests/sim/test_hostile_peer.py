@@ -403,7 +403,7 @@ def test_a_host_that_sends_back_what_it_gets_makes_no_loop() -> None:
                 writes(mallory, "gateway", nested)
         arrive(data, source)
 
-    mallory.from_network = bounce  # type: ignore[method-assign]
+    mallory.from_network = bounce
     before, relayed = State.of(home), home.datapath.counters()["relayed_packets"]
     for _ in range(20):
         writes(laptop, "gateway", _about(bytes(60), laptop, mallory))
@@ -426,7 +426,7 @@ def test_two_home_agents_of_which_one_forwards_to_the_other_make_no_loop() -> No
     assert delivers(world, laptop, desk, 1, within=15)
     agents = second.node._relaying.agents
     other = table(second, "gateway")
-    agents._wanted = lambda: [other]  # type: ignore[method-assign]
+    agents._wanted = lambda: [other]
     agents.stir()
     second.tell(second.node.advance)
     assert world.run(20, lambda: "reserve" in bound(first))
@@ -435,7 +435,7 @@ def test_two_home_agents_of_which_one_forwards_to_the_other_make_no_loop() -> No
         second.datapath.set_relay(one.host_id.packed, spi, GATEWAY, True)
     for one, name in ((laptop, "desk"), (desk, "laptop")):
         through = table(one, "reserve")
-        assert one.node._relaying.relays.use(table(one, name).host_id, through)  # type: ignore[arg-type]
+        assert one.node._relaying.relays.use(table(one, name).host_id, through)
         one.tell(one.node.advance)
     before, relayed = State.of(first), first.datapath.counters()["relayed_packets"]
     foreign = drops(first).get("foreign_source", 0)

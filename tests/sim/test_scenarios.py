@@ -68,7 +68,7 @@ def test_the_watch_sees_data_that_go_astray() -> None:
     acted = Play(scripted("public"))
     acted.run()
     ours = acted.sides["left"].host
-    (spi,) = {ours.node._core.peers.labelled("right").current.spi_out}  # type: ignore[union-attr]
+    (spi,) = {ours.node._core.peers.labelled("right").current.spi_out}
     theirs = acted.sides["right"].host.host_id
     ours.datapath.set_flow(theirs.packed, spi, FORGER, 1400, 1400, ())
     with pytest.raises(AssertionError, match=r"seed 1: .* which is not proven"):

@@ -145,7 +145,7 @@ def test_services_are_bounded_and_unknown_ones_are_told(world_of: Make) -> None:
         for number in range(MAX_SERVICES + 1)
     ]
     said = [answer(world, desk, ticket) for ticket in tickets]
-    assert all(one == Advertised(one.ticket, done=True) for one in said[:-1])  # type: ignore[union-attr]
+    assert all(one == Advertised(one.ticket, done=True) for one in said[:-1])
     assert isinstance(said[-1], NotReached)
     assert "withdraw one" in said[-1].reason
     unknown = answer(world, desk, desk.ask(desk.node.withdraw_service, "_ssh._tcp", "Nobody"))

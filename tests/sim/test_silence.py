@@ -32,7 +32,7 @@ def test_a_nat_that_forgot_the_peer_is_opened_by_a_call(kind: str, world_of: Mak
     """Nobody kept the way open: what the desk sends is dropped before the laptop."""
     world = world_of(600, Weather(latency=0.02, jitter=0.01))
     inside = ("192.168.1.6", 4500)
-    world.behind(inside[0], Nat(HOME, kind, timeout=60.0))  # type: ignore[arg-type] # parametrised
+    world.behind(inside[0], Nat(HOME, kind, timeout=60.0))
     desk = SimHost(world, Config("desk", ("198.51.100.1", 4500))).start()
     laptop = SimHost(world, Config("laptop", inside, settings=NO_KEEPALIVES)).start()
     laptop.tell(laptop.node.look_outside, STUN)

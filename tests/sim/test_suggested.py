@@ -67,7 +67,7 @@ def no_ike_from(world: World, source: Endpoint) -> None:
         if here != source or data[:4] != MARKER:
             send(data, here, target, whole=whole)
 
-    world.send = without  # type: ignore[method-assign]
+    world.send = without
 
 
 # --- 1 to 3: what is not proven ----------------------------------------------------------------
@@ -96,7 +96,7 @@ def test_02_a_spoofed_care_of_address_gets_one_challenge_and_no_data() -> None:
             to_victim.append(len(data))
         send(data, source, target, whole=whole)
 
-    world.send = seen  # type: ignore[method-assign]
+    world.send = seen
     ladder = Ladder(desk)
     there = Claim.at(VICTIM).options
     says(laptop, desk, BindingUpdate(after(desk, "laptop"), 600, there), VICTIM)

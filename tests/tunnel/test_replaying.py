@@ -80,7 +80,7 @@ def record(config: HostConfig, file: Path) -> None:
         (node.shutdown, ()),
     ):
         now += 0.5
-        commands = method(*arguments, now, UNIX + int(now))  # type: ignore[operator]
+        commands = method(*arguments, now, UNIX + int(now))
         recorder.called(method.__name__, arguments, now, UNIX + int(now), commands)
     recording.end()
 

@@ -6,6 +6,7 @@ import random as pseudo
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
+from typing import Any
 
 import dns.name
 import pytest
@@ -129,7 +130,7 @@ class World:
         return {t: {i.rdata.to_text() for i in s.items} for t, s in content.at(name).items()}
 
 
-def of(kind: type, events: Events) -> list:  # type: ignore[type-arg]  # any command
+def of(kind: type[Any], events: Events) -> list[Any]:
     return [event for event in events if isinstance(event, kind)]
 
 
@@ -334,7 +335,7 @@ def test_a_withdrawal_without_answer_gives_up_within_its_time() -> None:
     world.lose = lambda wire: True
     assert world.withdraw() == []
     told = world.advance(3.0)
-    assert "did not confirm" in told[-1].reason  # type: ignore[union-attr]  # a ZoneProblem
+    assert "did not confirm" in told[-1].reason
     assert world.client.next_timer() is None
 
 
@@ -461,7 +462,7 @@ def test_an_unknown_account_is_told_as_such() -> None:
 def test_a_server_that_signs_with_another_key_is_not_believed() -> None:
     world = World()
     world.zone = server(secret=bytes(32))
-    world.zone._find_key = lambda name, algorithm: None  # type: ignore[method-assign]
+    world.zone._find_key = lambda name, algorithm: None
     told = world.up() + world.lookup("desk") + world.advance(12)
     assert of(HostFound, told) == []
     assert of(HostNotFound, told)[0].definite is False

@@ -91,7 +91,7 @@ def test_a_wrong_clock_is_told_and_does_not_burn_the_invitation() -> None:
 
 def test_a_store_that_fails_is_temporary() -> None:
     world = World()
-    world.server._store.fail = True  # type: ignore[attr-defined]  # a MemoryStore
+    world.server._store.fail = True
     with pytest.raises(RedeemError) as caught:
         world.redeem(begin())
     assert caught.value.temporary

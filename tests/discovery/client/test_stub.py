@@ -22,7 +22,7 @@ STUB = Stub(DOMAIN, "lap", OWN)
 
 
 def query(name: str, rdtype: str = "AAAA", **options: object) -> bytes:
-    return dns.message.make_query(name, rdtype, **options).to_wire()  # type: ignore[arg-type]
+    return dns.message.make_query(name, rdtype, **options).to_wire()
 
 
 def reply_to(wire: bytes) -> dns.message.Message:

@@ -29,7 +29,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_means_servfail_and_nothing_changed(small_disk: Path) -> None:
     """RFC 2136 §3.4.2.7 and §3.5."""
     store = SqliteStore(small_disk / "zone.sqlite")
-    zone = Rendezvous(store=store)  # type: ignore[arg-type] # any ZoneStore
+    zone = Rendezvous(store=store)
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(200_000))
     text = " ".join(f'"{"x" * 240}"' for _ in range(4))

@@ -248,7 +248,7 @@ def test_what_ended_while_the_store_failed_can_be_registered_again() -> None:
 
 
 def test_leases_survive_restarts_and_end_while_the_server_is_down() -> None:
-    zone = Rendezvous(store=SqliteStore(":memory:"))  # type: ignore[arg-type] # any ZoneStore
+    zone = Rendezvous(store=SqliteStore(":memory:"))
     register(zone, add(DESK, "AAAA", ID1))
     register(zone, add(LAMP, "AAAA", ID2), asked=(7200,))
     serial = zone.serial

@@ -82,7 +82,7 @@ def shown(zone: Rendezvous) -> Model:
 def test_updates_do_what_the_model_says_and_the_serial_tells(
     updates: list[list[Operation]],
 ) -> None:
-    zone = Rendezvous(store=SqliteStore(":memory:"))  # type: ignore[arg-type] # any ZoneStore
+    zone = Rendezvous(store=SqliteStore(":memory:"))
     model: Model = {}
     for update in updates:
         before, serial = shown(zone), zone.serial

@@ -46,7 +46,7 @@ def make(state_dir: Path, **changed: object) -> RendezvousServer:
         "tls_listen": [LOOPBACK],
         "state_dir": state_dir,
     }
-    return RendezvousServer(**(settings | changed))  # type: ignore[arg-type] # keyword passing
+    return RendezvousServer(**(settings | changed))
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ async def test_a_client_that_never_reads_is_let_go(tmp_path: Path) -> None:
         small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         small.connect(made.listening["tcp"][0])
         _, writer = await asyncio.open_connection(sock=small)
-        writer.transport.pause_reading()  # type: ignore[attr-defined] # a read transport
+        writer.transport.pause_reading()
         large = [add(f"big.{ALICE}", "TXT", f'"{n:03}{"x" * 250}"') for n in range(120)]
         writer.write(framed(signed(update_wire(updates=large))))
         question = framed(signed(query_wire(f"big.{ALICE}", "TXT"))) * 100

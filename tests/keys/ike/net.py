@@ -84,7 +84,7 @@ class Side:
     answer_asks: bool = True
     refuse_with: str | None = None
 
-    def all(self, kind: type) -> list:  # type: ignore[type-arg] # a test helper
+    def all(self, kind: type) -> list:
         return [c for c in self.told if isinstance(c, kind)]
 
 
@@ -95,7 +95,7 @@ class Net:
         self.fate = fate
         self.tamper: Callable[[Datagram], bytes] = lambda datagram: datagram.data
         # The ladders of RFC 7296 are drawn without additional exchanges; tests of those ask.
-        self.settings = IkeSettings(**{"additional": (), **settings})  # type: ignore[arg-type]
+        self.settings = IkeSettings(**{"additional": (), **settings})
         self.sides: dict[str, Side] = {}
         self.secrets: dict[tuple[str, str], bytes | None] = {}
         self.certifications: dict[str, Certification] = {}  # set before the side is added
@@ -124,7 +124,7 @@ class Net:
             secret_for=lambda peer: self.secrets.get((name, peer), PSK),
             random=rng.randbytes,
             ppks={peer: ppk for (holder, peer), ppk in self.ppks.items() if holder == name},
-            settings=IkeSettings(**settings) if settings else self.settings,  # type: ignore[arg-type]
+            settings=IkeSettings(**settings) if settings else self.settings,
             certification=self.certifications.get(name),
         )
 
@@ -138,7 +138,7 @@ class Net:
 
     def policy(self, side: Side, peer: Side, **changes: object) -> PeerPolicy:
         changes.setdefault("more", side.more)
-        return PeerPolicy(peer.name, side.host_id, peer.host_id, **changes)  # type: ignore[arg-type]
+        return PeerPolicy(peer.name, side.host_id, peer.host_id, **changes)
 
     def connect(self, side: Side, peer: Side, **changes: object) -> None:
         policy = self.policy(side, peer, **changes)
@@ -249,7 +249,7 @@ class Net:
 
 
 def pair(**keywords: object) -> tuple[Net, Side, Side]:
-    net = Net(**keywords)  # type: ignore[arg-type] # by name, in tests
+    net = Net(**keywords)
     return net, net.add("desk.alice.example", 1), net.add("lap.alice.example", 2)
 
 

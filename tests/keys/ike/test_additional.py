@@ -358,17 +358,17 @@ def test_auth_covers_ike_intermediate(role: bool) -> None:
     net, desk, lap = hybrid()
     original = IntAuth.add
 
-    def spoilt(self, keys, head, first, flags, chain, *, initiator):  # type: ignore[no-untyped-def]
+    def spoilt(self, keys, head, first, flags, chain, *, initiator):
         sums = [sa.init.intermediate for sa in lap.ike._ctx]
         changed = bytes(len(chain)) if self in sums and initiator is role else chain
         original(self, keys, head, first, flags, changed, initiator=initiator)
 
     try:
-        IntAuth.add = spoilt  # type: ignore[method-assign]
+        IntAuth.add = spoilt
         net.connect(desk, lap)
         net.play(3)
     finally:
-        IntAuth.add = original  # type: ignore[method-assign]
+        IntAuth.add = original
     assert "AUTHENTICATION_FAILED" in desk.all(IkeFailed)[0].reason
     assert not lap.inbound
 

@@ -25,7 +25,7 @@ KINDS = ("ed25519", "p256", "p384", "rsa2048")
 
 
 def certified(desk: Shown | None, lap: Shown | None, **settings: object) -> tuple[Net, Side, Side]:
-    net = Net(**settings)  # type: ignore[arg-type] # by name, in tests
+    net = Net(**settings)
     for name, one in ((DESK, desk), (LAP, lap)):
         if one is not None:
             net.certifications[name] = one
@@ -227,7 +227,7 @@ def test_revocation_closes_what_stands_and_refuses_what_comes() -> None:
     net.play(2)
     mine = net.certifications[LAP]
     assert isinstance(mine, Shown)
-    desks = net.certifications[DESK].credential.certificate.serial_number  # type: ignore[attr-defined] # it is a Shown
+    desks = net.certifications[DESK].credential.certificate.serial_number
     net.run(lap, lap.ike.recheck(net.now))
     assert net.pair_is_up(), "nothing has changed yet"
     mine.trust = replace(mine.trust, revoked=frozenset({desks}))

@@ -156,7 +156,7 @@ def test_a_first_child_is_for_everything_or_there_is_none() -> None:
             contents.tsr = (Selector(lap.host_id, lap.host_id, 6),)
         return encode(exchange, number, contents, response=response)
 
-    sa.encode = narrowed  # type: ignore[method-assign,assignment] # an odd peer
+    sa.encode = narrowed
     net.play(2)
     (failed,) = desk.all(IkeFailed)
     assert "TS_UNACCEPTABLE" in failed.reason
@@ -209,7 +209,7 @@ def test_a_peer_that_narrows_further_loses_that_child_alone() -> None:
             contents.tsr = (Selector(lap.host_id, lap.host_id, 17, (54, 54)),)
         reply(exchange, contents)
 
-    sa.reply = narrowed  # type: ignore[method-assign] # an odd peer
+    sa.reply = narrowed
     net.run(desk, desk.ike.add(lap.name, ChildPolicy(DNS), net.now))
     net.play(10)
     assert [d.kind for d in net.sent] == ["36q", "36r", "37q", "37r"]

@@ -206,7 +206,7 @@ DNS, HTTP = (53, 53), (80, 80)
 
 
 def spans(first: IPv6Address, last: IPv6Address, *what: object) -> Selector:
-    return Selector(first, last, *what)  # type: ignore[arg-type] # protocol and ports
+    return Selector(first, last, *what)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def spans(first: IPv6Address, last: IPv6Address, *what: object) -> Selector:
         (spans(DESK, DESK, 0, DNS), (), False),
     ],
 )
-def test_what_a_selector_holds(selector: Selector, traffic: tuple, inside: bool) -> None:  # type: ignore[type-arg]
+def test_what_a_selector_holds(selector: Selector, traffic: tuple, inside: bool) -> None:
     assert selector.holds(DESK, *traffic) is inside
 
 

@@ -23,7 +23,7 @@ def failure(side: Side) -> str:
     return reason
 
 
-def plain(datagram: Datagram):  # type: ignore[no-untyped-def] # a test helper
+def plain(datagram: Datagram):
     header = decode_header(datagram.data)
     return decode_contents(decode_chain(header.next_payload, datagram.data[28:]))
 
@@ -344,9 +344,9 @@ def test_a_newer_major_version_is_told_ours() -> None:
     request = bytearray(net.sent[0].data)
     request[17] = 0x30
     (answer,) = lap.ike.receive(bytes(request), desk.address, net.now)
-    header = decode_header(answer.data)  # type: ignore[union-attr]
+    header = decode_header(answer.data)
     assert header.version == 0x20
-    contents = decode_contents(decode_chain(header.next_payload, answer.data[28:]))  # type: ignore[union-attr]
+    contents = decode_contents(decode_chain(header.next_payload, answer.data[28:]))
     assert contents.notify(NotifyType.INVALID_MAJOR_VERSION) is not None
 
 

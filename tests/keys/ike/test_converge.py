@@ -130,7 +130,7 @@ def test_initial_contact_spares_an_sa_that_came_to_stand_meanwhile() -> None:
     """A delayed IKE_AUTH with INITIAL_CONTACT is not a restart."""
     held: list[float] = [0.3]
 
-    def fate(datagram):  # type: ignore[no-untyped-def] # see net.Fate
+    def fate(datagram):
         if datagram.kind == "35q" and datagram.sender.startswith("desk") and held:
             return [held.pop()]
         return deliver(datagram)

@@ -51,7 +51,7 @@ def test_an_ike_sa_is_rekeyed_with_ml_kem() -> None:
 
 
 @pytest.mark.parametrize("what", [rekey_child, rekey_ike])
-def test_a_rekey_in_fragments(what) -> None:  # type: ignore[no-untyped-def] # one of two helpers
+def test_a_rekey_in_fragments(what) -> None:
     net, desk, lap = up(additional=("mlkem768",))
     what(net, desk, lap)
     net.play(10)
@@ -60,7 +60,7 @@ def test_a_rekey_in_fragments(what) -> None:  # type: ignore[no-untyped-def] # o
 
 
 @pytest.mark.parametrize("what", [rekey_child, rekey_ike])
-def test_a_peer_that_has_turned_it_off_is_rekeyed_without(what) -> None:  # type: ignore[no-untyped-def]
+def test_a_peer_that_has_turned_it_off_is_rekeyed_without(what) -> None:
     net, desk, lap = up(**HYBRID)
     lap.ike._ctx.settings = type(net.settings)(additional=())
     what(net, desk, lap)
@@ -72,7 +72,7 @@ def test_a_peer_that_has_turned_it_off_is_rekeyed_without(what) -> None:  # type
 def test_an_sa_made_without_it_is_rekeyed_without() -> None:
     """Nothing new is shown to a peer that did not know it (strongSwan before 6)."""
     net, desk, lap = up()
-    desk.ike._ctx.settings = type(net.settings)(**HYBRID)  # type: ignore[arg-type]
+    desk.ike._ctx.settings = type(net.settings)(**HYBRID)
     rekey_child(net, desk, lap)
     net.play(10)
     assert "44q" not in [d.kind for d in net.sent]
@@ -82,7 +82,7 @@ def test_an_sa_made_without_it_is_rekeyed_without() -> None:
 @pytest.mark.parametrize("later", [0.0, 0.02, DELAY, 0.07, 2 * DELAY, 0.13, 3 * DELAY])
 @pytest.mark.parametrize("lost", [None, 0, 1, 2, 3, 4, 5])
 @pytest.mark.parametrize("what", [rekey_child, rekey_ike])
-def test_both_sides_rekey_at_once(what, lost: int | None, later: float) -> None:  # type: ignore[no-untyped-def]
+def test_both_sides_rekey_at_once(what, lost: int | None, later: float) -> None:
     """The holder of the lowest nonce stops; nothing is lost and nothing is left."""
     for seed in range(3):
         net, desk, lap = up(
@@ -121,7 +121,7 @@ def forget(net: Net, side: Side, peer: Side) -> None:
 
 
 @pytest.mark.parametrize("what", [rekey_child, rekey_ike])
-def test_a_forgotten_series_is_begun_again(what) -> None:  # type: ignore[no-untyped-def] # helpers
+def test_a_forgotten_series_is_begun_again(what) -> None:
     """STATE_NOT_FOUND is no end of the SA, three in a row are."""
     net, desk, lap = up(rekey_retry=5.0, **HYBRID)
     what(net, desk, lap)
@@ -138,7 +138,7 @@ def test_a_peer_that_always_forgets_is_left() -> None:
     net, desk, lap = up(rekey_retry=5.0, **HYBRID)
     net.watch_gaps = False
 
-    def fate(datagram):  # type: ignore[no-untyped-def] # see net.Fate
+    def fate(datagram):
         if datagram.kind == "44q":
             forget(net, lap, desk)
         return [DELAY]
@@ -151,7 +151,7 @@ def test_a_peer_that_always_forgets_is_left() -> None:
 
 
 @pytest.mark.parametrize("what", [rekey_child, rekey_ike])
-def test_a_series_that_its_initiator_left_ends_in_time(what) -> None:  # type: ignore[no-untyped-def]
+def test_a_series_that_its_initiator_left_ends_in_time(what) -> None:
     """RFC 9370 §2.2.4: 5 to 20 seconds; nothing of it is left."""
     net, desk, lap = up(followup_timeout=5.0, retransmit_tries=1, **HYBRID)
     net.fate = lambda d: [] if d.kind == "44q" else [DELAY]
@@ -171,7 +171,7 @@ def test_a_followup_out_of_nowhere_is_state_not_found() -> None:
         contents = Contents(ke=KeyExchange(METHOD["mlkem768"], bytes(1184)), notifies=notify)
         answer = ask(net, desk, lap, contents.encode(), Exchange.IKE_FOLLOWUP_KE)
         assert answer.error() is not None
-        assert answer.error().kind == NotifyType.STATE_NOT_FOUND  # type: ignore[union-attr]
+        assert answer.error().kind == NotifyType.STATE_NOT_FOUND
     one_of_everything(net, desk, lap)
 
 

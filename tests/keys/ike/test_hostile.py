@@ -154,7 +154,7 @@ def test_a_fresh_request_from_elsewhere_moves_esp_after_an_answer_from_there() -
     net.play(2)
     assert lap.ike.views()[0].remote == desk.address
     assert [type(c).__name__ for c in lap.told] == ["InstallOutbound"]
-    assert lap.told[0].remote == desk.address  # type: ignore[union-attr]
+    assert lap.told[0].remote == desk.address
 
 
 def test_behind_a_nat_we_do_not_follow() -> None:
@@ -235,7 +235,7 @@ def child_request(side: Side, peer: Side, net: Net, **changes: object) -> list[P
 
     sa = sa_of(side, peer)
     task = CreateChild()
-    task._is_needed = lambda _: True  # type: ignore[method-assign]
+    task._is_needed = lambda _: True
     contents = task.request(sa, net.now)
     assert contents is not None
     for name, value in changes.items():
@@ -294,7 +294,7 @@ def test_a_peer_that_answers_with_wider_selectors_is_left() -> None:
         contents.tsr = wide
         reply(exchange, contents)
 
-    sa.reply = widened  # type: ignore[method-assign,assignment]
+    sa.reply = widened
     (question,) = lap.all(AskPeer)
     net.run(lap, lap.ike.authorise(question.ticket, net.policy(lap, desk), net.now))
     net.play(10)

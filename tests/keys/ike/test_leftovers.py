@@ -66,7 +66,7 @@ def test_a_wrong_answer_gives_the_spi_back() -> None:
         if data.kind != "35r":
             return data.data
         ours, theirs = (next(iter(side.ike._ctx)) for side in (lap, desk))
-        header = ours.header(35, 1, response=True)  # type: ignore[arg-type] # as a number
+        header = ours.header(35, 1, response=True)
         assert ours._seal is not None and theirs.keys is not None
         return ours._seal.seal_chain(header, 0, b"")
 

@@ -144,10 +144,10 @@ def test_what_is_left_is_shown() -> None:
 def modes(net: Net, desk: Side, lap: Side, ours: str, theirs: str) -> tuple[str, str]:
     original = net.policy
 
-    def policy(side: Side, peer: Side, **changes: object):  # type: ignore[no-untyped-def]
+    def policy(side: Side, peer: Side, **changes: object):
         return replace(original(side, peer, **changes), mode=ours if side is desk else theirs)
 
-    net.policy = policy  # type: ignore[method-assign]
+    net.policy = policy
     net.connect(desk, lap)
     net.play(2)
     assert net.pair_is_up()

@@ -195,7 +195,7 @@ def test_a_wrong_cookie2_closes_the_sa() -> None:
     move(net, desk)
     net.play(DELAY + 0.01)
     task = sa_of(lap, desk).task
-    task._cookie = b"another one, 16."  # type: ignore[union-attr] # a RouteCheck
+    task._cookie = b"another one, 16."
     net.play(10)
     assert "COOKIE2" in lap.all(PeerDown)[0].reason
 

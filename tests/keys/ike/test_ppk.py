@@ -16,7 +16,7 @@ SECRET = b"\x11" * 32
 
 
 def two(desk: Ppk | None, lap: Ppk | None, **settings: object) -> tuple[Net, Side, Side]:
-    net = Net(**settings)  # type: ignore[arg-type] # by name, in tests
+    net = Net(**settings)
     if desk is not None:
         net.ppks[DESK, LAP] = desk
     if lap is not None:

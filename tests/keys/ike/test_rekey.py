@@ -179,7 +179,7 @@ def test_an_unanswered_ike_sa_rekey_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize("later", [0.0, 0.02, DELAY, 0.07, 2 * DELAY])
 @pytest.mark.parametrize("lost", [None, 0, 1, 2, 3])
 @pytest.mark.parametrize("what", [rekey_child, rekey_ike])
-def test_both_sides_rekey_at_once(what, lost: int | None, later: float) -> None:  # type: ignore[no-untyped-def]
+def test_both_sides_rekey_at_once(what, lost: int | None, later: float) -> None:
     """The four-nonce rule (RFC 7296 §2.8.1, §2.8.2), with any one message lost."""
     for seed in range(6):
         net, desk, lap = up(seed=seed, fate=lambda d: [] if d.number == lost else [DELAY])

@@ -106,7 +106,7 @@ def test_chacha20_poly1305_message_of_rfc_7634() -> None:
     assert opened.payloads() == [Payload(PayloadType.NOTIFY, H("000040010000000a"))]
 
 
-def fixed(*parts: bytes):  # type: ignore[no-untyped-def] # a `random` that says what we want
+def fixed(*parts: bytes):
     stream = b"".join(parts)
 
     def random(octets: int) -> bytes:

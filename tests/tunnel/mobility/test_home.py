@@ -118,7 +118,7 @@ def status(commands: list[object]) -> BindingAck:
 
 
 def update(sequence: int, lifetime: int = 600, *options: object) -> BindingUpdate:
-    return BindingUpdate(sequence, lifetime, options, home=True)  # type: ignore[arg-type]
+    return BindingUpdate(sequence, lifetime, options, home=True)
 
 
 def test_the_lifetime_is_granted_up_to_the_longest() -> None:

@@ -190,9 +190,7 @@ def test_a_mobile_that_waits_says_less_and_less(net: Network) -> None:
     without_home_agent(net, 300)
     sent: list[str] = []
     deliver = net.deliver
-    net.deliver = lambda letter, source=None: (  # type: ignore[method-assign]
-        sent.append(str(letter)) or deliver(letter, source)  # type: ignore[func-returns-value]
-    )
+    net.deliver = lambda letter, source=None: sent.append(str(letter)) or deliver(letter, source)
     without_home_agent(net, 300)
     assert len(sent) < 60
     assert sent.count("a BU 203.0.113.9") < 12
