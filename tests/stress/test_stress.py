@@ -14,7 +14,7 @@ import pytest
 from fastpath.types import Pump
 from tests.fastpath.support import native_module
 from tests.stress.relayed import RelayedStress
-from tests.stress.traffic import Result, Stress
+from tests.stress.traffic import BRUTAL, PACKETS, REKEYS, Result, Stress
 from tunnel.io.portable_pump import PortablePump
 
 SEED = int(os.environ.get("STRESS_SEED", random.randrange(2**32)))
@@ -26,7 +26,7 @@ RUNS = {
     ("native", 4, RelayedStress): 3.0,
     ("reference", 1, RelayedStress): 2.0,
 }
-"""Seconds for each engine, number of queues, and direct or through a home agent."""
+"""Seconds (at least) for each engine, number of queues, and direct or through a home agent."""
 
 
 @pytest.fixture(params=RUNS, ids=[f"{kind.__name__}-{name}-{n}" for name, n, kind in RUNS])
@@ -52,8 +52,8 @@ def test_rekeys_and_other_peers_lose_no_packet(stress: Callable[[bool], Result])
     assert result.wrong == []
     assert result.drops == {}
     assert result.lost == 0
-    assert result.received > 100
-    assert result.changes["rekey"] > 10
+    assert result.received >= PACKETS
+    assert result.changes["rekey"] >= REKEYS
 
 
 def test_what_is_lost_to_brutal_changes_is_counted(stress: Callable[[bool], Result]) -> None:
@@ -61,5 +61,5 @@ def test_what_is_lost_to_brutal_changes_is_counted(stress: Callable[[bool], Resu
     result = stress(True)
     assert result.wrong == []
     assert result.lost == 0
-    assert result.received > 100
-    assert {"no_flow", "unknown_spi", "not_relayed"} & set(result.drops)
+    assert result.received >= PACKETS
+    assert BRUTAL & result.drops.keys()
