@@ -1,4 +1,4 @@
-"""Documents that nobody checks become wrong: every name in docs/rfc-coverage.md must exist."""
+"""Documents that nobody checks become wrong: what they name exists, and what exists is named."""
 
 import re
 from pathlib import Path
@@ -8,6 +8,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 COVERAGE = ROOT / "docs" / "rfc-coverage.md"
 _REFERENCE = re.compile(r"((?:[\w-]+/)+[\w.-]+\.(?:pyx|pxd|py))(?:(::?)([\w.]+))?")
+_LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+SOURCES = [
+    file
+    for room in ("keys", "fastpath", "discovery", "tunnel", "bench")
+    for ending in ("py", "pyx", "pxd", "h")
+    for file in (ROOT / room).rglob(f"*.{ending}")
+]
 
 
 def _references() -> list[tuple[str, str, str]]:
@@ -25,10 +33,44 @@ def test_every_reference_of_the_coverage_page_exists(path: str, kind: str, name:
 
 def test_the_coverage_page_names_code_and_tests_in_every_line() -> None:
     for line in COVERAGE.read_text().splitlines():
-        if line.startswith(("| B", "| RFC")):
+        if line.startswith(("| B", "| I", "| RFC")):
             assert len(_REFERENCE.findall(line)) >= 1, line
 
 
 def test_the_pages_of_the_readme_are_there() -> None:
     for page in re.findall(r"`(docs/[\w/.-]+)`", (ROOT / "README.md").read_text()):
         assert (ROOT / page).exists(), page
+
+
+def test_every_behaviour_of_route_optimisation_has_its_line() -> None:
+    """The fact sheet numbers them from I1 to I53."""
+    lines = [line for line in COVERAGE.read_text().splitlines() if line.startswith("| I")]
+    named = {
+        int(number) for line in lines for number in re.findall(r"\bI(\d+)", line.split("|")[1])
+    }
+    assert named >= set(range(1, 54))
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    found = [(page, link) for page in PAGES for link in _LINK.findall(page.read_text())]
+    assert found
+    assert [one for one in found if not (one[0].parent / one[1]).exists()] == []
+
+
+def test_the_decisions_that_are_cited_are_there() -> None:
+    pages = {page.name[:4] for page in (ROOT / "docs" / "decisions").glob("*.md")}
+    cited = {
+        number: file
+        for file in (*PAGES, *SOURCES)
+        for number in re.findall(r"decision (\d{4})\b", file.read_text())
+    }
+    assert cited
+    assert {number: file for number, file in cited.items() if number not in pages} == {}
+
+
+@pytest.mark.parametrize("package", ["tunnel", "tunnel/io"])
+def test_the_map_of_a_large_package_names_all_its_files(package: str) -> None:
+    text = (ROOT / package / "__init__.py").read_text()
+    files = {file.stem for file in (ROOT / package).glob("*.py") if file.stem[0] != "_"}
+    named = {name.removesuffix(".py") for name in re.findall(r"``([\w.]+)``", text)}
+    assert files - named == set()

@@ -3,8 +3,8 @@
 This room composes the three leaves (``keys``, ``fastpath``, ``discovery``), which know nothing of
 each other. Its words are those of the whole project: a **host** has a **host id** (a ULA) and a
 name in its account's **zone**; another host, as this one knows it, is a **peer**; packets reach a
-peer over a **path** (``direct`` today) at the peer's **endpoint**, sealed by a pair of **SAs**,
-which are bound to two host ids and never to an endpoint.
+peer over a **path**, ``direct`` to the peer's **endpoint** or by ``relay`` through a **home
+agent**, sealed by a pair of **SAs**, which are bound to two host ids and never to an endpoint.
 
 ::
 
@@ -27,7 +27,19 @@ the one /128 route; the question is answered. From then on the pump moves packet
 the node watches: liveness, rekeys, an endpoint that moves. If any step fails, the question fails
 too, with the reason kept for ``status``: nothing is ever sent in clear because a tunnel is missing.
 
-Where to read on: ``config.py`` (what a person may say), ``node.py`` (what is decided),
-``io/host.py`` (how it is done), ``io/device.py`` and ``io/privilege.py`` (with which few rights),
-``io/control.py`` (how a running host is asked), ``cli/`` (how a person asks).
+Where to read on: ``config/`` is what a person may say, ``cli/`` how a person asks, ``io/`` how it
+is done; all else is what is decided, by ``node.py`` and its parts:
+
+- what the parts share: ``core``, ``peers`` (the table), ``commands`` and ``answers``, ``settings``,
+  ``pending``; ``border`` is where the engine's words begin;
+- a tunnel, from its first packet to its end: ``attempts``, ``candidates``, ``calls``, ``asks``,
+  ``flows``, ``pings``, ``credentials``, ``farewell``;
+- where a peer is now: ``following`` (it moved), ``silence`` (it says nothing);
+- by a home agent, and directly again: ``relaying`` with ``relays``, ``home_agents``, ``signals``,
+  ``optimising`` and ``early``, over the machines of ``mobility/``;
+- our own place: ``outside``, ``network_kind``, ``keepalives`` with ``patience``;
+- how large a packet may be: ``path_mtus`` over ``pmtu``; ``icmpv6`` tells applications;
+- the zone: ``directory``, ``remembered``, ``services``, ``signing``;
+- what is shown, and played again: ``status``, ``journal``, ``explaining``, ``recording``;
+  ``spelling`` reads what people write.
 """

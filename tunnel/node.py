@@ -3,11 +3,12 @@
 It composes the IKE endpoint (:mod:`keys.ike`), the zone client (:mod:`discovery.client`) and the
 peer table, and speaks in the commands of :mod:`tunnel.commands`. Every method takes ``now``
 (seconds, monotonic and suspend-aware) and ``unix`` (wall clock, for TSIG only) and returns the
-commands to carry out, in order. The parts: :mod:`tunnel.attempts` makes tunnels on demand,
-:mod:`tunnel.asks` checks who wants one with us, :mod:`tunnel.directory` keeps the table true to
-the zone, :mod:`tunnel.flows` the engine true to IKE, :mod:`tunnel.following` follows peers,
-:mod:`tunnel.answers` gives each of them what IKE and the zone answered,
-:mod:`tunnel.path_mtus` finds how large packets to them may be, :mod:`tunnel.services` advertises.
+commands to carry out, in order. What it decides is decided in its parts (:mod:`tunnel` has them
+all): :mod:`tunnel.attempts` makes tunnels on demand, :mod:`tunnel.asks` checks who wants one with
+us, :mod:`tunnel.directory` keeps the table true to the zone, :mod:`tunnel.flows` the engine true to
+IKE, :mod:`tunnel.following` follows peers, :mod:`tunnel.silence` misses them,
+:mod:`tunnel.relaying` reaches them through home agents; :mod:`tunnel.answers` gives each part what
+IKE and the zone answered.
 """
 
 from __future__ import annotations
