@@ -7,10 +7,11 @@ Cython over ipsec-mb or OpenSSL. Read it in the order a packet meets it:
     TUN ─ _outbound ─ _segment (64 KB frames into packets) ─ _esp ─ _sender, _whole ─> UDP
     UDP ─ _receiver ─ _inbound ─ _esp ─ _merge (packets into 64 KB frames) ──> TUN
 
-``_core`` holds what the threads share: SAs and flows (``_table``), counters, and the queue of
-events towards Python (``_events``); ``_turn`` says which thread serves TUN. ``_pump`` is the
-border: it validates, starts one thread for each direction, and from there no Python object,
-allocation or log line is met by a packet.
+``_relay`` nests what goes through a home agent, and forwards what comes to one. ``_core`` holds
+what the threads share: SAs and flows (``_table``), counters, and the queue of events towards Python
+(``_events``); ``_turn`` says which thread serves TUN. ``_pump`` is the border: it validates, starts
+one thread for each direction, and from there no Python object, allocation or log line is met by a
+packet.
 Rules that hold everywhere: the tables are read under a lock taken once per batch; a packet
 that is not passed on is counted under a :class:`~fastpath.types.Drop`; a replay window is
 checked before, and marked after, the ICV is verified.
