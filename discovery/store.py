@@ -81,7 +81,7 @@ class ZoneStore(Protocol):
 
 
 class MemoryStore:
-    """A :class:`ZoneStore` for the simulator and for tests: it forgets when the process ends.
+    """A :class:`ZoneStore` for tests: it forgets when the process ends.
 
     ``fail`` makes the next changes raise, as a full disk would.
     """

@@ -236,4 +236,5 @@ def _signature(method: str) -> tuple[Any, bool]:
         raise ReplayError("that method of a node changes nothing")
     names = [name for name in inspect.signature(function).parameters if name != "self"]
     wanted = tuple(hints[name] for name in names if name not in _TIMES)
-    return tuple[wanted] if wanted else tuple[()], _TIMES[0] in names  # type: ignore[valid-type]
+    kinds = tuple[wanted] if wanted else tuple[()]  # type: ignore[valid-type] # made just here
+    return kinds, _TIMES[0] in names

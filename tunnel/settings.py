@@ -87,7 +87,7 @@ class NodeSettings:
     # The same two, at least, where a home agent stands ready: together just less than what TCP
     # waits until it sends a lost segment for the second time (RFC 6298 §5.5 after 200 ms).
     hasty: float = 0.2
-    search_again: float = 3.0
+    search_again: float = 3.0  # between two looks elsewhere
 
     quiet: float = 10.0  # so long without a packet of the peer, the zone's word is tried
 

@@ -146,11 +146,10 @@ class Signals:
             match command:
                 case told.SendMobility(name, endpoint, message, source):
                     self._send(name, endpoint, message, source)
-                case told.Refused(name, source, reason):
+                case told.Refused(name, _, reason):
                     if self._complaints.allows(self._core.now):
                         words = f"a mobility message of {name} was not heeded: {reason}"
                         self._core.log("debug", words)
-                    del source
                 case _:
                     if not self._home(command):
                         self.paths(command)

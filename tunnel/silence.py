@@ -3,7 +3,7 @@
 ::
 
     we send ──────> nothing comes back for a moment ─> a sign of life is asked for, where it was
-                                                          │ none within half a second
+                                                          │ none within 0.6 s
                  fresh records, a call by the zone <──────┴──> asked at all its endpoints at once
                                                                    the one that it answers from is
                                                                    proven, and data goes there

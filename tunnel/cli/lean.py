@@ -30,6 +30,7 @@ EXTRAS: dict[str, ModuleType | None] = {
 def without(extras: dict[str, ModuleType | None]) -> Iterator[None]:
     """Hides those that nobody loaded yet: ``None`` in ``sys.modules`` is how Python's import system
     says that there is no such module (its reference, 5.3.1)."""
+    # typeshed knows no None in sys.modules.
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
     hidden = extras.keys() - modules.keys()
     modules.update((name, extras[name]) for name in hidden)

@@ -27,8 +27,6 @@ NO_NEXT_HEADER: Final = 59
 MAX_OCTETS: Final = 1280
 """No message of ours comes near it; a longer one is not looked at."""
 
-LONGEST_LIFETIME: Final = 0xFFFF * UNIT  # seconds
-
 
 class Kind(IntEnum):
     """Message types."""

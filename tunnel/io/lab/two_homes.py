@@ -21,8 +21,6 @@ from tunnel.io.lab.topology import Switch, connect, make_router
 
 RENDEZVOUS = "203.0.113.10"
 DESK = "198.51.100.2"
-DESK_ALSO = "198.51.100.3"
-"""Another address of the desk's home, for when it changes."""
 DESK_GATEWAY = "198.51.100.1"
 LAPTOP = "192.0.2.2"
 STUB = "127.0.0.53"
