@@ -37,7 +37,8 @@ is done; all else is what is decided, by ``node.py`` and its parts:
 - where a peer is now: ``following`` (it moved), ``silence`` (it says nothing);
 - by a home agent, and directly again: ``relaying`` with ``relays``, ``home_agents``, ``signals``,
   ``optimising`` and ``early``, over the machines of ``mobility/``;
-- our own place: ``outside``, ``network_kind``, ``keepalives`` with ``patience``;
+- our own place: ``outside``, ``elsewhere`` (of our other networks), ``network_kind``,
+  ``keepalives`` with ``patience``;
 - how large a packet may be: ``path_mtus`` over ``pmtu``; ``icmpv6`` tells applications;
 - the zone: ``directory``, ``remembered``, ``services``, ``signing``;
 - what is shown, and played again: ``status``, ``journal``, ``explaining``, ``recording``;
