@@ -109,7 +109,7 @@ def test_the_udp_tool_counts_what_it_sends(lab: Lab) -> None:
     machine = lab.namespace("alone")
     target = ("::1", "5300")
     receiver = machine.start(*udp.command("receive", *target), name="udp", env=udp.ENVIRONMENT)
-    receiver.wait_for("ready", 10)
+    receiver.wait_for("ready", 60)
     done = machine.run(*udp.command("send", *target, "0.3", "2000"), env=udp.ENVIRONMENT)
     receiver.stop()
     sent, found = json.loads(done.stdout), json.loads(receiver.output().splitlines()[-1])

@@ -56,7 +56,7 @@ def test_a_line_takes_its_time(lab: Lab) -> None:
     right.address("eth0", "192.0.2.2/24")
     root = str(Path(roam.__file__).parents[1])
     command = (sys.executable, "-m", "bench.delay", "40")
-    line.start(*command, env={"PYTHONPATH": root}).wait_for("carrying", 30)
+    line.start(*command, env={"PYTHONPATH": root}).wait_for("carrying", 60)
     said = left.run("ping", "-c", "3", "-i", "0.2", "-W", "10", "192.0.2.2").stdout
     least = float(said.rpartition("= ")[2].split("/")[0])
     assert least >= 80.0

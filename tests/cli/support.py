@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAIN = "alice.members.example"
@@ -60,20 +60,6 @@ class Person:
         self.config.write_text(text.replace(old, f'state_dir = "{state}"'))
 
 
-def free_port() -> int:
-    """Free for UDP and for TCP: what is free for one may be a closed connection's of the other."""
-    while True:
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream,
-        ):
-            datagrams.bind(("127.0.0.1", 0))
-            port: int = datagrams.getsockname()[1]
-            with contextlib.suppress(OSError):
-                stream.bind(("127.0.0.1", port))
-                return port
-
-
 class Served:
     """``serve`` as a process: ``told`` is what it said when it was ready."""
 
@@ -95,7 +81,7 @@ class Served:
     def end(self) -> str:
         """Ends it with SIGTERM, and gives what it said on stderr."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.communicate(timeout=20)[1]
+        return self.process.communicate(timeout=60)[1]
 
 
 def settle(person: Person, *more: str) -> None:

@@ -177,6 +177,47 @@ def test_a_file_that_is_not_there_or_not_text_is_told(tmp_path: Path) -> None:
         load_host(Path("/dev/zero"))
 
 
+MANY = 40_000
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("a" + ".a" * MANY + " = 1", "line 2 has a key of more than 4 parts"),
+        ("\n[[ a" + " . a" * MANY + " ]]", "line 3 has a key of more than 4 parts"),
+        ('"a\\""' + ".'b'" * MANY + " = 1", "line 2 has a key of more than 4 parts"),
+        ("a = {b = 1, a" + ".a" * MANY + " = 1}", "line 2 has a key of more than 4 parts"),
+        ("a = " + "[" * MANY, "it is not TOML (nested too deep)"),
+        ("a = " + "{a = " * MANY, "it is not TOML (nested too deep)"),
+        ("a = " + "1" * MANY, "it is not TOML (a number of thousands of digits)"),
+    ],
+    ids=["key", "table", "quoted", "inline", "brackets", "braces", "digits"],
+)
+def test_a_file_that_would_keep_its_reader_busy_is_refused_at_once(
+    tmp_path: Path, text: str, cause: str
+) -> None:
+    """tomllib takes a minute for a key of a hundred thousand parts."""
+    wrong = complaint(tmp_path, HOST.split("\n")[0] + "\n" + text)
+    assert (wrong.cause.startswith(cause), wrong.fix) == (True, "correct that line")
+
+
+def test_a_complaint_is_a_sentence_however_long_what_is_wrong(tmp_path: Path) -> None:
+    for text in ("k" * MANY + " = 1", HOST.replace("desk", "d" * MANY) + ACCOUNT):
+        assert len(str(complaint(tmp_path, text))) < 1500
+
+
+def test_thousands_of_peers_and_dots_in_texts_are_no_trouble(tmp_path: Path) -> None:
+    peers = "".join(
+        f'[[peer]]\nname = "p{number}.example"\nid = "fd00::{number + 1:x}"\n'
+        'endpoint = "198.51.100.7:4500"\npsk_file = "k"\n'
+        for number in range(3000)
+    )
+    remark = "# a remark, 1.2.3.4.5.6.7.8.9.10 {a.b.c.d.e.f}\n"
+    many = 'psk_file = ", a.b.c.d.e.f.g.h.key"\n'
+    config = host(tmp_path, HOST + remark + peers + PEER.replace('psk_file = "k"\n', many))
+    assert len(config.peers) == 3001
+
+
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"\xef\xbb\xbf" + (HOST + ACCOUNT).encode())

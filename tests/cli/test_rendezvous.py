@@ -14,7 +14,8 @@ import pytest
 from discovery.types import TsigKey
 from keys import invitation, store
 from keys.account import new_secret
-from tests.cli.support import DOMAIN, Person, Served, free_port
+from tests.cli.support import DOMAIN, Person, Served
+from tests.ports import free_port
 from tunnel.cli import checks, probe, rendezvous
 from tunnel.config import load_host, load_serve
 from tunnel.io import capability

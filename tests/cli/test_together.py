@@ -16,7 +16,7 @@ from tests.cli.support import DOMAIN, Person, Served, settle
 from tunnel.config import HomeAgentSection, host_from_tables, load_serve
 from tunnel.io.lab.process import alive, wait_until
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from keys import store
-from tests.cli.support import DOMAIN, Person, Served, free_port
+from tests.cli.support import DOMAIN, Person, Served
+from tests.ports import free_port
 from tunnel.cli import upkeep
 from tunnel.cli.talk import Failure
 from tunnel.config import load_serve

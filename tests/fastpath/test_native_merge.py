@@ -33,7 +33,7 @@ from tests.fastpath.inner_flows import (
 )
 from tests.fastpath.support import OUR_ID, PEER_ID, SPI, native_module, params
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 TUN_BUFFER = 4 * 2**20
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # as root: a whole batch must wait in the sockets
 

@@ -49,7 +49,7 @@ def told(shim: Path, lacking: str, story: Story) -> dict[str, Any]:
         cwd=HERE.parents[1],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -82,7 +82,7 @@ def test_frames_with_a_virtio_header_lose_and_get_it() -> None:
     pump.start()
     try:
         far.send(bytes(10) + tunnelled_out())
-        assert select.select([pump.event_fd()], [], [], 10)[0]
+        assert select.select([pump.event_fd()], [], [], 60)[0]
         assert pump.drain() == [AcquireEvent(tunnelled_out())]
         pump.deliver(b"packet")
         assert far.recv(100) == bytes(10) + b"packet"

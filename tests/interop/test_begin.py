@@ -31,7 +31,7 @@ STRANGER = """
 import socket, sys
 one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 one.bind((sys.argv[1], 0))
-one.settimeout(10)
+one.settimeout(60)
 one.sendto(bytes(4) + bytes.fromhex(sys.argv[3]), (sys.argv[2], 4500))
 one.recvfrom(65535)
 """

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.stage import PINGS, THEIRS, Play, Stage
+from tests.interop.stage import PATIENCE, PINGS, THEIRS, Play, Stage
 from tunnel.io.lab.charon import Charon
 
 pytestmark = pytest.mark.root
@@ -34,7 +34,7 @@ ASK = """
 import socket, sys
 for number in range(int(sys.argv[3])):
     one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-    one.settimeout(10)
+    one.settimeout(60)
     one.sendto(bytes(500), (sys.argv[1], int(sys.argv[2])))
     assert len(one.recv(2000)) == 500
 """
@@ -69,7 +69,7 @@ def check_each_carries_its_own(play: Play, pings: str, port: str) -> None:
     """Pings, datagrams to the port and to another one: each kind on its child."""
     before = children(play)
     echo = play.stage.theirs.start("python3", "-c", ECHO, name="echo")
-    echo.wait_for("ready", 10)
+    echo.wait_for("ready", PATIENCE)
     play.ping()
     play.ping_back()
     for number, count in ((9000, ECHOES), (9001, 2 * ECHOES)):

@@ -75,7 +75,7 @@ def dissect(pcap: Path, keys: Path) -> Iterator[Seen]:
         command,
         capture_output=True,
         check=True,
-        timeout=120,
+        timeout=180,
         env={**os.environ, "WIRESHARK_CONFIG_DIR": str(keys)},
     )
     for packet in json.loads(done.stdout):

@@ -36,13 +36,17 @@ def tshark(pcap: Path, packets: list[Packet]) -> list[dict[str, list[str]]]:
     wrpcap(str(pcap), packets)
     command = [program, "-r", str(pcap), "-T", "json", "-Y", "dns"]
     command += [word for name in FIELDS for word in ("-e", name)]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, check=True, timeout=180)
     read: list[Any] = [packet["_source"]["layers"] for packet in json.loads(done.stdout)]
     assert not any("_ws.malformed" in layers for layers in read)
     assert (
         "Expert Info (Error"
         not in subprocess.run(
-            [program, "-r", str(pcap), "-V"], capture_output=True, check=True, text=True, timeout=60
+            [program, "-r", str(pcap), "-V"],
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=180,
         ).stdout
     )
     return read

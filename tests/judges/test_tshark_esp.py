@@ -43,7 +43,7 @@ def tshark(pcap: Path, key: bytes) -> list[dict[str, list[str]]]:
     command += ["-o", "esp.enable_authentication_check:TRUE"]
     command += ["-o", f"uat:esp_sa:{sa}"]
     command += [word for name in FIELDS for word in ("-e", name)]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, check=True, timeout=180)
     return [packet["_source"]["layers"] for packet in json.loads(done.stdout)]
 
 

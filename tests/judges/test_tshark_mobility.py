@@ -57,7 +57,7 @@ def dissected(pcap: Path, messages: list[Message]) -> str:
     program = shutil.which("tshark")
     assert program is not None, "tshark is missing: `make setup` installs it"
     command = [program, "-r", str(pcap), "-V"]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, check=True, timeout=180)
     said = done.stdout.decode()
     assert "Malformed" not in said, said
     return said

@@ -45,7 +45,7 @@ class Account:
         """The host id that ``status`` shows."""
         return str(host.status()["host"]["id"])
 
-    def ping(self, source: HostMachine, target: str, timeout: float = 20.0) -> None:
+    def ping(self, source: HostMachine, target: str, timeout: float = 60.0) -> None:
         """Ping until an answer comes, at most ``timeout`` seconds."""
         command = ("ping", "-6", "-c", "1", "-W", "1", target)
         wait_until(
@@ -70,7 +70,7 @@ class Account:
             *("--bind", self.host_id(host), "--directory", str(folder)),
             name=f"http-{folder.name}",
         )
-        web.wait_for("Serving HTTP", 10)
+        web.wait_for("Serving HTTP", 60)
         port = re.search(r"port (\d+)", web.output())
         assert port is not None
         return f":{port[1]}/file.bin", hashlib.sha256(content).hexdigest()

@@ -225,7 +225,7 @@ class Legs:
             *("--directory", str(folder)),
             name="http",
         )
-        server.wait_for("Serving HTTP", 30)
+        server.wait_for("Serving HTTP", PATIENCE)
         port = re.search(r"port (\d+)", server.output())
         assert port is not None
         url = f"http://[{self._ids[side]}]:{port[1]}/file.bin"

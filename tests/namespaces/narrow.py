@@ -86,8 +86,9 @@ class Narrow:
 
     def ping(self, octets: int = 100, *, count: int = 1, check: bool = True) -> str:
         """Ping right from left with inner packets of ``octets`` that must not be fragmented."""
-        command = ("ping", "-M", "do", "-s", str(octets - 48), "-c", str(count), "-W", "5")
-        done = self.hosts["left"].machine.run(*command, IDS["right"], check=check)
+        wait = "30" if check else "5"  # what is refused here is waited for all the same
+        command = ("ping", "-M", "do", "-s", str(octets - 48), "-c", str(count), "-W", wait)
+        done = self.hosts["left"].machine.run(*command, IDS["right"], check=check, timeout=60)
         return done.stdout + done.stderr
 
     def knows(self, mtu: int, state: str, *sides: str) -> None:
@@ -96,7 +97,7 @@ class Narrow:
         def found() -> bool:
             return all(self.peer(side) == (mtu, state) for side in sides or ("left", "right"))
 
-        wait_until(found, 60, f"{sides or 'both'} know {mtu} and are {state}")
+        wait_until(found, 120, f"{sides or 'both'} know {mtu} and are {state}")
 
     def peer(self, side: str) -> tuple[object, object]:
         """(mtu, mtu_state) that ``side`` shows of the other."""
@@ -116,11 +117,11 @@ class Narrow:
             *("--bind", IDS["right"], "--directory", str(folder)),
             name="http",
         )
-        web.wait_for("Serving HTTP", 10)
+        web.wait_for("Serving HTTP", 60)
         target = left.folder / "file.bin"
         url = f"http://[{IDS['right']}]:8080/file.bin"
         command = ("curl", "-sS", "--fail", "--noproxy", "*", "-o", str(target), url)
-        left.run(*command, timeout=90)
+        left.run(*command, timeout=180)
         web.stop()
         assert hashlib.sha256(target.read_bytes()).digest() == hashlib.sha256(content).digest()
 

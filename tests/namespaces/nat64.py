@@ -54,7 +54,7 @@ class Nat64:
         router.run("nft", "-f", "-", stdin=_OUT)
         router.start(tayga, "--config", config, "--nodetach", name="tayga")
         named = self._file("named.conf", _NAMED.format(prefix=PREFIX, folder=router.folder))
-        router.start("named", "-g", "-c", named, name="named").wait_for("running", 30)
+        router.start("named", "-g", "-c", named, name="named").wait_for("running", 60)
 
     def _file(self, name: str, text: str) -> str:
         path: Path = self.router.folder / name
@@ -67,7 +67,7 @@ class Nat64:
         self.inside.plug(machine, "eth0", f"2001:db8:64::{number}/64")
         machine.gateway(_HERE)
         machine.set_resolver(_HERE)
-        wait_until(lambda: self._translates(machine), 20.0, "the NAT64 translates")
+        wait_until(lambda: self._translates(machine), 60.0, "the NAT64 translates")
 
     def _translates(self, machine: Namespace) -> bool:
         said = machine.run("getent", "ahostsv6", "ipv4only.arpa", check=False).stdout

@@ -86,7 +86,7 @@ class ResolvedMachine:
                 machine.run("test", "-S", "/run/dbus/system_bus_socket", check=False).returncode
                 == 0
             ),
-            10,
+            60,
             "the bus stands",
         )
 
@@ -97,7 +97,7 @@ class ResolvedMachine:
         """Start resolved, and wait until it answers on the bus."""
         self.machine.run("install", "-d", "-o", _USER, "-g", _USER, "/run/systemd/resolve")
         self.process = self.machine.start(str(self._daemon), name="resolved", env=self.env)
-        wait_until(self.answers, 15, "resolved answers")
+        wait_until(self.answers, 60, "resolved answers")
 
     def answers(self) -> bool:
         """Whether resolved is on the bus."""

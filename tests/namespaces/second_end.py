@@ -43,7 +43,7 @@ def tunnels() -> list[str | None]:
 
 
 def main(engine: str) -> None:
-    ways = wait_until(networks, 20, "nobody holds the tunnel any more")
+    ways = wait_until(networks, 60, "nobody holds the tunnel any more")
     pair, (near, far) = UdpPair(PORT, "the test"), socket.socketpair()
     near.setblocking(False)
     four, six = pair.fd(socket.AF_INET), pair.fd(socket.AF_INET6)

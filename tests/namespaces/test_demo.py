@@ -58,7 +58,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     yield running
     if running.process.poll() is None:
         running.process.terminate()
-        running.process.wait(60)
+        running.process.wait(120)
 
 
 class Demo:
@@ -91,7 +91,7 @@ def leftovers(pid: int) -> list[str]:
 
 
 def test_the_demo_tells_every_step_with_its_figure(demo: Demo) -> None:
-    assert demo.process.wait(600) == 0, demo.said()
+    assert demo.process.wait(900) == 0, demo.said()
     told = demo.told()
     assert told["schema"] == "autotunnel/demo/v1"
     assert told["ok"] is True
@@ -121,10 +121,10 @@ def test_the_demo_tells_every_step_with_its_figure(demo: Demo) -> None:
 def test_the_demo_cleans_up_when_it_is_interrupted(
     demo: Demo, number: signal.Signals, code: int
 ) -> None:
-    wait_until(lambda: demo.has_done("up"), 180, "the demo has both hosts up")
+    wait_until(lambda: demo.has_done("up"), 300, "the demo has both hosts up")
     assert leftovers(demo.process.pid)
     demo.process.send_signal(number)
-    assert demo.process.wait(60) == code, demo.said()
+    assert demo.process.wait(120) == code, demo.said()
     assert leftovers(demo.process.pid) == []
     if number is signal.SIGINT:  # the story so far, as JSON
         assert demo.told()["ok"] is False

@@ -15,7 +15,7 @@ from tunnel.io.lab import Lab, missing, wait_until
 
 pytestmark = pytest.mark.root
 
-PATIENCE = 40.0
+PATIENCE = 90.0
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from tunnel.mobility.header import Aotc, Aotr, BindingAck, BindingUpdate, Status
 
 pytestmark = pytest.mark.root
 
-PATIENCE = 45.0
+PATIENCE = 90.0
 OCTETS = 3_000_000
 LONG = 24_000_000  # more than the buffers of both ends hold: it takes its time at RATE
 RATE = "2M"
@@ -88,7 +88,7 @@ def serve(home: Home, name: str, octets: int = OCTETS) -> Web:
         *("--directory", str(folder)),
         name=f"http-{name}",
     )
-    server.wait_for("Serving HTTP", 20)
+    server.wait_for("Serving HTTP", PATIENCE)
     port = re.search(r"port (\d+)", server.output())
     assert port is not None
     digest = hashlib.sha256((folder / f"{name}.bin").read_bytes()).hexdigest()
@@ -109,7 +109,7 @@ def fetch(home: Home, web: Web, rate: str = "") -> tuple[Process, Path]:
 
 def is_whole(curl: Process, target: Path, web: Web) -> bool:
     """Whether the transfer ends well, with the very file."""
-    code = curl.wait(120)
+    code = curl.wait(240)
     assert code == 0, curl.tail()
     return hashlib.sha256(target.read_bytes()).hexdigest() == web.digest
 
@@ -225,7 +225,7 @@ def test_a_victim_gets_one_challenge_on_the_wire_and_no_data(homes: Homes) -> No
     assert liar.says(Aotr(wrong), victim, wait=0.5) is None
     assert liar.says(Aotr(challenge.nonce), victim, port=4501, wait=0.5) is None
     host_id = source.host.status()["host"]["id"]
-    target.host.machine.run("ping", "-6", "-c", "30", "-i", "0.1", "-W", "5", host_id, timeout=60)
+    target.host.machine.run("ping", "-6", "-c", "30", "-i", "0.1", "-W", "10", host_id, timeout=60)
     capture.stop()
     assert capture.packets() == (1 if refused is None else 2), "small answers, one for one"
     after = target.host.peer(source.label)

@@ -57,7 +57,7 @@ class Held:
 
     def end(self, number: signal.Signals) -> int:
         self.popen.send_signal(number)
-        code = self.popen.wait(20)
+        code = self.popen.wait(60)
         assert self.popen.stdout is not None
         self.popen.stdout.close()
         return code
@@ -75,9 +75,9 @@ def test_two_machines_on_a_switch_hear_each_other(lab: Lab) -> None:
     net.plug(left, "eth0", "192.0.2.1/24", "2001:db8::1/64")
     net.plug(right, "eth0", "192.0.2.2/24", "2001:db8::2/64")
     capture = lab.capture(net.namespace, net.device)
-    left.run("ping", "-c", "1", "-W", "5", "-p", "c0ffee", "192.0.2.2")
-    left.run("ping", "-c", "1", "-W", "5", "2001:db8::2")
-    capture.wait_for_packets()
+    left.run("ping", "-c", "1", "-W", "30", "-p", "c0ffee", "192.0.2.2")
+    left.run("ping", "-c", "1", "-W", "30", "2001:db8::2")
+    wait_until(lambda: capture.octets > 500, 60, "four packets were written down")
     capture.stop()
     assert capture.packets() >= 4
     assert capture.lost() == 0
@@ -96,8 +96,8 @@ def test_a_router_joins_two_networks(lab: Lab) -> None:
         machine.gateway(f"fd00:{net}::1")
     assert left.run("ping", "-c1", "-W2", "10.0.2.2", check=False).returncode != 0
     make_router(router)
-    left.run("ping", "-c", "1", "-W", "5", "10.0.2.2")
-    left.run("ping", "-c", "1", "-W", "5", "fd00:2::2")
+    left.run("ping", "-c", "1", "-W", "30", "10.0.2.2")
+    left.run("ping", "-c", "1", "-W", "30", "fd00:2::2")
 
 
 def test_a_machine_has_its_own_resolver_file(lab: Lab) -> None:
@@ -116,13 +116,13 @@ def test_a_failing_program_is_quoted(lab: Lab) -> None:
         machine.run("sleep", "60", timeout=0.2)
     failing = machine.start("sh", "-c", "echo why; exit 4", name="failing")
     with pytest.raises(LabError, match=r"(?s)ended with 4 before it said 'ready':\nwhy"):
-        failing.wait_for("ready", 10)
+        failing.wait_for("ready", 60)
 
 
 def test_a_process_that_ignores_sigterm_is_killed(lab: Lab) -> None:
     machine = lab.namespace("machine")
     stubborn = machine.start("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done")
-    stubborn.wait_for("ready", 10)
+    stubborn.wait_for("ready", 60)
     assert machine.pids()
     assert stubborn.stop(timeout=0.3) == -signal.SIGKILL
 
@@ -155,7 +155,7 @@ def test_leftovers_of_a_killed_run_are_removed_by_the_next(held: Held) -> None:
     assert len(held.traces()) == 4
     removed = remove_leftovers()
     assert held.name in removed
-    wait_until(lambda: not held.traces(), 10, "nothing is left")
+    wait_until(lambda: not held.traces(), 60, "nothing is left")
 
 
 def test_what_belongs_to_a_living_run_stays(lab: Lab) -> None:

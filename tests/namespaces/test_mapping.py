@@ -14,7 +14,7 @@ from tunnel.io.lab.nat import INSIDE, OUTSIDE, NatKind, PortMapper, make_nat
 
 pytestmark = pytest.mark.root
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 WAN, INNER, HOST = "192.0.1.7", "192.168.7.1", "192.168.7.10"
 INNER6, HOST6 = "2600:7::1", "2600:7::10"
 

@@ -14,7 +14,7 @@ from tunnel.io.lab import Lab, missing, wait_until
 
 pytestmark = pytest.mark.root
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 KINDS: tuple[Kind, ...] = ("public", "mapped", "restricted", "symmetric", "double")
 RELAYED = {
     frozenset(("symmetric",)),

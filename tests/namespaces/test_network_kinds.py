@@ -18,7 +18,7 @@ from tunnel.io.lab.nat import INSIDE, PortMapper
 
 pytestmark = pytest.mark.root
 
-PATIENCE = 60.0
+PATIENCE = 90.0
 LOGIN = "http://portal.example/login"
 PORTAL = f"""
 import http.server
@@ -39,7 +39,7 @@ def drop_udp(router: Namespace) -> None:
 
 def want_login(router: Namespace) -> None:
     """As a hotel does: nothing gets out, and HTTP is answered by the router."""
-    router.start(sys.executable, "-c", PORTAL, name="portal").wait_for("portal", 20)
+    router.start(sys.executable, "-c", PORTAL, name="portal").wait_for("portal", PATIENCE)
     router.run("nft", "add chain ip home web { type nat hook prerouting priority dstnat ; }")
     router.run("nft", "add rule ip home web iifname lan0 tcp dport 80 redirect to :8080")
     router.run("nft", "insert rule ip home through iifname lan0 drop")

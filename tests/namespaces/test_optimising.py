@@ -110,7 +110,7 @@ def test_one_transfer_over_the_relay_the_direct_path_and_the_relay_again(homes: 
         *("python3", "-u", "-m", "http.server", "0", "--bind", host_id, "--directory", str(folder)),
         name="http",
     )
-    server.wait_for("Serving HTTP", 20)
+    server.wait_for("Serving HTTP", PATIENCE)
     port = re.search(r"port (\d+)", server.output())
     assert port is not None
     file = source.host.machine.folder / "fetched"

@@ -31,7 +31,7 @@ class Story:
             name="upstream",
             env={"PYTHONPATH": str(ROOT)},
         )
-        self.upstream.wait_for("listening", 10)
+        self.upstream.wait_for("listening", 60)
         self.resolved = ResolvedMachine(self.laptop.machine, UPSTREAM)
         self.resolved.start()
         self.account.desk.up()
@@ -107,7 +107,7 @@ def test_a_persistent_device_is_told_anew_after_a_crash(story: Story) -> None:
         story.laptop.process.kill()
         wait_until(
             lambda: "none" in story.link().partition("Scopes:")[2].splitlines()[0],
-            10,
+            60,
             "resolved leaves the device alone",
         )
         assert story.dig("+short", "mail.example.org", "A") == "192.0.2.7\n"
@@ -126,7 +126,7 @@ def test_a_resolved_that_comes_late_or_again_is_told(story: Story) -> None:
     story.laptop.up()
     story.laptop.machine.run("rm", "-rf", "/run/systemd/resolve/netif")
     story.resolved.start()
-    wait_until(lambda: story.resolver()["integrated"], 20, "resolved is told when it comes")
+    wait_until(lambda: story.resolver()["integrated"], 60, "resolved is told when it comes")
     desk_id = story.account.host_id(story.account.desk)
     assert story.dig("+short", DESK_NAME, "AAAA") == f"{desk_id}\n"
     doctor = story.laptop.cli("doctor", "-c", str(story.laptop.config), check=False).stdout

@@ -115,7 +115,7 @@ def test_a_message_leaves_by_the_interface_of_its_source() -> None:
                 metric = str(100 * number)
                 laptop.ip("route", "add", "default", "via", f"{net}1", "metric", metric)
             heard.append(router.start(sys.executable, "-u", "-c", HEAR, name="hear"))
-            heard[-1].wait_for("ready", 20)
+            heard[-1].wait_for("ready", PATIENCE)
         laptop.ip("tuntap", "add", "vpn0", "mode", "tun")
         laptop.address("vpn0", "10.8.0.2/24")
         laptop.ip("route", "add", "default", "dev", "vpn0", "metric", "300")
@@ -123,7 +123,7 @@ def test_a_message_leaves_by_the_interface_of_its_source() -> None:
         script = (sys.executable, "-m", "tests.namespaces.second_end")
         for times, engine in enumerate(("reference", "native"), 1):
             said = laptop.start(*script, engine, name=engine, env=root)
-            assert said.wait(60) == 0, said.output()
+            assert said.wait(PATIENCE) == 0, said.output()
             found = json.loads(said.output().splitlines()[-1])
             assert found["ways"] == ["10.1.0.2", "10.2.0.2", "2001:db8:1::2", "2001:db8:2::2"]
             assert found["tunnels"] == ["10.8.0.2"], "which nobody held before"
@@ -153,7 +153,7 @@ def test_one_transfer_moves_to_the_second_network_and_back(homes: Homes) -> None
         *("python3", "-u", "-m", "http.server", "0", "--bind", host_id, "--directory", str(folder)),
         name="http",
     )
-    server.wait_for("Serving HTTP", 20)
+    server.wait_for("Serving HTTP", PATIENCE)
     port = re.search(r"port (\d+)", server.output())
     assert port is not None
     file = machine.folder / "fetched"

@@ -14,7 +14,7 @@ from tunnel.io.lab.process import alive
 
 pytestmark = pytest.mark.root
 
-PATIENCE = 45.0
+PATIENCE = 90.0
 
 
 @pytest.fixture(scope="module")

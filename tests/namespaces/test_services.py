@@ -95,13 +95,13 @@ def test_avahi_finds_it_as_it_finds_any_wide_area_domain(advertised: Story) -> N
         name="avahi",
         env=env,
     )
-    daemon.wait_for("Server startup complete", 15)
+    daemon.wait_for("Server startup complete", 60)
     browse = (str(program("bin/avahi-browse")), "-k", "-p", "-t", "-r", "-d", DOMAIN, "_ssh._tcp")
 
     def resolved() -> str:
         return machine.run(*browse, env=env, check=False).stdout
 
-    wait_until(lambda: DESK_NAME in resolved(), 30, "avahi resolves the service")
+    wait_until(lambda: DESK_NAME in resolved(), 60, "avahi resolves the service")
     (line,) = [line for line in resolved().splitlines() if line.startswith("=")]
     desk_id = advertised.account.host_id(advertised.desk)
     words = line.split(";")
@@ -114,11 +114,11 @@ def test_browse_watch_shows_what_comes_and_goes(advertised: Story) -> None:
     watch: Process = laptop.machine.start(
         *(*COMMAND, "browse", "--watch", "-c", str(laptop.config)), name="watch", env=laptop.env
     )
-    watch.wait_for("+ 'Desk one' (_ssh._tcp, port 22)", 10)
+    watch.wait_for("+ 'Desk one' (_ssh._tcp, port 22)", 60)
     desk.cli("advertise", "_http._tcp", "8080", "--yes", "-c", str(desk.config))
-    watch.wait_for("+ 'office-desk' (_http._tcp, port 8080)", 45)
+    watch.wait_for("+ 'office-desk' (_http._tcp, port 8080)", 90)
     desk.cli("advertise", "_http._tcp", "--withdraw", "-c", str(desk.config))
-    watch.wait_for("- 'office-desk' (_http._tcp, port 8080)", 45)
+    watch.wait_for("- 'office-desk' (_http._tcp, port 8080)", 90)
     watch.stop()
 
 
@@ -126,4 +126,4 @@ def test_services_go_with_their_host_and_come_back_with_it(advertised: Story) ->
     assert advertised.desk.down() == 0
     assert advertised.ask(advertised.laptop, "browse") == []
     advertised.desk.up()
-    wait_until(lambda: advertised.ask(advertised.laptop, "browse"), 15, "it stands again")
+    wait_until(lambda: advertised.ask(advertised.laptop, "browse"), 60, "it stands again")

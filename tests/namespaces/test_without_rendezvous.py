@@ -22,7 +22,7 @@ def knows(host: HostMachine, name: str) -> bool:
 def test_hosts_restarted_without_the_rendezvous_connect_by_name(lab: Lab) -> None:
     account = Account(lab).up()
     desk_id = account.host_id(account.desk)
-    wait_until(lambda: knows(account.laptop, DESK), 30, "the laptop has written down the desk")
+    wait_until(lambda: knows(account.laptop, DESK), 60, "the laptop has written down the desk")
     path = account.laptop.state_dir / "records.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     rendezvous = account.rendezvous.process

@@ -36,7 +36,7 @@ def write_files() -> None:
 
 def ours(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tunnel", *arguments, "-c", str(CONFIG)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
 
 
 def ip(*arguments: str) -> str:
@@ -59,7 +59,7 @@ def live() -> dict[str, Any]:
     assert host.stdout is not None
     told = json.loads(host.stdout.readline())
     if "error" in told:
-        said = host.communicate(timeout=30)[1]
+        said = host.communicate(timeout=90)[1]
         return {"error": told["error"], "said": said, "code": host.returncode}
     children = Path(f"/proc/{host.pid}/task/{host.pid}/children").read_text().split()
     facts = {
@@ -72,7 +72,7 @@ def live() -> dict[str, Any]:
         "second": ours("up").stderr,
     }
     facts["down"] = ours("down", "--json").returncode
-    said = host.communicate(timeout=30)[1]
+    said = host.communicate(timeout=90)[1]
     return {
         **facts,
         "code": host.returncode,

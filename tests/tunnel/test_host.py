@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from ipaddress import IPv6Address
@@ -24,6 +23,7 @@ from keys.account import Account
 from keys.ike.endpoint import IkeEndpoint
 from keys.ike.types import PeerPolicy, SendIke
 from keys.store import random_bytes, save_account_secret, write_secret
+from tests.ports import free_port
 from tests.sim.world import PLAINTEXT, udp_packet
 from tunnel.config import HostConfig, load_host
 from tunnel.io import host as host_module
@@ -95,17 +95,6 @@ async def rendezvous(tmp_path: Path) -> AsyncIterator[int]:
     await server.stop()
 
 
-def free_port() -> int:
-    """A port that nobody has for UDP or TCP, below those that the system gives to connections."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), contextlib.ExitStack() as probes:
-            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                probe = probes.enter_context(socket.socket(socket.AF_INET6, kind))
-                probe.bind(("::", port))
-            return port
-
-
 def configure(
     folder: Path,
     label: str,
@@ -148,7 +137,7 @@ async def running(config: HostConfig) -> AsyncIterator[Host]:
     host, ready = Host(config), asyncio.Event()
     task = asyncio.create_task(host.run(ready.set))
     waiting = asyncio.create_task(ready.wait())
-    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED, timeout=20)
+    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED, timeout=60)
     waiting.cancel()
     if task.done():
         await task  # raises why it did not start
@@ -157,10 +146,10 @@ async def running(config: HostConfig) -> AsyncIterator[Host]:
         yield host
     finally:
         await host.stop()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 60)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - the condition is a status, not an event
             await asyncio.sleep(0.01)
@@ -175,7 +164,7 @@ async def test_two_hosts_find_each_other_and_exchange_packets_over_real_sockets(
         assert await one.reach("laptop") == IPv6Address("fd00::6")
         packet = udp_packet(IPv6Address("fd00::4"), IPv6Address("fd00::6"), 1)
         await loop.sock_sendall(devices[0].inside, packet)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await loop.sock_recv(devices[1].inside, 2000) == packet
         assert PLAINTEXT in packet
         assert devices[0].routes == {IPv6Address("fd00::6")}
@@ -250,7 +239,7 @@ async def test_static_peers_need_no_account_and_no_zone(
     async with running(configs[0]) as left, running(configs[1]):
         packet = udp_packet(IPv6Address("fd00::a"), IPv6Address("fd00::b"), 1)
         await loop.sock_sendall(devices[0].inside, packet)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await loop.sock_recv(devices[1].inside, 2000) == packet
         assert left.status()["zone"]["server"] is None
         assert devices[0].routes == {IPv6Address("fd00::b")}
@@ -264,10 +253,10 @@ async def test_names_are_answered_while_the_host_runs_and_b48_only_when_the_tunn
         resolver = dns.asyncresolver.Resolver(configure=False)
         resolver.nameservers = ["127.0.0.1"]
         resolver.port = config.resolver.address[1]
-        answer = await resolver.resolve(f"laptop.{DOMAIN}", "AAAA", lifetime=15)
+        answer = await resolver.resolve(f"laptop.{DOMAIN}", "AAAA", lifetime=60)
         assert [record.address for record in answer] == ["fd00::6"]
         with pytest.raises(dns.resolver.NXDOMAIN):
-            await resolver.resolve(f"nobody.{DOMAIN}", "AAAA", lifetime=15)
+            await resolver.resolve(f"nobody.{DOMAIN}", "AAAA", lifetime=60)
 
 
 async def test_the_extra_ike_port_answers_without_the_marker(
@@ -291,7 +280,7 @@ async def test_the_extra_ike_port_answers_without_the_marker(
             ]
             for target, marker in ((port, b""), (host.status()["host"]["listen"], bytes(4))):
                 await loop.sock_sendto(one, marker + hello, ("127.0.0.1", target))
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     answer, source = await loop.sock_recvfrom(one, 4096)
                 assert source[1] == target
                 assert answer.startswith(marker + hello[:8])

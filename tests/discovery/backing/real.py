@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import dns.rcode
 import dns.rdatatype
 
 from discovery.types import TsigKey
+from tests.ports import free_port
 
 ZONE = "alice.members.example."
 KEY = TsigKey("front.example.", bytes(range(32)))
@@ -48,14 +48,6 @@ class RealServer:
         subprocess.run(
             ["nsupdate", "-y", key], input=lines.encode(), check=True, capture_output=True
         )
-
-
-def free_port() -> int:
-    """A port of TCP and UDP that is free now."""
-    with socket.socket() as one, socket.socket(type=socket.SOCK_DGRAM) as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(one.getsockname())
-        return int(one.getsockname()[1])
 
 
 @contextmanager
@@ -157,7 +149,7 @@ def _running(
 def _await(process: subprocess.Popen[bytes], port: int, log: Path, *, zone: bool) -> None:
     """Until it listens, and with ``zone`` until it has loaded the zone, which it does later."""
     question = dns.message.make_query(ZONE, dns.rdatatype.SOA)
-    for _ in range(600):
+    for _ in range(1200):
         assert process.poll() is None, log.read_text()
         with suppress(OSError, dns.exception.DNSException):
             answer = dns.query.tcp(question, "127.0.0.1", timeout=5.0, port=port)
@@ -167,7 +159,7 @@ def _await(process: subprocess.Popen[bytes], port: int, log: Path, *, zone: bool
     raise AssertionError(log.read_text())
 
 
-async def until(condition, patience: float = 30.0) -> None:
+async def until(condition, patience: float = 60.0) -> None:
     """Poll until it holds."""
     for _ in range(int(patience / 0.02)):
         if condition():

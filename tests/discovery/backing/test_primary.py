@@ -16,7 +16,8 @@ from discovery.content import ZoneContent
 from discovery.io_backing import BackingLink
 from discovery.message import IN, NOERROR, NXRRSET, SERVFAIL, Record
 from discovery.types import TsigKey
-from tests.discovery.backing.real import KEY, ZONE, RealServer, bind, free_port, knot, until
+from tests.discovery.backing.real import KEY, ZONE, RealServer, bind, knot, until
+from tests.ports import free_port
 
 ORIGIN = dns.name.from_text(ZONE)
 AAAA = int(dns.rdatatype.AAAA)

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import IPv6Address
 from pathlib import Path
 
@@ -244,7 +245,7 @@ async def test_a_fault_of_ours_still_gives_an_answer() -> None:
 async def test_tunnels_waited_for_are_bounded() -> None:
     peers = Peers()
     peers.gate.clear()
-    async with running(peers, settings=StubSettings(max_labels=1)) as server:
+    async with running(peers, settings=replace(PATIENT, max_labels=1)) as server:
         first = asyncio.create_task(dig(server, "+short", f"desk.{DOMAIN}", "AAAA"))
         await until(lambda: peers.asked)
         assert "too many tunnels" in await dig(server, f"off.{DOMAIN}", "AAAA")
@@ -260,7 +261,7 @@ async def test_other_names_are_forwarded_with_ids_and_ports_of_their_own() -> No
             assert await dig(server, "+short", "www.example.org", "A") == "192.0.2.7\n"
     upstream.stop()
     assert len({query.id for query, _ in upstream.asked}) > 1
-    assert len({source for _, source in upstream.asked}) == 4
+    assert len({source for _, source in upstream.asked}) >= 3  # two may be alike by chance
 
 
 @pytest.mark.parametrize(
@@ -342,7 +343,7 @@ async def test_an_occupied_port_is_told_with_the_fix() -> None:
 async def test_queries_beyond_the_bound_are_dropped() -> None:
     peers = Peers()
     peers.gate.clear()
-    async with running(peers, settings=StubSettings(max_questions=1)) as server:
+    async with running(peers, settings=replace(PATIENT, max_questions=1)) as server:
         first = asyncio.create_task(dig(server, "+short", f"desk.{DOMAIN}", "AAAA"))
         await until(lambda: peers.asked)
         server.datagram(b"\x00" * 40, ("127.0.0.1", 9))
@@ -352,12 +353,12 @@ async def test_queries_beyond_the_bound_are_dropped() -> None:
 
 
 async def test_connections_are_bounded() -> None:
-    async with running(Peers(), settings=StubSettings(max_connections=1)) as server:
+    async with running(Peers(), settings=replace(PATIENT, max_connections=1)) as server:
         _, kept = await asyncio.open_connection(*server.address)
         await until(lambda: server._connections == 1)
         reader, writer = await asyncio.open_connection(*server.address)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await asyncio.wait_for(reader.readexactly(1), 5)
+            await asyncio.wait_for(reader.readexactly(1), 60)
         for one in (kept, writer):
             one.close()
 
@@ -413,7 +414,7 @@ async def test_a_list_that_does_not_fit_is_cut_over_udp_and_whole_over_tcp() -> 
 async def test_questions_to_the_zone_are_bounded_and_told() -> None:
     zone = Zone()
     zone.gate.clear()
-    async with running(Peers(), settings=StubSettings(max_asked=1), zone=zone) as server:
+    async with running(Peers(), settings=replace(PATIENT, max_asked=1), zone=zone) as server:
         first = asyncio.create_task(dig(server, "+short", f"_ssh._tcp.{DOMAIN}", "PTR"))
         await until(lambda: zone.asked)
         assert "too many questions" in await dig(server, f"_ipp._tcp.{DOMAIN}", "PTR")

@@ -26,7 +26,7 @@ from tests.discovery.client.waiting import until
 DOMAIN = "alice.members.example"
 SECRET = bytes(range(32))
 KEY = TsigKey(DOMAIN + ".", SECRET)
-QUICK = TransportSettings(connect_timeout=2.0, first_pause=0.01, max_pause=0.05, stable=0.0)
+QUICK = TransportSettings(connect_timeout=60.0, first_pause=0.01, max_pause=0.05, stable=0.0)
 # The newer way (a hook) is not known to older releases of pytest-asyncio.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
@@ -350,7 +350,7 @@ async def test_a_server_that_sent_us_away_is_left_alone_for_that_time() -> None:
         left = time.monotonic()
         host.transport.reset(0.5)
         await until(lambda: len(connections) == 2)
-        assert connections[1] - left >= 0.5
+        assert connections[1] - left > 0.49  # uvloop's timers count whole milliseconds
         assert host.told[1] == "the rendezvous asked not to be used for 0 s"
         host.transport.reset(3600.0)
         await until(lambda: len(host.told) == 4)

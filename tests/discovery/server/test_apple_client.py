@@ -23,7 +23,7 @@ import pytest
 from discovery.io_serve import RendezvousServer
 from tests.discovery.server.helpers import ALICE, account, name_wire, rdata_wire, secret_of
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 SERVICE = f"_ssh._tcp.{ALICE}"
 INSTANCE = f"My\\032Mac.{SERVICE}"
 HOST = f"mymac.{ALICE}"

@@ -16,7 +16,7 @@ from discovery.io_listen import bind_pair, port_of
 from discovery.io_serve import RendezvousServer
 from tests.discovery.server.helpers import ALICE, BOB, account, secret_of
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 DESK = f"desk.{ALICE}"
 
 

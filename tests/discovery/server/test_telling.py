@@ -33,6 +33,9 @@ from tests.discovery.server.test_serve import connect, framed, read_end, read_me
 NAME = dns.name.from_text(DESK)
 
 
+IDLE = 3.0  # seconds: so long may a busy machine take from one message of a session to the next
+
+
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[RendezvousServer]:
     made = RendezvousServer(
@@ -40,7 +43,7 @@ async def server(tmp_path: Path) -> AsyncIterator[RendezvousServer]:
         listen=[("127.0.0.1", 0)],
         tls_listen=[("127.0.0.1", 0)],
         state_dir=tmp_path / "state",
-        connection_limits=ConnectionLimits(idle=0.3),
+        connection_limits=ConnectionLimits(idle=IDLE),
     )
     await made.start()
     yield made

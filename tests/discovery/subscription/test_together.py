@@ -143,7 +143,7 @@ async def test_a_restarted_rendezvous_is_subscribed_to_again(tmp_path: Path) -> 
     await until(lambda: laptop.client.step is None)
     server = await serve(tmp_path, address[1])
     # The server sent both away when it stopped, for up to ten seconds (RFC 8490 §6.6.1).
-    await until(lambda: laptop.client.step == "push" and desk.count(Published) == 2, 30.0)
+    await until(lambda: laptop.client.step == "push" and desk.count(Published) == 2, 90.0)
     desk.publish(MOVED)
     await until(lambda: laptop.found() == MOVED)
     await asyncio.gather(desk.stop(), laptop.stop(), server.stop())

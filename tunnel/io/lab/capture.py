@@ -33,14 +33,14 @@ class Capture:
             *((filter_,) if filter_ else ()),
             name=f"tcpdump-{file.stem}",
         )
-        self._process.wait_for("listening on", 10.0)
+        self._process.wait_for("listening on", 60.0)
 
     @property
     def octets(self) -> int:
         """How many octets the file holds now."""
         return self.file.stat().st_size if self.file.exists() else 0
 
-    def wait_for_packets(self, timeout: float = 5.0) -> None:
+    def wait_for_packets(self, timeout: float = 60.0) -> None:
         """Wait until at least one packet has been written."""
         wait_until(lambda: self.octets > _PCAP_HEADER_OCTETS, timeout, "a packet was captured")
 

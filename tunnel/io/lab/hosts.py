@@ -19,7 +19,7 @@ from tunnel.io.lab.namespace import Namespace
 from tunnel.io.lab.process import LabError, Process, wait_until
 
 COMMAND = (sys.executable, "-m", "tunnel")
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
 
 
 class _Machine:
@@ -38,7 +38,7 @@ class _Machine:
         }
 
     def cli(
-        self, *arguments: str, timeout: float = 30.0, check: bool = True
+        self, *arguments: str, timeout: float = 60.0, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run one command of ours to its end on this machine; an error quotes what it said."""
         done = self.machine.run(*COMMAND, *arguments, timeout=timeout, check=False, env=self.env)
@@ -119,7 +119,7 @@ class HostMachine(_Machine):
         assert self.process is not None
         self.process.wait_for(" is up", READY_SECONDS)
 
-    def down(self, timeout: float = 20.0) -> int:
+    def down(self, timeout: float = 60.0) -> int:
         """Run ``down`` and wait for the daemon's end; its exit code."""
         self.cli("down", "-c", str(self.config), timeout=timeout)
         assert self.process is not None

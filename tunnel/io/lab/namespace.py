@@ -43,7 +43,7 @@ class Namespace:
     def run(
         self,
         *argv: str,
-        timeout: float = 30.0,
+        timeout: float = 60.0,
         check: bool = True,
         env: Mapping[str, str] | None = None,
         stdin: str | None = None,

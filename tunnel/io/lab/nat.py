@@ -121,7 +121,7 @@ class PortMapper:
             *("-P", str(self._folder / "miniupnpd.pid")),
             name=f"miniupnpd{self._runs}",
         )
-        self._process.wait_for("5351" if self._natpmp else "HTTP listening", 20)
+        self._process.wait_for("5351" if self._natpmp else "HTTP listening", 60)
 
     def stop(self) -> None:
         """Say no more, and let nothing through that was mapped."""

@@ -23,7 +23,7 @@ class LabError(Exception):
 def run(
     argv: Sequence[str],
     *,
-    timeout: float = 30.0,
+    timeout: float = 60.0,
     check: bool = True,
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,

@@ -34,7 +34,7 @@ _IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _FRAME = 65_536 + 14
 _WAITING = 4096  # frames in each direction: what a router would hold, and then drops
-_READY_SECONDS = 20.0
+_READY_SECONDS = 60.0
 
 
 def connect_badly(
