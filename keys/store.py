@@ -7,6 +7,7 @@ atomically, so that a power cut leaves the old content or the new one.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -33,7 +34,9 @@ from keys.account import Account, AccountSecretError, decode_secret, encode_secr
 from keys.ike.signature import SigningKey
 
 MAX_SECRET_FILE: Final = 8192  # octets
+MAX_CERTIFICATES: Final = 1 << 20  # octets of a file of certificates; hundreds of them
 HOST_ID_FILE: Final = "host-id.json"
+_MAX_HOST_ID_FILE: Final = 4096  # octets
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _ROUTES4 = Path("/proc/net/route")
@@ -54,6 +57,15 @@ class HostIdError(Exception):
 def random_bytes(size: int) -> bytes:
     """Return ``size`` octets from the system's CSPRNG."""
     return secrets.token_bytes(size)
+
+
+def read_at_most(path: Path, limit: int) -> bytes:
+    """Return the octets of a file. Raises OSError: EFBIG if there are more than ``limit``."""
+    with path.open("rb") as file:
+        octets = file.read(limit + 1)
+    if len(octets) > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return octets
 
 
 # --- Secret files ---------------------------------------------------------------------------
@@ -217,7 +229,7 @@ def save_certificates(
 def load_certificates(path: Path) -> tuple[x509.Certificate, ...]:
     """Return the certificates in ``path`` (PEM), at least one. Raises :exc:`SecretFileError`."""
     try:
-        return tuple(x509.load_pem_x509_certificates(path.read_bytes()))
+        return tuple(x509.load_pem_x509_certificates(read_at_most(path, MAX_CERTIFICATES)))
     except OSError as error:
         raise SecretFileError(
             f"{path}: the certificate cannot be read ({error.strerror}); "
@@ -282,7 +294,7 @@ def _locked(directory: Path) -> Iterator[None]:
 def _kept_host_id(path: Path, boot: str) -> IPv6Address | None:
     """Return the host id of this boot; ``None`` for another boot's, a damaged or absent file."""
     try:
-        kept = json.loads(path.read_bytes())
+        kept = json.loads(read_at_most(path, _MAX_HOST_ID_FILE))
         if kept["boot_id"] != boot:
             return None
         address = IPv6Address(kept["host_id"])

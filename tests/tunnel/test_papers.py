@@ -85,6 +85,18 @@ def test_a_peer_that_wants_a_certificate_of_ours_needs_one(tmp_path: Path) -> No
         Papers(config)
 
 
+@pytest.mark.parametrize("name", ["ca_file", "certificate_file", "key_file"])
+def test_a_file_without_an_end_is_refused(tmp_path: Path, name: str) -> None:
+    files = {"ca_file": "ca.pem", "certificate_file": "own.crt", "key_file": "own.key"}
+    config = configure(tmp_path, ALONE + CERTIFIED.replace(files[name], "/dev/zero"))
+    authority, key = Authority("their CA"), make_key()
+    store.save_private_key(tmp_path / "own.key", key)
+    store.save_certificates(tmp_path / "own.crt", [authority.issue("laptop.example", key)])
+    store.save_certificates(tmp_path / "ca.pem", [authority.certificate])
+    with pytest.raises(SecretFileError, match=r"File too large|not a regular file"):
+        Papers(config)
+
+
 def test_two_processes_write_one_ledger(tmp_path: Path) -> None:
     text = ALONE.split("[[peer]]")[0].replace("laptop.example", "laptop")
     config = configure(tmp_path, text + '[account]\ndomain = "alice.example"\n')

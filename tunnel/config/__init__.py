@@ -46,11 +46,12 @@ def host_from_tables(path: Path, tables: dict[str, Any]) -> HostConfig:
     Raises :class:`ConfigError`.
     """
     text = convert(path, tables, HostFile)
-    names = [peer.name for peer in text.peer]
-    for index, name in enumerate(names):
-        if name in names[:index]:
+    names: set[str] = set()
+    for index, name in enumerate(peer.name for peer in text.peer):
+        if name in names:
             cause = f"the peer {name!r} stands there twice"
             raise ConfigError(path, f"peer[{index}].name", cause, "remove one of the two tables")
+        names.add(name)
     if text.account is not None and not is_label(text.host.name):
         cause = f"{text.host.name!r} is more than one label"
         fix = f'use "{text.host.name.split(".")[0]}": the domain is account.domain'

@@ -14,6 +14,7 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=10 * 365 * 86400)]
 
 DEFAULT_DNS_PORT = 53
 DEFAULT_TLS_PORT = 853
+_LONGEST = 400  # characters of a complaint's part
 
 
 class ConfigError(Exception):
@@ -24,8 +25,13 @@ class ConfigError(Exception):
 
     def __init__(self, file: Path, key: str, cause: str, fix: str) -> None:
         self.file, self.key, self.cause, self.fix = file, key, cause, fix
-        where = f"{file}: {key}" if key else str(file)
-        super().__init__(f"{where}: {cause}; {fix}")
+        where = f"{file}: {_short(key)}" if key else str(file)
+        super().__init__(f"{where}: {_short(cause)}; {_short(fix)}")
+
+
+def _short(text: str) -> str:
+    """What a sentence can hold: a wrong value, or key, may be as long as the file."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 class WrongValueError(ValueError):

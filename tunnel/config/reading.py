@@ -6,6 +6,7 @@ types and ranges by msgspec.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,15 @@ from tunnel.config.base import ConfigError, WrongValueError
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 _LARGEST = 1 << 20  # octets; thousands of peers
+_DEEPEST = 4  # parts of a key; ours have two
+# tomllib's time grows with the square of a key's parts, and with those of the table it stands in.
+# Where a line begins, any key of more than that; within one, where a text or a remark may look like
+# a key, only what no domain's name is.
+_PART = rb"""(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+"""
+_TOO_DEEP = re.compile(
+    rb"^[ \t]*+\[{0,2}[ \t]*+(?:%s){%d}|[{,][ \t]*+(?:%s){128}" % (_PART, _DEEPEST, _PART),
+    re.MULTILINE,
+)
 _TOML_WORDS = {
     "`object`": "a table",
     "`array`": "a list",
@@ -49,13 +59,21 @@ def read(path: Path) -> dict[str, Any]:
 
 def parse_toml(path: Path, octets: bytes) -> dict[str, Any]:
     """TOML octets to tables; ``path`` only names them. Raises :class:`ConfigError`."""
+    if deep := _TOO_DEEP.search(octets):
+        line = octets.count(b"\n", 0, deep.end()) + 1
+        cause = f"line {line} has a key of more than {_DEEPEST} parts, and none here has so many"
+        raise ConfigError(path, "", cause, "correct that line")
     try:
         return tomllib.loads(octets.decode("utf-8-sig"))  # Windows' editors begin with a BOM
     except UnicodeDecodeError:
         raise ConfigError(path, "", "it is not UTF-8 text", "save it as UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as problem:
-        cause = f"it is not TOML ({str(problem) or 'nested too deep'})"
-        raise ConfigError(path, "", cause, "correct that line") from None
+    except tomllib.TOMLDecodeError as problem:
+        reason = str(problem)
+    except RecursionError:
+        reason = "nested too deep"
+    except ValueError:
+        reason = "a number of thousands of digits"
+    raise ConfigError(path, "", f"it is not TOML ({reason})", "correct that line")
 
 
 def convert(path: Path, tables: dict[str, Any], shape: type[_T]) -> _T:

@@ -37,6 +37,8 @@ REVOCATIONS: Final = "revoked.crl"
 RECORDS: Final = "records.json"
 PROOFS: Final = "proofs.json"
 _REMEMBERED: Final = 1024  # hosts
+_MAX_LEDGER: Final = 16 << 20  # octets; tens of thousands of certificates
+_MAX_INVITED: Final = 64  # octets of a number
 
 
 class Papers:
@@ -99,7 +101,7 @@ class Papers:
 
     def _revocations(self, authority: x509.Certificate | None) -> Revocations | None:
         with suppress(OSError, AuthorityError):
-            octets = (self._config.state_dir / REVOCATIONS).read_bytes()
+            octets = store.read_at_most(self._config.state_dir / REVOCATIONS, ca.MAX_LIST)
             if authority is not None:
                 return ca.read_revocations(octets, authority)
         return None
@@ -152,7 +154,7 @@ class Papers:
             return None
         found = None
         with suppress(OSError, ValueError):
-            found = int(self._issuer_file(INVITED).read_text("ascii"))
+            found = int(store.read_at_most(self._issuer_file(INVITED), _MAX_INVITED))
         if found == self._invited:
             return None
         self._invited = found
@@ -173,8 +175,8 @@ class Papers:
     def _read_ledger(self) -> str | None:
         if self.issuer is None:
             return None
-        with suppress(OSError):
-            return self._issuer_file(LEDGER).read_text()
+        with suppress(OSError, UnicodeDecodeError):
+            return _ledger_text(self._issuer_file(LEDGER))
         return None
 
     def _issuer_file(self, name: str) -> Path:
@@ -222,9 +224,13 @@ def issuer_of(
     return Issuer(authority, _ledger(path.parent / LEDGER), random)
 
 
+def _ledger_text(path: Path) -> str:
+    return store.read_at_most(path, _MAX_LEDGER).decode()
+
+
 def _ledger(path: Path) -> Ledger:
     try:
-        return Ledger.from_json(path.read_text())
+        return Ledger.from_json(_ledger_text(path))
     except FileNotFoundError:
         return Ledger()
     except (OSError, ValueError) as error:
@@ -249,5 +255,5 @@ def note_invitation(config: HostConfig, until: int) -> None:
     assert config.account is not None
     path = config.beside(config.account.ca_key_file).parent / INVITED
     with suppress(OSError, ValueError):
-        until = max(until, int(path.read_text("ascii")))
+        until = max(until, int(store.read_at_most(path, _MAX_INVITED)))
     store.write_atomically(path, f"{until}\n".encode(), 0o600)
