@@ -12,7 +12,7 @@ signed with the account's TSIG key (:mod:`discovery.tsig`); unsigned ones learn 
        │ publish, lookup                                             ▲      │
        ▼                                                             │      ▼
     client ── registration, lookup ── exchange ── io_transport ── io_serve  zone ── update, answers
-                (pure machines)       (TSIG)      TLS, TCP, UDP             │
+                (pure machines)       (TSIG)        io_link                 │
                                                                           store ── io_store
 
 The host's side: :mod:`~discovery.client` is the machine, :mod:`~discovery.exchange` one signed

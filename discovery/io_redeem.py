@@ -8,7 +8,7 @@ import ssl
 import time
 from typing import Final
 
-from discovery.io_transport import LinkError, StreamLink, check_pin
+from discovery.io_link import LinkError, StreamLink, check_pin
 from discovery.redeem import RedeemError, Redemption
 from discovery.types import Endpoint
 
