@@ -1,12 +1,19 @@
-"""What several rooms' tests share: a network of namespaces on this machine."""
+"""What the tests share: a network of namespaces on this machine, and how Hypothesis is set."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tunnel.io.lab import Lab, missing
+
+# How long an example takes says nothing on a busy machine, and is nobody's fault.
+settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture

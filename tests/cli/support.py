@@ -34,7 +34,7 @@ class Person:
             text=True,
             cwd=self.home,
             env={**self.env, **env},
-            timeout=60,
+            timeout=180,
             check=False,
         )
 

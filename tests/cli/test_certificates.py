@@ -61,7 +61,7 @@ def signing_host(owner: Person) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join(20)
+        thread.join(60)
 
 
 def test_init_makes_the_ca_and_the_first_host_s_certificate(person: Person) -> None:

@@ -18,7 +18,7 @@ def test_an_honest_peer_gets_in_and_memory_stays_bounded() -> None:
         pytest.skip(reason)
     with scene() as place:
         before = place.resident_mib()
-        flood = place.flood(RATE, 60)
+        flood = place.flood(RATE, 300)
         wait_until(lambda: place.demanded() > RATE / 10, 60.0, "the host asks for cookies")
         place.connect()
         assert flood.running

@@ -31,13 +31,13 @@ def test_flows_of_several_queues_arrive_whole(lab: Lab) -> None:
             url = f"http://{name}{path}"
             fetching.append(
                 target.machine.start(
-                    *("curl", "-sS", "--max-time", "60", "-o", str(file), url),
+                    *("curl", "-sS", "--max-time", "180", "-o", str(file), url),
                     name=f"curl-{number}",
                 )
             )
             expected.append((target, file, digest))
     for one in fetching:
-        assert one.wait(90) == 0, one.output()
+        assert one.wait(200) == 0, one.output()
     for target, file, digest in expected:
         assert target.machine.run("sha256sum", str(file)).stdout.split()[0] == digest
     for host, name in ((account.desk, LAPTOP_NAME), (account.laptop, DESK_NAME)):

@@ -34,7 +34,7 @@ def test_hosts_restarted_without_the_rendezvous_connect_by_name(lab: Lab) -> Non
         host.begin_up()
     for host in (account.desk, account.laptop):
         host.wait_until_up()
-    account.ping(account.laptop, DESK_NAME, 30)
+    account.ping(account.laptop, DESK_NAME)
     answer = account.stage.laptop.run("getent", "ahostsv6", DESK_NAME).stdout
     assert desk_id in answer.split()
     assert account.laptop.status()["zone"]["llq"] is None

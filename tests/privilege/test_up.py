@@ -83,7 +83,7 @@ def test_up_without_tun_says_how_to_load_it() -> None:
 
 def test_up_on_an_occupied_port_says_which() -> None:
     take = "import socket,time; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', 4500))"
-    hold = f'{sys.executable} -c "{take}; print(1, flush=True); time.sleep(60)"'
+    hold = f'{sys.executable} -c "{take}; print(1, flush=True); time.sleep(600)"'
     facts = story(
         *shell(
             f"mkfifo /mnt/fifo; {hold} > /mnt/fifo & holder=$!; read _ < /mnt/fifo",
