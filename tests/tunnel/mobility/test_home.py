@@ -191,6 +191,27 @@ def test_nobody_is_bound_where_nobody_can_be() -> None:
     assert said == [Refused("a", ("224.0.0.1", 4500), "not_unicast")] and not agent.bindings
 
 
+def test_a_host_that_is_forgotten_is_not_registered_and_begins_anew() -> None:
+    agent = HomeAgent()
+    for number in (1, 2, 3):
+        agent.update("a", update(number), A1, 0.0)
+    agent.update("b", update(1), A2, 0.0)
+    assert agent.forget("a", "why") == [HomeUnbound("a", "why")]
+    assert agent.forget("a", "why") == [] and list(agent.bindings) == ["b"]
+    assert agent.update("a", update(1), A1, 0.0)[0] == HomeBound("a", A1), "with any number"
+
+
+def test_what_is_taken_back_is_acknowledged_for_no_time() -> None:
+    agent = HomeAgent()
+    agent.update("a", update(1), A1, 0.0)
+    gone = Send("a", A1, BindingAck(Status.ACCEPTED, 2, 0))
+    assert agent.update("a", update(2, 0), A1, 1.0) == [
+        *(HomeUnbound("a", "it took its registration back"), gone)
+    ]
+    again = Send("a", A1, BindingAck(Status.ACCEPTED, 3, 0))
+    assert agent.update("a", update(3, 0), A1, 2.0) == [again]
+
+
 # --- The mobile, refused ---------------------------------------------------------------------
 
 

@@ -71,6 +71,19 @@ def test_a_forgotten_peer_has_none() -> None:
     assert not proofs.holds("a", HOME, UNIX)
 
 
+def test_a_place_where_nobody_answers_any_more_is_dropped_alone() -> None:
+    """Whether the disk is concerned: not where nothing was proven, nor by what a NAT made."""
+    proofs = Proofs()
+    proofs.add("a", HOME, UNIX)
+    proofs.add("a", WORK, UNIX)
+    proofs.add("a", ("198.51.100.7", 61000), UNIX, nat=True)
+    assert proofs.drop("a", HOME)
+    assert not proofs.holds("a", HOME, UNIX) and proofs.holds("a", WORK, UNIX)
+    assert not proofs.drop("a", HOME) and not proofs.drop("b", HOME)
+    assert not proofs.drop("a", ("198.51.100.7", 61000))
+    assert len(proofs) == 1
+
+
 def test_they_come_back_from_disk_but_not_those_of_nats_or_of_before() -> None:
     proofs = Proofs()
     proofs.add("a", HOME, UNIX)
