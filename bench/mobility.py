@@ -1,11 +1,12 @@
 """What mobility costs: messages and round trips, bindings at a home agent, and moves of a host.
 
-Five figures in one run. *Exchanges*: two machines of :mod:`tunnel.mobility` with a line between
+Six figures in one run. *Exchanges*: two machines of :mod:`tunnel.mobility` with a line between
 them on a virtual clock: messages, octets, and round trips until the other side's data goes to the
 right endpoint. *Bindings*: a home agent's table of so many hosts: memory, and how long a refresh
-takes. *Moves*: real hosts on lines that take their time, and a home agent: without an answer to
-pings for how long, when a host gets an address where it never was, when it comes back to one, and
-when it has two networks and the first goes down.
+takes. *Forwarding*: its engine with as many hosts (:mod:`bench.relay_crowd`). *Moves*: real hosts
+on lines that take their time, and a home agent: without an answer to pings for how long, when a
+host gets an address where it never was, when it comes back to one, and when it has two networks and
+the first goes down.
 *Octets* of a packet in each form, and TCP *through the home agent*: :mod:`bench.relay`.
 """
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Any
 
-from bench import machine, relay, report
+from bench import machine, relay, relay_crowd, report
 from bench.crowd import resident_octets
 from bench.roam import PATIENCE, PAUSE, PING_SECONDS, QUIET_SECONDS, join_slowly
 from fastpath.types import RELAY_PORT, Endpoint
@@ -63,8 +64,9 @@ def run(*, rounds: int, seconds: int, as_json: bool, save: bool) -> int:
     body: dict[str, Any] = {
         "exchanges": [one.summary() for one in exchanges()],
         "bindings": bindings(BINDINGS),
+        "forwarding": relay_crowd.compare(rounds),
     }
-    report.say("exchanges and bindings are measured; now the moves")
+    report.say("exchanges, bindings and forwarding are measured; now the moves")
     with Lab() as lab:
         body["moves"] = Moves(lab).measure(rounds)
     report.say("moves are measured; now TCP through the home agent")
@@ -365,6 +367,7 @@ def _tables(body: dict[str, Any]) -> str:
         ["octets a binding", "µs a refresh", "refreshes a second", "% of a processor"],
         [[_text(cell) for cell in list(found.values())[1:]]],
     )
+    engine = relay_crowd.render(body["forwarding"])
     third = report.table(
         f"Moves of a host, ms without an answer; {LINE_MS:.0f} ms a round trip",
         ["move", "median", "least", "most"],
@@ -374,7 +377,7 @@ def _tables(body: dict[str, Any]) -> str:
         ],
     )
     last = relay.render([body["relayed"]], body["octets_per_packet"])
-    return "\n\n".join((machine.summary(), first, second, third, last))
+    return "\n\n".join((machine.summary(), first, second, engine, third, last))
 
 
 def _ends(values: list[float]) -> tuple[float, float]:

@@ -45,6 +45,7 @@ cdef struct InboundEntry:
     Rate dummies
     Rate mobility
     Rate moves
+    Rate probes  # that are forwarded
 
 cdef enum:
     NARROW_WAYS = 4
@@ -103,6 +104,7 @@ cdef struct Core:
     # when it is tried again, in whole seconds of CLOCK_BOOTTIME.
     uint64_t gso_again[2]
     uint8_t host_id[16]
+    pthread_mutex_t changes  # held by who changes a table, before any gate
     Table outbound  # this one and the next two are read under the gate of either half
     Table flows
     Table relays

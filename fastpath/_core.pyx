@@ -17,7 +17,8 @@ from fastpath._linux cimport (
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
 )
 from fastpath._table cimport (
-    Table, table_clear, table_get, table_init, table_put, table_remove, table_reserve,
+    Slot, Table, table_clear, table_get, table_init, table_put, table_remove, table_reserve,
+    table_take,
 )
 from fastpath._turn cimport turn_clear, turn_init
 
@@ -124,6 +125,7 @@ cdef Core *core_new(bytes host_id, int lanes) except NULL:
     if core == NULL:
         raise MemoryError
     core.wake = -1
+    pthread_mutex_init(&core.changes, NULL)
     pthread_mutex_init(&core.rates, NULL)
     pthread_mutex_init(&core.whole, NULL)
     memcpy(core.host_id, <const uint8_t *>host_id, 16)
@@ -178,6 +180,7 @@ cdef void core_free(Core *core) noexcept nogil:
         turn_clear(&core.lanes[number].turn)
         gate_clear(&core.lanes[number].outbound_gate)
         gate_clear(&core.lanes[number].inbound_gate)
+    pthread_mutex_destroy(&core.changes)
     pthread_mutex_destroy(&core.rates)
     pthread_mutex_destroy(&core.whole)
     free(core.lanes)
@@ -204,32 +207,42 @@ cdef void _free_inbound(InboundEntry *entry) noexcept nogil:
 # --- Tables ---------------------------------------------------------------------------------------
 
 
-cdef void *_swap(Table *table, uint64_t high, uint64_t low, void *value) noexcept nogil:
-    """Sets or (``NULL``) removes a key, under the gates of the table. Returns what is to be freed:
-    what stood there, or ``value`` itself where memory ran out."""
-    if value == NULL:
-        return table_remove(table, high, low)
-    if table_reserve(table):
-        return table_put(table, high, low, value)
-    return value
+cdef void *_swap(
+    Core *core, Table *table, uint64_t high, uint64_t low, void *value, bint both
+) noexcept nogil:
+    """Sets or (``NULL``) removes a key, under the gates of the inbound half or of ``both``. Returns
+    what is to be freed: what stood there, or ``value`` itself where memory ran out."""
+    cdef Table bigger
+    cdef Slot *outgrown = NULL
+    cdef void *before = value
+    bigger.slots = NULL
+    pthread_mutex_lock(&core.changes)
+    if value == NULL or table_reserve(table, &bigger):
+        inbound_enter_call(core)
+        if both:
+            outbound_enter_call(core)
+        if bigger.slots != NULL:
+            outgrown = table_take(table, &bigger)
+        if value == NULL:
+            before = table_remove(table, high, low)
+        else:
+            before = table_put(table, high, low, value)
+        if both:
+            outbound_leave_call(core)
+        inbound_leave_call(core)
+    pthread_mutex_unlock(&core.changes)
+    free(outgrown)
+    return before
 
 
 cdef void *_swap_outbound(
     Core *core, Table *table, uint64_t high, uint64_t low, void *value
 ) noexcept nogil:
-    cdef void *before
-    core_enter_call(core)
-    before = _swap(table, high, low, value)
-    core_leave_call(core)
-    return before
+    return _swap(core, table, high, low, value, True)
 
 
 cdef void *_swap_inbound(Core *core, uint32_t spi, void *value) noexcept nogil:
-    cdef void *before
-    inbound_enter_call(core)
-    before = _swap(&core.inbound, 0, spi, value)
-    inbound_leave_call(core)
-    return before
+    return _swap(core, &core.inbound, 0, spi, value, False)
 
 
 cdef int core_install_outbound(Core *core, object params, str aead) except -1:
@@ -359,6 +372,7 @@ cdef int core_clear_relay(Core *core, bytes host_id) except -1:
     cdef void *removed = NULL
     _host_key(host_id, key)
     with nogil:
+        pthread_mutex_lock(&core.changes)
         core_enter_call(core)
         relay = <Relay *>table_get(&core.relays, key[0], key[1])
         if relay != NULL and relay.spi and relay.forward:
@@ -367,6 +381,7 @@ cdef int core_clear_relay(Core *core, bytes host_id) except -1:
             relay.spi = 0
             removed = _remember(core, key)
         core_leave_call(core)
+        pthread_mutex_unlock(&core.changes)
         free(removed)
     return 0
 

@@ -57,6 +57,7 @@ cdef int UNKNOWN_PER_SECOND = types.UNKNOWN_SPI_EVENTS_PER_SECOND
 cdef int DUMMIES_PER_SECOND = types.DUMMY_EVENTS_PER_SECOND
 cdef size_t DUMMY_HEAD = types.DUMMY_HEAD_OCTETS
 cdef int MOVES_PER_SECOND = types.NEW_SOURCE_EVENTS_PER_SECOND
+cdef int PROBES_PER_SECOND = types.RELAYED_PROBES_PER_SECOND
 cdef int MOBILITIES_PER_SECOND = types.MOBILITY_EVENTS_PER_SECOND
 cdef size_t MOBILITY_OCTETS = types.MOBILITY_OCTETS
 
@@ -454,6 +455,9 @@ cdef int _forward(
         return FOREIGN_SOURCE
     if worker.hop.entry == NULL or packet[7] <= 1:
         return NOT_RELAYED
+    whole = is_whole(packet)
+    if whole and not rate_allows(&entry.probes, PROBES_PER_SECOND, now):
+        return RELAY_LIMIT
     if not relay_allows(worker.lane.core, octets, now):
         return RELAY_LIMIT
     count_own(&entry.passed, octets, now)
@@ -462,7 +466,6 @@ cdef int _forward(
     if target != place:  # waiting for the SA sent what was there
         memmove(target + HEADER_OCTETS, packet, octets)
     target[HEADER_OCTETS + 7] -= 1
-    whole = is_whole(target + HEADER_OCTETS)
     sealed = relay_seal(sender, &worker.hop, target, octets)
     if sealed:
         if whole:

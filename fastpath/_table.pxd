@@ -1,6 +1,8 @@
 # A hash table from 16 octets to a pointer: SPIs and host ids (DESIGN §4, "Native engine").
 #
-# Linear probing, at most half full, no tombstones. Writers and readers hold the lock of its owner.
+# Linear probing, at most half full, no tombstones. Readers hold the lock of its owner; a writer, too,
+# but not while it makes a bigger table, which only writers must be kept from: 10,000 entries would
+# hold up packets for milliseconds.
 
 from libc.stdint cimport uint64_t
 
@@ -17,7 +19,11 @@ cdef struct Table:
 
 cdef int table_init(Table *table, uint64_t seed) except -1
 cdef void table_clear(Table *table) noexcept nogil
-cdef int table_reserve(Table *table) noexcept nogil
+# Room for one more: in `bigger`, a copy to be taken over by table_take, or in the table itself, and
+# then bigger.slots is NULL. False without memory.
+cdef int table_reserve(const Table *table, Table *bigger) noexcept nogil
+# Takes over a copy; the slots that are to be freed.
+cdef Slot *table_take(Table *table, const Table *bigger) noexcept nogil
 cdef void *table_put(Table *table, uint64_t high, uint64_t low, void *value) noexcept nogil
 cdef void *table_remove(Table *table, uint64_t high, uint64_t low) noexcept nogil
 

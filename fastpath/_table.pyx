@@ -24,10 +24,9 @@ cdef void table_clear(Table *table) noexcept nogil:
     table.slots = NULL
 
 
-cdef int table_reserve(Table *table) noexcept nogil:
-    """Makes room for one more; false without memory."""
-    cdef Table bigger
+cdef int table_reserve(const Table *table, Table *bigger) noexcept nogil:
     cdef size_t place
+    bigger.slots = NULL
     if (table.used + 1) * 2 <= table.mask + 1:
         return True
     bigger.mask = table.mask * 2 + 1
@@ -38,11 +37,15 @@ cdef int table_reserve(Table *table) noexcept nogil:
         return False
     for place in range(table.mask + 1):
         if table.slots[place].value != NULL:
-            table_put(&bigger, table.slots[place].high, table.slots[place].low,
+            table_put(bigger, table.slots[place].high, table.slots[place].low,
                       table.slots[place].value)
-    free(table.slots)
-    table[0] = bigger
     return True
+
+
+cdef Slot *table_take(Table *table, const Table *bigger) noexcept nogil:
+    cdef Slot *before = table.slots
+    table[0] = bigger[0]
+    return before
 
 
 cdef void *table_put(Table *table, uint64_t high, uint64_t low, void *value) noexcept nogil:

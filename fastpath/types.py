@@ -76,6 +76,11 @@ RELAY_PORT = 500
 RELAYS_REMEMBERED = 1024
 """So many host ids whose relay entry is gone are still known to be no outer address."""
 
+RELAYED_PROBES_PER_SECOND = 256
+"""Of one relay SA: a home agent sends a path MTU probe by itself, with its socket set for it, which
+costs more than another packet and has others wait. A host asks for three sizes of a path at a time;
+a probe that is dropped counts as lost, and is sent again (RFC 8899 §3)."""
+
 RELAY_BURST_OCTETS = 64 * 1024
 """A home agent's limit lets so much pass at once, or what it allows in a tenth of a second."""
 
@@ -159,7 +164,7 @@ class Drop(IntEnum):
     TOO_BIG = 14
     FOREIGN_SOURCE = 15  # an inner packet whose source is not our host id; a nested one's, its SA's
     NOT_RELAYED = 16  # a nested packet that goes nowhere: no relay entry, or neither ESP nor IKE
-    RELAY_LIMIT = 17  # above what the home agent's limit allows
+    RELAY_LIMIT = 17  # above what the home agent's limit allows, or too many probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +387,8 @@ class Pump(Protocol):
         taken as if it had come from its source's relay endpoint.
 
         ``forward``, on a home agent: nested packets for ``host_id`` out of the relay SA of the
-        host that is their source go the same way, with their hop limit one less.
+        host that is their source go the same way, with their hop limit one less. Probes among them
+        (see :meth:`send_dummy`) above :data:`RELAYED_PROBES_PER_SECOND` are ``RELAY_LIMIT``.
 
         :class:`ValueError` for a host id or an endpoint that is none.
         """

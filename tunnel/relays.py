@@ -51,7 +51,7 @@ class Relays:
                 return False
             way = self._ways[host_id] = _Way(carrier, forward)
         elif way.carrier is not carrier:
-            self._carried.get(way.carrier.name, set()).discard(host_id)
+            self._left(way.carrier, host_id)
         way.carrier, way.forward = carrier, forward
         owner = self._core.peers.owner(host_id)
         if owner is not None:
@@ -65,7 +65,7 @@ class Relays:
         way = self._ways.pop(host_id, None)
         if way is None:
             return
-        self._carried.get(way.carrier.name, set()).discard(host_id)
+        self._left(way.carrier, host_id)
         self._core.relayed.discard(str(host_id))
         if way.said is None:
             return
@@ -100,6 +100,12 @@ class Relays:
         for name in names & self._carried.keys():
             for host_id in self._carried[name]:
                 self._say(host_id, self._ways[host_id])
+
+    def _left(self, carrier: Peer, host_id: IPv6Address) -> None:
+        carried = self._carried.get(carrier.name, set())
+        carried.discard(host_id)
+        if not carried:
+            self._carried.pop(carrier.name, None)  # hosts come under any number of names
 
     def _say(self, host_id: IPv6Address, way: _Way) -> None:
         place = _place(way.carrier)

@@ -497,6 +497,8 @@ class Datapath:
         hop = self._next_hop(nested.destination, way)
         if hop is None or nested.hop_limit <= 1:
             return self._drop(Drop.NOT_RELAYED, entry.passed)
+        if nested.whole and not entry.probes.allows(self._now):
+            return self._drop(Drop.RELAY_LIMIT, entry.passed)
         octets = len(nested.packet)
         if not self._limit.allows(octets, self._now):
             return self._drop(Drop.RELAY_LIMIT, entry.passed)

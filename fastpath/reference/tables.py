@@ -12,6 +12,7 @@ from fastpath.types import (
     MOBILITY_EVENTS_PER_SECOND,
     NARROW_WAYS,
     NEW_SOURCE_EVENTS_PER_SECOND,
+    RELAYED_PROBES_PER_SECOND,
     TOO_BIG_EVENTS_PER_SECOND,
     Drop,
     Endpoint,
@@ -69,6 +70,7 @@ class Inbound:
     dummies: Rate = field(default_factory=lambda: Rate(DUMMY_EVENTS_PER_SECOND))
     mobility: Rate = field(default_factory=lambda: Rate(MOBILITY_EVENTS_PER_SECOND))
     moves: Rate = field(default_factory=lambda: Rate(NEW_SOURCE_EVENTS_PER_SECOND))
+    probes: Rate = field(default_factory=lambda: Rate(RELAYED_PROBES_PER_SECOND))  # forwarded
 
 
 @dataclass(slots=True)

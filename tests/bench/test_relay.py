@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 
-from bench import relay
+import pytest
+
+from bench import relay, relay_crowd
 from bench.pair import wait_for_ping
 
 
@@ -33,3 +35,20 @@ def test_traffic_moves_to_the_home_agent_and_back() -> None:
         text = agent.output()
     assert '"relayed_packets": 0' not in text
     assert "drop_" not in text.partition("counters")[2].replace("drop_keepalive", "")
+
+
+def test_sizes_of_a_crowd_are_compared_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rounds, the second on a machine twice as slow; the smallest crowd is really measured."""
+    monkeypatch.setattr(relay_crowd, "SIZES", (10, 30))
+    begun = relay_crowd.measure(10, 600)
+    assert begun["hosts"] == 10
+    assert begun["packet_cpu_us"] > 0
+    slow = {10: iter((1.0, 2.0)), 30: iter((1.5, 3.0))}
+
+    def apart(hosts: int) -> dict[str, float]:
+        return begun | {"hosts": hosts, "packet_cpu_us": next(slow[hosts])}
+
+    monkeypatch.setattr(relay_crowd, "_apart", apart)
+    small, large = relay_crowd.compare(2)
+    assert (small["ratio"], large["ratio"]) == (1.0, 1.5)
+    assert "1.50" in relay_crowd.render([small, large]).splitlines()[-1]

@@ -79,6 +79,11 @@ def with_hop_limit(packet: bytes, hops: int) -> bytes:
     return packet[:7] + bytes((hops,)) + packet[8:]
 
 
+def as_probe(packet: bytes) -> bytes:
+    """The same packet, which must not be fragmented."""
+    return packet[:3] + b"\x01" + packet[4:]
+
+
 def with_ports(packet: bytes, source: int, target: int) -> bytes:
     """A nested IKE message between other ports, its checksum right again."""
     at = IPV6_HEADER_OCTETS

@@ -10,6 +10,7 @@ from fastpath.reference.esp import InboundSa, OutboundSa
 from fastpath.reference.segment import upper_checksum
 from fastpath.types import (
     RELAY_BURST_OCTETS,
+    RELAYED_PROBES_PER_SECOND,
     SOFT_LIMIT_PACKETS,
     ControlEvent,
     Drop,
@@ -38,6 +39,7 @@ from tests.fastpath.relays import (
     HOST_C,
     HOSTILE,
     IKE,
+    as_probe,
     esp_packet,
     nested,
     nested_ike,
@@ -335,6 +337,23 @@ def test_the_limit_lets_a_burst_pass_and_then_its_rate() -> None:
     assert abs(forwarded(10.5, 100) - rate // 2 / len(packet)) <= 1
     machine.set_relay_limit(0)
     assert forwarded(10.5, 200) == 200
+
+
+def test_so_many_probes_of_a_host_are_forwarded_a_second() -> None:
+    """What is above is lost, without a share of the limit; others have their own."""
+    rate = 8 * len(nested(esp_packet())) * RELAYED_PROBES_PER_SECOND
+    machine, probe = home_agent(limit=rate), as_probe(nested(esp_packet()))
+    for now in (10.0, 11.0):
+        for number in range(RELAYED_PROBES_PER_SECOND + 20):
+            outputs = machine.inbound(to_agent(probe, int(now) * 1000 + number), AT_A, now)
+            assert len(sent(outputs)) == (number < RELAYED_PROBES_PER_SECOND)
+    counters = machine.inbound_counters(A_TO_H)
+    assert counters is not None
+    assert counters.drops == {"relay_limit": 40}
+    assert sent(machine.inbound(to_agent(nested(esp_packet()), 11_900), AT_A, 11.0))
+    back = as_probe(nested(esp_packet(), source=HOST_B, destination=HOST_A))
+    sealing = OutboundSa(relay_sa(B_TO_H, HOST_B, AGENT, inbound=False))
+    assert sent(machine.inbound(sealing.seal(back), AT_B, 11.0))
 
 
 # --- What is for us -----------------------------------------------------------------------------

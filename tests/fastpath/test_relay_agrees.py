@@ -30,6 +30,7 @@ from tests.fastpath.relays import (
     IKE,
     MESSAGE,
     MOBILITY,
+    as_probe,
     nested,
     nested_ike,
     relay_endpoint,
@@ -124,7 +125,7 @@ class Writer:
 
     def _hops(self, packet: bytes) -> bytes:
         if self._dice.random() < 0.1:
-            packet = packet[:3] + b"\x01" + packet[4:]  # a probe
+            packet = as_probe(packet)
         if self._dice.random() < 0.9:
             return packet
         return with_hop_limit(packet, self._dice.choice((0, 1, 2, 255)))

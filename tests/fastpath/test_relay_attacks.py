@@ -17,6 +17,7 @@ from fastpath.reference.esp import OutboundSa
 from fastpath.reference.relay import Limit
 from fastpath.types import (
     NEW_SOURCE_EVENTS_PER_SECOND,
+    RELAYED_PROBES_PER_SECOND,
     RELAYS_REMEMBERED,
     ControlEvent,
     MobilityEvent,
@@ -24,6 +25,7 @@ from fastpath.types import (
 )
 from tests.fastpath.relays import (
     A_TO_B,
+    A_TO_H,
     AGENT,
     B_TO_A,
     B_TO_H,
@@ -33,14 +35,16 @@ from tests.fastpath.relays import (
     HOST_C,
     IKE,
     MESSAGE,
+    as_probe,
+    esp_packet,
     nested,
     relay_endpoint,
     relay_sa,
     sa,
 )
 from tests.fastpath.support import ipv6
-from tests.fastpath.test_pump_conformance import Rig, endpoint_of, udp
-from tests.fastpath.test_relay_pumps import as_host, event_of, maker, rigs
+from tests.fastpath.test_pump_conformance import PATIENCE, Rig, endpoint_of, readable, udp
+from tests.fastpath.test_relay_pumps import as_agent, as_host, event_of, maker, rigs
 
 __all__ = ["rigs"]
 
@@ -156,3 +160,37 @@ def test_a_peer_in_two_places_at_once_fills_no_queue(rigs: Callable[[bytes], Rig
             if found:
                 break
         assert found == [NewSourceEvent(A_TO_B, endpoint_of(rig.far6))]
+
+
+def test_a_host_whose_packets_are_all_probes_is_slowed_down_alone(
+    rigs: Callable[[bytes], Rig],
+) -> None:
+    """The home agent sends so many of them by themselves; what is above is lost, and neither other
+    packets of that host nor other hosts are."""
+    rig = rigs(AGENT)
+    as_agent(rig.pump, endpoint_of(rig.far), endpoint_of(rig.far6))
+    at_a = OutboundSa(relay_sa(A_TO_H, HOST_A, AGENT, inbound=False))
+    at_b = OutboundSa(relay_sa(B_TO_H, HOST_B, AGENT, inbound=False))
+    probes, began = 4 * RELAYED_PROBES_PER_SECOND, time.monotonic()
+    for count in range(1, probes + 1):
+        rig.to_pump(at_a.seal(as_probe(nested(esp_packet()))))
+        if count % 32 == 0:  # what any socket has room for
+            until_done(rig, count)
+    seconds = int(time.monotonic() - began) + 1  # windows that may have begun
+    passed = rig.pump.counters()["relayed_packets"]
+    assert RELAYED_PROBES_PER_SECOND <= passed <= RELAYED_PROBES_PER_SECOND * seconds
+    rig.to_pump(at_a.seal(nested(esp_packet())))
+    rig.until("relayed_packets", passed + 1)
+    rig.to_pump(at_b.seal(as_probe(nested(esp_packet(), source=HOST_B, destination=HOST_A))))
+    rig.until("relayed_packets", passed + 2)
+
+
+def until_done(rig: Rig, count: int) -> None:
+    """Waits until the pump has forwarded or refused so many packets."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        counters = rig.pump.counters()
+        if counters["relayed_packets"] + counters.get("drop_relay_limit", 0) == count:
+            return
+        assert time.monotonic() < deadline, counters
+        readable(rig.pump.event_fd(), 0.002)

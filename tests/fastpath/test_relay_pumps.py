@@ -36,6 +36,7 @@ from tests.fastpath.relays import (
     HOSTILE,
     IKE,
     MESSAGE,
+    as_probe,
     esp_packet,
     nested,
     relay_endpoint,
@@ -277,9 +278,9 @@ def test_a_probe_is_fragmented_on_no_leg(rigs: Callable[[bytes], Rig]) -> None:
     packet = nested(bytes(65_464 - 40))
     agent.to_pump(sender.seal(packet))
     assert len(agent.from_udp(agent.far6)) == 65_500
-    agent.to_pump(sender.seal(packet[:3] + b"\x01" + packet[4:]))
+    agent.to_pump(sender.seal(as_probe(packet)))
     agent.until("drop_too_big", 1)
-    agent.to_pump(sender.seal(nested(esp_packet())[:3] + b"\x01" + nested(esp_packet())[4:]))
+    agent.to_pump(sender.seal(as_probe(nested(esp_packet()))))
     assert len(agent.from_udp(agent.far6)) < 200
 
 

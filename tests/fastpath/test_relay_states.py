@@ -26,6 +26,7 @@ from tests.fastpath.relays import (
     IKE,
     MESSAGE,
     MOBILITY,
+    as_probe,
     nested,
     nested_ike,
     relay_endpoint,
@@ -209,7 +210,7 @@ class AnyOrder(RuleBasedStateMachine):
             packet = self.inside(data, source, receiver)
             packet = with_hop_limit(packet, hop)
             if probe:
-                packet = packet[:3] + b"\x01" + packet[4:]
+                packet = as_probe(packet)
             cut = data.draw(st.sampled_from([0, 0, 0, 0, 0, 0, 1, 41]))
             datagram = sealing.seal(packet[: len(packet) - cut], 41)
             self.sealed = [*self.sealed[-20:], datagram]

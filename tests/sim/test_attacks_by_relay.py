@@ -144,7 +144,9 @@ def test_hosts_that_come_and_vanish_by_relay_leave_no_ways() -> None:
         assert other.finished
         assert laptop.node._core.peers.labelled(other.config.label) is None
         other.kill()
-    assert not laptop.node._relaying.relays._ways
+    relays = laptop.node._relaying.relays
+    assert not relays._ways
+    assert not relays._carried
     assert not laptop.datapath._relays
 
 
