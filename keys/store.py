@@ -159,11 +159,19 @@ def _refuse_careless(path: Path, status: os.stat_result) -> None:
 def write_atomically(
     path: Path, content: bytes, mode: int = 0o600, *, replace: bool = True
 ) -> None:
-    """Make ``path`` a file with this content and mode. Raises OSError (FileExistsError if it is
-    there and not to be replaced).
+    """Make ``path`` a file with this content and mode. Raises OSError, which names it
+    (FileExistsError if it is there and not to be replaced).
 
     The content is on stable storage before the name changes, the name before we return.
     """
+    try:
+        _write_beside(path, content, mode, replace=replace)
+    except OSError as problem:
+        problem.filename, problem.filename2 = str(path), None  # not that of our draft, or none
+        raise
+
+
+def _write_beside(path: Path, content: bytes, mode: int, *, replace: bool) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import disks
 from tunnel.io.lab import Lab, missing
 
 # How long an example takes says nothing on a busy machine, and is nobody's fault.
@@ -24,3 +26,10 @@ def lab() -> Iterator[Lab]:
         pytest.skip(reason)
     with Lab() as made:
         yield made
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of half a megabyte."""
+    with disks.small_disk(tmp_path) as disk:
+        yield disk

@@ -128,6 +128,27 @@ def test_it_ends_before_it_is_too_large(tmp_path: Path) -> None:
     assert set(items(path)) == {bytes(1000)}
 
 
+def test_a_full_disk_ends_it_after_a_whole_chunk(
+    small_disk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = small_disk / "a.recording"
+    clock = Clock()
+    file = RecordingFile(path, SECRET, clock=clock)
+    (small_disk / "ballast").write_bytes(bytes(256 << 10))
+    written = [os.urandom(40_000) for _ in range(20)]
+    for item in written:
+        clock.now += 20
+        file.write(item)
+    file.end("the host ended")
+    assert file.ended == "No space left on device"
+    read_back = items(path)
+    assert 0 < len(read_back) < len(written)
+    assert read_back == written[: len(read_back)]
+    said = capfd.readouterr().out
+    assert f"the recording has ended: {path}: No space left on device; make room there" in said
+    assert said.count("No space") == 1
+
+
 def test_it_ends_in_a_flood_rather_than_with_a_gap(tmp_path: Path) -> None:
     path, clock = tmp_path / "a.recording", Clock()
     file = RecordingFile(path, SECRET, burst=5_000, clock=clock)

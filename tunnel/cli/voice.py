@@ -7,31 +7,17 @@ library is in it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tunnel import remedies
 from tunnel.cli import leave_stdout
 from tunnel.config import ConfigError
 
 _PIPE_WIDTH = 200  # columns
-_FIXES = {
-    errno.ENOENT: "check the path",
-    errno.ENOTDIR: "check the path",
-    errno.EISDIR: "name a file",
-    errno.EACCES: "check its owner and mode, or run this with sudo",
-    errno.EPERM: "check its owner and mode, or run this with sudo",
-    errno.EROFS: "choose a place that can be written",
-    errno.ENOSPC: "make room there",
-    errno.EDQUOT: "make room there",
-    errno.ELOOP: "its symbolic links lead in a circle",
-    errno.ENAMETOOLONG: "choose a shorter one",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-}
-"""What a person can do about an error of the system."""
 
 
 class Failure(Exception):  # noqa: N818 (it is an outcome, and its text is what the person reads)
@@ -61,9 +47,7 @@ def _sentence(problem: BaseException) -> str:
     ):
         return str(problem)
     if isinstance(problem, OSError) and problem.strerror:
-        where = f"{problem.filename}: " if problem.filename else ""
-        fix = _FIXES.get(problem.errno or 0)
-        return f"{where}{problem.strerror}" + (f"; {fix}" if fix else "")
+        return remedies.sentence(problem)
     cause = f"unexpected {type(problem).__name__}: {problem}"
     return f"{cause}; this is a bug: AUTOTUNNEL_DEBUG=1 shows where, please report it"
 

@@ -33,6 +33,7 @@ from tunnel.io import offloads
 from tunnel.io.control import ControlServer
 from tunnel.io.device import Device, open_device
 from tunnel.io.driver import Driver
+from tunnel.io.keeping import Keeping
 from tunnel.io.making import Chance, Ingredients, Recording, node_of
 from tunnel.io.network import Network
 from tunnel.io.outer import device_mtu
@@ -98,6 +99,7 @@ class Host:
         self._resolver: StubServer | None = None
         self._resolved: Integration | None = None
         self._services_file = ServicesFile(config.state_dir)
+        self._keeping = Keeping(self._write)
         domain = config.account.domain if config.account else None
         self._services = Services(
             self._ask,
@@ -146,6 +148,7 @@ class Host:
         what = Ingredients.read(config, chance.random)
         account, self._papers = what.account, what.papers
         self._host_id = host_id = who.host_id_of(config)
+        stack.callback(self._keeping.end)
 
         control = ControlServer(config.control_socket, self, (Unreachable, HostError))
         await control.start()
@@ -282,7 +285,7 @@ class Host:
         if isinstance(command, do.Finished):
             self._finished.set()
         elif isinstance(command, do.Keep):
-            self._keep(command)
+            self._keeping.keep(command.what, command.content)
         elif isinstance(command, do.ServicesStirred):
             self._services.stirred()
         elif isinstance(command, do.AskRouter):
@@ -299,15 +302,12 @@ class Host:
         if self._driver is not None and self._node is not None:
             self._driver.tell(self._node.watch_services, kind, more)
 
-    def _keep(self, command: do.Keep) -> None:
+    def _write(self, what: str, content: bytes) -> None:
         assert self._papers is not None
-        try:
-            if command.what == "services":
-                self._services_file.keep(command.content)
-            else:
-                self._papers.keep(command.what, command.content)
-        except (SecretFileError, OSError) as problem:
-            self._log.error(f"the {command.what} could not be written: {problem}")
+        if what == "services":
+            self._services_file.keep(content)
+        else:
+            self._papers.keep(what, content)
 
     def _tell_zone(self, method: Callable[..., list[do.Command]], *arguments: Any) -> None:
         driver, node = self._driver, self._node

@@ -13,6 +13,7 @@ whether a chunk is the last, are authenticated with it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from keys.account import Account
 from keys.store import random_bytes
+from tunnel import remedies
 from tunnel.peers import StaticPeer
 
 MAGIC: Final = b"autotunnel recording v1\n"
@@ -155,12 +157,23 @@ class RecordingFile:
         nonce = self._chunks.to_bytes(12)
         self._chunks += 1
         sealed = self._cipher.encrypt(nonce, octets, self._head + bytes((last,)))
+        rest = memoryview(len(sealed).to_bytes(_LENGTH) + sealed)
         try:
-            self._file.write(len(sealed).to_bytes(_LENGTH) + sealed)
+            while rest:  # where there is little room, a part of it may be written
+                rest = rest[self._file.write(rest) :]
         except OSError as problem:  # a full disk must not end the host
-            self.ended = self.ended or f"{problem.strerror}"
-            self._log.error("the recording cannot be written", reason=str(problem))
+            self._fail(problem)
         self.octets += _LENGTH + len(sealed)
+
+    def _fail(self, problem: OSError) -> None:
+        """Leaves the whole chunks that were written before."""
+        self.ended = self.ended or f"{problem.strerror}"
+        with contextlib.suppress(OSError):
+            self._file.truncate(self.octets)
+        self._file.close()
+        problem.filename = str(self.path)
+        fix = "what came before can be played; start the host anew to record it again"
+        self._log.error(f"the recording has ended: {remedies.sentence(problem)}; {fix}")
 
 
 def read(path: Path) -> bytes:

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import dns.name
-import pytest
 
 from discovery import audit
 from discovery.io_store import SqliteStore
 from discovery.lease import LeaseLimits
 from tests.discovery.server.helpers import ALICE, UNIX, Rendezvous, add
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of half a megabyte."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(disk)]
-    subprocess.run(mount, check=True)
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_a_full_disk_means_servfail_and_nothing_changed(small_disk: Path) -> None:
