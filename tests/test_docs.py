@@ -51,6 +51,26 @@ def test_every_behaviour_of_route_optimisation_has_its_line() -> None:
     assert named >= set(range(1, 54))
 
 
+def test_behaviours_that_are_cited_are_listed() -> None:
+    page = (ROOT / "docs" / "behaviours.md").read_text()
+    listed = set(re.findall(r"^- \*\*([BI]\d+)\*\* ", page, re.MULTILINE))
+    assert {f"B{number}" for number in range(1, 66)} | {f"I{n}" for n in range(1, 54)} == listed
+    cited = {
+        name: file
+        for file in (*PAGES, *SOURCES)
+        for name in re.findall(r"\b[BI][1-9]\d?\b", file.read_text())
+    }
+    assert {name: file for name, file in cited.items() if name not in listed} == {}
+
+
+def test_what_is_cited_of_the_design_stands_there() -> None:
+    page = (ROOT / "docs" / "design.md").read_text()
+    for file in SOURCES:
+        for number, word in re.findall(r'\bDESIGN (?:§(\d)|"([^"]+)")', file.read_text()):
+            there = f"\n## {number}. " if number else f"\n**{word}"
+            assert there in page, f"{file} cites DESIGN {number or word}"
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     found = [(page, link) for page in PAGES for link in _LINK.findall(page.read_text())]
     assert found

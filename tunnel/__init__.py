@@ -42,5 +42,5 @@ is done; all else is what is decided, by ``node.py`` and its parts:
 - how large a packet may be: ``path_mtus`` over ``pmtu``; ``icmpv6`` tells applications;
 - the zone: ``directory``, ``remembered``, ``services``, ``signing``;
 - what is shown, and played again: ``status``, ``journal``, ``explaining``, ``recording``;
-  ``spelling`` reads what people write.
+  ``spelling`` reads what people write, ``remedies`` tells them what to do.
 """

@@ -9,7 +9,7 @@ happened, ``making.py`` says what a node is made from. They stand around these:
 - our network: ``network`` says where we stand and what is published of it, from ``changes``,
   ``outer``, ``netlink`` over ``rtnetlink``, and ``surveyor``;
 - the zone and the local network: ``zone``, ``nearby``, ``resolved``;
-- who we are, on disk: ``identity``, ``papers``, ``services``;
+- who we are, on disk: ``identity``, ``papers``, ``services``, written by ``keeping``;
 - who asks: ``control`` (the socket of the command line), ``requests``;
 - what happened, to be played again: ``recording``, ``replaying``.
 
