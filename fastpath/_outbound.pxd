@@ -32,7 +32,8 @@ cdef bint outbound_serve(OutboundWorker *worker) noexcept nogil
 # 5 octets must be writable (esp_seal).
 cdef void outbound_packet(Sender *sender, uint8_t *packet, size_t octets) noexcept nogil
 cdef void outbound_datagram(
-    Sender *sender, const Endpoint *endpoint, const uint8_t *datagram, size_t octets
+    Sender *sender, const Endpoint *endpoint, const Source *source, const uint8_t *datagram,
+    size_t octets,
 ) noexcept nogil
 cdef void outbound_inner(
     Sender *sender, uint32_t spi, const Endpoint *endpoint, const Source *source,

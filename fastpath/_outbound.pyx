@@ -369,12 +369,18 @@ cdef void _inner_from(
 
 
 cdef void outbound_datagram(
-    Sender *sender, const Endpoint *endpoint, const uint8_t *datagram, size_t octets
+    Sender *sender, const Endpoint *endpoint, const Source *source, const uint8_t *datagram,
+    size_t octets,
 ) noexcept nogil:
-    """A UDP payload of the control plane: as it is, or nested."""
+    """A UDP payload of the control plane: as it is, or nested; from ``source``, unless that is
+    ``NULL``."""
     cdef Hop hop
-    if not hop_to(sender.lane.core, endpoint, &hop):
+    if not hop_to(sender.lane.core, endpoint, &hop) or (source != NULL and hop.entry != NULL):
         drop(&sender.lane.sent, NULL, NOT_RELAYED)
+    elif source != NULL:
+        sender_flush(sender, False)  # alone, as in _inner_from
+        memcpy(sender.room, datagram, octets)
+        send_from(sender.lane, source, hop.endpoint, sender.room, octets)
     elif hop.entry != NULL:
         relay_hold(sender, NULL, &hop)
         relay_send(sender, &hop, datagram, octets)

@@ -229,19 +229,23 @@ cdef class NativePump:
             if write(self.core.lanes[0].tun, data, octets) < 0:
                 atomic_add(&self.core.io_drops[TUN_WRITE], 1)
 
-    def send(self, bytes datagram, endpoint):
-        """Sends a UDP payload as it is, or nested where ``endpoint`` is a relay endpoint;
-        :class:`ValueError` when it is none at all."""
+    def send(self, bytes datagram, endpoint, source=None):
+        """As :meth:`fastpath.types.Pump.send`; :class:`ValueError` for a bad endpoint."""
         cdef const uint8_t *data = <const uint8_t *>datagram
         cdef size_t octets = len(datagram)
         cdef Endpoint target
+        cdef Source chosen
+        cdef const Source *leaving = NULL
         endpoint_parse(endpoint, &target)
+        if source is not None:
+            source_parse(source, target.family, &chosen)
+            leaving = &chosen
         if octets > CALL_OCTETS:
             raise ValueError(f"{octets} octets are more than UDP can carry")
         with nogil:
             outbound_enter_call(self.core)
             self.caller.now = boottime()
-            outbound_datagram(self.caller, &target, data, octets)
+            outbound_datagram(self.caller, &target, leaving, data, octets)
             sender_finish(self.caller, False)
             outbound_leave_call(self.core)
 

@@ -422,9 +422,10 @@ class Pump(Protocol):
     def deliver(self, packet: bytes) -> None:
         """Writes an inner packet to the TUN device (ICMPv6 errors of our own)."""
 
-    def send(self, datagram: bytes, endpoint: Endpoint) -> None:
-        """Sends a UDP payload as it is (IKE with its marker, keepalive); see :meth:`set_relay`
-        for a relay endpoint, to which a keepalive is dropped."""
+    def send(self, datagram: bytes, endpoint: Endpoint, source: Source | None = None) -> None:
+        """Sends a UDP payload as it is (IKE and STUN with their marker, keepalive); see
+        :meth:`set_relay` for a relay endpoint, to which a keepalive is dropped. ``source``: as in
+        :meth:`send_inner`."""
 
     def send_dummy(
         self, spi: int, endpoint: Endpoint, body: bytes = b"", whole: bool = False

@@ -17,10 +17,12 @@ from fastpath.types import NO_LIMIT, Endpoint, SaParams, Source, Traffic
 
 @dataclass(frozen=True, slots=True)
 class SendIke:
-    """Send an IKE message to ``remote``; the driver frames it (RFC 3948 §2.2)."""
+    """Send an IKE message, or STUN, to ``remote``, from ``source`` if one is named (I20); the
+    driver frames it (RFC 3948 §2.2)."""
 
     data: bytes
     remote: Endpoint
+    source: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)

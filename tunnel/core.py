@@ -66,6 +66,7 @@ class Core:
         self.endpoints: tuple[Endpoint, ...] = ()
         self.local: tuple[Endpoint, ...] = ()  # ours, as our own network has them
         self.others: tuple[Source, ...] = ()  # other networks that we could leave by
+        self.other_servers: tuple[Endpoint, ...] = ()  # of STUN, that can be asked from there
         self.mapping = ""  # how our NAT maps, while no router maps for us (tunnel.outside)
         self.services: tuple[Service, ...] = ()  # that shall stand in the zone
         self.withdrawn: tuple[Service, ...] = ()  # that shall stand there no more

@@ -8,8 +8,9 @@
     AOTR ── from there ───────────────────>    it holds a proof of that endpoint, unused
       <─────────────────── AOTS 1, there ──
 
-If nothing comes back, the peer is told by the home agent where we shall come from, if that is an
-address of our own, and opens its NAT with one octet.
+If nothing comes back, the peer is told by the home agent where we shall come from, and opens its
+NAT with one octet. Where a NAT stands before us there, too, STUN from there tells us what to name
+(:mod:`tunnel.elsewhere`).
 Other ways are the other address family, and every other network that we could leave by
 (:meth:`tunnel.node.Node.set_other_ways`). They are opened one after the other, while we are
 registered. At the peer, a proof of an IPv4 endpoint lasts five minutes (decision 0062), and a NAT
@@ -27,9 +28,10 @@ from typing import TypeAlias
 from fastpath.types import Endpoint, Source
 from tunnel.candidates import in_order, is_private
 from tunnel.core import Core
+from tunnel.elsewhere import Elsewhere
 from tunnel.journal import What
 from tunnel.mobility.claims import Claim
-from tunnel.mobility.commands import EarlyProof
+from tunnel.mobility.commands import EarlyProof, Unheard
 from tunnel.mobility.mobile import Phase
 from tunnel.mobility.proofs import NAT_LIFE
 from tunnel.peers import OWN, Peer
@@ -75,9 +77,14 @@ class Early:
     """The part of :class:`tunnel.optimising.Optimising` for what is not in use yet."""
 
     def __init__(
-        self, core: Core, signals: Signals, has_relay: Callable[[Peer], bool] = lambda _: False
+        self,
+        core: Core,
+        signals: Signals,
+        random: Callable[[int], bytes],
+        has_relay: Callable[[Peer], bool] = lambda _: False,
     ) -> None:
         self._core, self._signals, self._has_relay = core, signals, has_relay
+        self._elsewhere = Elsewhere(core, random)
         self._peers: dict[str, _Ways] = {}
 
     # --- What happens -------------------------------------------------------------------------
@@ -88,7 +95,32 @@ class Early:
         ways = self._peers.setdefault(peer.name, _Ways())
         ways.now = None
         ways.opened = {} if fresh else {way: o for way, o in ways.opened.items() if o.valid}
+        self.trim()
         self.look(peer)
+
+    def unheard(self, peer: Peer, said: Unheard) -> None:
+        """The first AOTO brought nothing. What is not ours alone to say, the outside is asked."""
+        if is_private((said.source[0], 0)) and self._has_relay(peer):
+            self._elsewhere.ask(said.source)
+            self._name(peer, said.source)
+
+    def received(self, data: bytes, server: Endpoint) -> bool:
+        """A STUN message came; whether it tells of another network than the one in use."""
+        source = self._elsewhere.received(data, server)
+        if source is None:
+            return False
+        for name, ways in self._peers.items():
+            peer = self._core.peers.named(name)
+            if peer is not None and ways.now is not None and ways.now[1] == source:
+                self._name(peer, source)
+        return True
+
+    def _name(self, peer: Peer, source: Source) -> None:
+        """It hears where we shall come from, if that is known."""
+        place = self._elsewhere.place(source)
+        if place is not None:
+            machine, claim = self._signals.machine, Claim.at(place, source[0])
+            self._signals.carry_out(machine.place(peer.name, source, claim, self._core.now))
 
     def ended(self, peer: Peer, said: EarlyProof) -> None:
         """An opening is over."""
@@ -101,12 +133,26 @@ class Early:
         ways.now, ways.free_at = None, self._core.now + _BETWEEN
         if before is None or before.valid != said.valid:
             words = "it holds a proof of us" if said.valid else "it gave no early proof"
-            ours = None if said.source is None else said.source[0]
-            self._core.explain(peer, What.PROOF, words, towards=said.endpoint, ours=ours)
+            self._core.explain(peer, What.PROOF, words, towards=said.endpoint, **self._facts(said))
+        self.trim()
+
+    def _facts(self, said: EarlyProof) -> dict[str, object]:
+        """Of the network that was under test."""
+        if said.source is None:
+            return {}
+        elsewhere = self._elsewhere
+        why = None if said.valid else elsewhere.trouble(said.source)
+        return {"ours": said.source[0], "seen": elsewhere.place(said.source), "because": why}
 
     def forget(self, name: str) -> None:
         """There is nothing to prove to this peer any more."""
         self._peers.pop(name, None)
+        self.trim()
+
+    def trim(self) -> None:
+        """No more is asked than the openings that go on want to know."""
+        now = (ways.now for ways in self._peers.values())
+        self._elsewhere.keep({one[1] for one in now if one is not None and one[1] is not None})
 
     # --- What is done -------------------------------------------------------------------------
 
@@ -123,11 +169,19 @@ class Early:
 
     def _inviting(self, peer: Peer, source: Source | None) -> Claim | None:
         """Where we shall come from, if we know that: from a private address, the NAT before it does
-        alone."""
+        alone (:meth:`unheard`)."""
         port = next((port for _, port in self._core.local), None)
         if source is None or port is None or is_private((source[0], port)):
             return None
         return Claim.at((source[0], port)) if self._has_relay(peer) else None
+
+    def advance(self) -> None:
+        """Does what is due and concerns no single peer."""
+        self._elsewhere.advance()
+
+    def timers(self) -> list[float]:
+        """When that is."""
+        return self._elsewhere.timers()
 
     def due(self, peer: Peer) -> float | None:
         """When the next way is."""

@@ -209,7 +209,8 @@ class Node:
         """An IKE message, or an answer of STUN, came from ``source``; its marker is stripped."""
         self._turn(now, unix)
         if is_stun(data):
-            if not self._keepalives.received(data, source):
+            optimising = self._relaying.optimising
+            if not (self._keepalives.received(data, source) or optimising.received(data, source)):
                 self._outside.received(data, source)
         else:
             self._core.ike_said(self._core.ike.receive(data, source, now))
@@ -309,11 +310,14 @@ class Node:
             self._look_near()
         return self._done()
 
-    def set_other_ways(self, others: tuple[Source, ...], now: float, unix: int) -> list[Command]:
+    def set_other_ways(
+        self, others: tuple[Source, ...], servers: tuple[Endpoint, ...], now: float, unix: int
+    ) -> list[Command]:
         """Other networks that we could leave by, beside those that :meth:`set_local` tells of: our
-        address in each, and its interface. Peers get proofs of them before we move (I20)."""
+        address in each, and its interface. Peers get proofs of them before we move (I20).
+        ``servers``: STUN, which can be asked from there, too."""
         self._turn(now, unix)
-        others = others[:MOST]
+        self._core.other_servers, others = servers, others[:MOST]
         if others != self._core.others:
             self._core.others = others
             addresses = [host for host, _ in others] or None

@@ -19,6 +19,7 @@ was proven before, or early.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fastpath.types import Endpoint
@@ -78,12 +79,13 @@ class Optimising:
         signals: Signals,
         agents: HomeAgents,
         relays: Relays,
+        random: Callable[[int], bytes],
         proofs: bytes = b"",
     ) -> None:
         self._core, self._signals, self._agents = core, signals, agents
         self._relays = relays
         self._kept = proofs
-        self._early = Early(core, signals, self._has_relay)
+        self._early = Early(core, signals, random, self._has_relay)
         self._ways: dict[str, _Way] = {}
         self._seen_agents = core.home_agents
         self._write_at: float | None = None
@@ -165,10 +167,15 @@ class Optimising:
 
     def other_ways(self) -> None:
         """There are other networks that we could leave by than before, or other traffic."""
+        self._early.trim()
         for name in self._ways:
             peer = self._core.peers.named(name)
             if peer is not None:
                 self._early.look(peer)
+
+    def received(self, data: bytes, server: Endpoint) -> bool:
+        """A STUN message came; whether it was asked for here."""
+        return self._early.received(data, server)
 
     # --- What we say --------------------------------------------------------------------------
 
@@ -263,6 +270,8 @@ class Optimising:
                 self._next(peer, way, tries)
             case told.EarlyProof():
                 self._early.ended(peer, command)
+            case told.Unheard():
+                self._early.unheard(peer, command)
             case HomeProven() | HomeSilent() if way is not None:
                 self._asked_home(peer, way, command)
 
@@ -350,13 +359,16 @@ class Optimising:
                 self._begin(peer, way)
             else:
                 self._early.look(peer)
+        self._early.advance()
         if self._write_at is not None and (self._write_at <= core.now or core.ending):
             self._write_at, self._written_at = None, core.now
             core.emit(Keep("proofs", self._signals.machine.proofs.dump(core.unix)))
 
     def timers(self) -> list[float]:
         """When something is due."""
-        due = [self._write_at] if self._write_at is not None else []
+        due = self._early.timers()
+        if self._write_at is not None:
+            due.append(self._write_at)
         for name, way in self._ways.items():
             peer = self._core.peers.named(name)
             if peer is not None and SIGNALS not in peer.narrow:

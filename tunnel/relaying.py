@@ -55,7 +55,7 @@ class Relaying:
         register = self.signals.register
         self.agents = HomeAgents(core, attempts, self.relays, register, publish)
         self.signals.agents = self.agents
-        self.optimising = Optimising(core, self.signals, self.agents, self.relays, proofs)
+        self.optimising = Optimising(core, self.signals, self.agents, self.relays, random, proofs)
 
     def start(self) -> None:
         """Begins."""

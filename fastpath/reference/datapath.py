@@ -225,14 +225,21 @@ class Datapath:
         self._totals.tx_packets += 1
         self._totals.tx_octets += len(packet)
 
-    def send(self, datagram: bytes, endpoint: Endpoint, now: float | None = None) -> list[Output]:
-        """A UDP payload of the control plane: IKE with or without its marker, or a keepalive."""
+    def send(
+        self,
+        datagram: bytes,
+        endpoint: Endpoint,
+        now: float | None = None,
+        source: Source | None = None,
+    ) -> list[Output]:
+        """A UDP payload of the control plane: IKE with or without its marker, STUN, or a keepalive;
+        from this source."""
         self._tick(now)
         hop = self._hop(endpoint)
-        if hop is None:
+        if hop is None or (source is not None and hop.entry is not None):
             return self._drop(Drop.NOT_RELAYED)
         if hop.entry is None:
-            return [SendDatagram(datagram, endpoint)]
+            return [SendDatagram(datagram, endpoint, source=source)]
         if datagram == KEEPALIVE:  # the home agent's own keep its NAT open
             return self._drop(Drop.KEEPALIVE)
         if len(datagram) > MAX_DATAGRAM_OCTETS:

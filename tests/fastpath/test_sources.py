@@ -9,7 +9,7 @@ import pytest
 
 from fastpath.reference.datapath import SendDatagram
 from fastpath.reference.esp import InboundSa
-from fastpath.types import Endpoint, MobilityEvent, Opened, Source
+from fastpath.types import ControlEvent, Endpoint, MobilityEvent, Opened, Source
 from tests.fastpath.relays import (
     A_TO_B,
     A_TO_H,
@@ -101,6 +101,36 @@ def test_what_is_no_source_is_refused(rig: Rig, bad: Source) -> None:
     assert not readable(rig.far.fileno(), 0)
 
 
+def test_a_plain_datagram_has_a_source_too(rig: Rig) -> None:
+    """STUN from the network under test, in order with what has none; the answer comes to us."""
+    question, usual = bytes(4) + b"question", endpoint_of(rig.near_udp)
+    chosen: Source = ("127.0.0.3", LOOPBACK)
+    for source, seen in ((None, usual), (chosen, ("127.0.0.3", usual[1])), (None, usual)):
+        rig.pump.send(question, endpoint_of(rig.far), source)
+        assert came(rig, rig.far) == (question, seen)
+    rig.pump.send(question, endpoint_of(rig.far6), ("::1", LOOPBACK))
+    assert came(rig, rig.far6) == (question, endpoint_of(rig.near_udp6))
+    rig.far.sendto(bytes(4) + b"answer", usual)
+    assert rig.events(1) == [ControlEvent(b"answer", endpoint_of(rig.far), marker=True)]
+    assert not [name for name in rig.pump.counters() if name.startswith("drop_")]
+
+
+def test_a_plain_datagram_whose_source_is_gone_is_counted(rig: Rig) -> None:
+    for gone in (("192.0.2.77", LOOPBACK), ("127.0.0.2", 2**31 - 1)):
+        rig.pump.send(b"octets", endpoint_of(rig.far), gone)
+    rig.until("drop_udp_send", 2)
+    rig.pump.send(b"octets", relay_endpoint(HOST_B), ("::1", LOOPBACK))
+    rig.until("drop_not_relayed", 1)
+    assert not readable(rig.far.fileno(), 0)
+
+
+@pytest.mark.parametrize("bad", [("::1", LOOPBACK), ("lo", 1), ("127.0.0.2", 0), ("127.0.0.2", -1)])
+def test_a_plain_datagram_from_what_is_no_source_is_refused(rig: Rig, bad: Source) -> None:
+    with pytest.raises(ValueError, match=r"family|address|index"):
+        rig.pump.send(b"octets", endpoint_of(rig.far), bad)
+    assert not readable(rig.far.fileno(), 0)
+
+
 @pytest.mark.parametrize("engine", ["reference", "native"])
 def test_without_a_socket_of_the_family_it_is_counted(engine: str) -> None:
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -109,7 +139,8 @@ def test_without_a_socket_of_the_family_it_is_counted(engine: str) -> None:
         pump = maker(engine)(near.fileno(), only4.fileno(), None, HOST_A)
         pump.install_outbound(sa(A_TO_B, HOST_A, HOST_B, inbound=False))
         pump.send_inner(A_TO_B, ("2001:db8::1", 4500), PACKET, ("2001:db8::2", LOOPBACK))
-        assert pump.counters()["drop_udp_send"] == 1
+        pump.send(b"octets", ("2001:db8::1", 4500), ("2001:db8::2", LOOPBACK))
+        assert pump.counters()["drop_udp_send"] == 2
         pump.stop()
 
 
@@ -135,7 +166,11 @@ def test_the_law_says_where_it_leaves() -> None:
     assert isinstance(chosen, SendDatagram)
     assert (usual.source, chosen.source) == (None, ELSEWHERE)
     assert machine.send_inner(A_TO_B, relay_endpoint(HOST_B), PACKET, None, ELSEWHERE) == []
-    assert machine.counters()["drop_not_relayed"] == 1
+    assert machine.send(b"octets", AT_B, None, ELSEWHERE) == [
+        SendDatagram(b"octets", AT_B, source=ELSEWHERE)
+    ]
+    assert machine.send(b"octets", relay_endpoint(HOST_B), None, ELSEWHERE) == []
+    assert machine.counters()["drop_not_relayed"] == 2
 
 
 def test_elsewhere_nothing_leaves_from_a_source(monkeypatch: pytest.MonkeyPatch) -> None:

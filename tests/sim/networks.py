@@ -12,14 +12,14 @@ def join(host: SimHost, endpoint: Endpoint, index: int = 2) -> Source:
     source = (endpoint[0], index)
     host.others[source] = endpoint
     host.world.hosts[endpoint] = host
-    host.tell(host.node.set_other_ways, tuple(host.others))
+    host.tell(host.node.set_other_ways, tuple(host.others), STUN)
     return source
 
 
 def leave(host: SimHost, source: Source) -> None:
     """The other network is gone. What was on its way there is lost."""
     del host.world.hosts[host.others.pop(source)]
-    host.tell(host.node.set_other_ways, tuple(host.others))
+    host.tell(host.node.set_other_ways, tuple(host.others), STUN)
 
 
 def switch(host: SimHost, to: Source, *, lost: bool) -> Source | None:
@@ -34,7 +34,7 @@ def switch(host: SimHost, to: Source, *, lost: bool) -> Source | None:
     host.tell(host.node.moved)
     if back is not None:
         host.others[back] = before
-    host.tell(host.node.set_other_ways, tuple(host.others))
+    host.tell(host.node.set_other_ways, tuple(host.others), STUN)
     if host.config.account and host.world.zone_up:
         host.reconnect()
     if after[0] in host.world.nats:

@@ -187,22 +187,6 @@ def test_a_peer_that_wants_in_from_everywhere_gets_an_octet_a_second() -> None:
     assert peer(desk, "laptop").endpoint == laptop.config.endpoint
 
 
-def test_behind_two_nats_that_let_nobody_in_it_is_given_up() -> None:
-    """What the NAT of the second network makes of our port, nobody knows yet: then the move costs a
-    whole proof, as before."""
-    world = watched(915)
-    laptop, desk = pair(world, None, "restricted")
-    world.behind(INSIDE[0], Nat(OUTSIDE, "restricted"))
-    said = listen(laptop)
-    second = join(laptop, INSIDE)
-    world.run(20)
-    assert said == [("Aoto", second)] * 3
-    assert told(laptop, "desk")[-1] == "it gave no early proof"
-    switch(laptop, second, lost=True)
-    assert delivers(world, laptop, desk, 10, within=30)
-    assert delivers(world, desk, laptop, 11, within=30)
-
-
 @pytest.mark.parametrize("after", [0.01, 0.03, 0.05, 0.07])
 def test_a_second_network_that_dies_meanwhile_is_given_up(after: float) -> None:
     """After the AOTO, the AOTC, the AOTR; and it may come back."""

@@ -545,8 +545,8 @@ class SimHost:
     def _send(self, command: do.Command) -> bool:
         path, now = self.datapath, self.world.now
         match command:
-            case do.SendIke(data, remote):
-                self._outputs(path.send(bytes(4) + data, remote, now))
+            case do.SendIke(data, remote, source):
+                self._outputs(path.send(bytes(4) + data, remote, now, source))
             case do.SendKeepalive(remote):
                 self.keepalives += 1
                 self._outputs(path.send(b"\xff", remote, now))

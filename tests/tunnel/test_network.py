@@ -15,7 +15,7 @@ from discovery.nat.mapper import Gateway, Way
 from discovery.nat.portal import Portal
 from discovery.nat.survey import Surveyed
 from discovery.nat.types import Mapping
-from fastpath.types import Endpoint
+from fastpath.types import Endpoint, Source
 from tunnel.config import host_from_tables, parse_toml
 from tunnel.early import MOST
 from tunnel.io import network as module
@@ -138,9 +138,12 @@ class Place:
             imposter=lambda: self.imposter,
             note=lambda what, why, fields: self.said.append(("note", str(what), why, fields)),
             translate=lambda prefix: self.said.append(("translate", prefix)),
-            others=lambda others: self.said.append(("others", *others)),
+            others=self._others,
             questions=Questions(self._survey, self._portal, self._nat64),
         )
+
+    def _others(self, others: tuple[Source, ...], servers: tuple[Endpoint, ...]) -> None:
+        self.said += [("others", *others), ("there", *servers)]
 
     def _ways_out(self) -> tuple[WayOut, ...]:
         """Those of the network in use, preferred, and the others."""
@@ -377,6 +380,29 @@ async def test_another_network_is_told_of_and_a_move_to_it_first(place: Place) -
     await place.until(lambda: place.of("others") == [[(PRIVATE[0], 4)]])
     said = [what for what, *_ in place.said]
     assert said.index("stand") < said.index("moved") < said.index("others")
+
+
+async def test_from_other_networks_with_a_nat_the_rendezvous_can_be_asked(place: Place) -> None:
+    """As soon as it is known, and where it has an IPv4 address (I20, decision 0067)."""
+    both = [(SERVER, 3478), (SERVER, 3479)]
+    place.server = None
+    place.others = (WayOut(4, 3, None, "203.0.113.77"), WayOut(6, 3, None, "2001:db8:7::9"))
+    place.begin()
+    await place.until(lambda: place.of("there") == [[]])
+    place.others = (WayOut(4, 3, None, "192.168.7.9"),)
+    place.changes.changed()
+    await place.until(lambda: len(place.of("there")) == 2)
+    for server, expected in ((SERVER, both), ("2001:db8::1", []), (SERVER, both)):
+        before = len(place.of("there"))
+        place.server = server
+        place.network.look()
+        await place.until(lambda before=before: len(place.of("there")) > before)
+        assert place.of("there")[-1] == expected
+    assert place.of("others")[-1] == [("192.168.7.9", 3)]
+    place.others = ()
+    place.changes.changed()
+    await place.until(lambda: place.of("others")[-1] == [])
+    assert place.of("there")[-1] == []
 
 
 async def test_of_other_networks_four_are_told_and_none_that_no_peer_could_answer(

@@ -289,8 +289,10 @@ class Driver:
     def _packet(self, command: do.Command) -> bool:
         pump = self._pump
         match command:
-            case do.SendIke(data, remote):
+            case do.SendIke(data, remote, None):
                 self._send_ike(data, remote)
+            case do.SendIke(data, remote, source):
+                pump.send(MARKER + data, self.translation.out(remote), source)
             case do.SendKeepalive(remote):
                 pump.send(KEEPALIVE, self.translation.out(remote))
             case do.SendDummy(spi, endpoint, body, whole):

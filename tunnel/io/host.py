@@ -344,10 +344,10 @@ class Host:
         assert self._driver is not None and self._node is not None
         self._driver.tell(self._node.set_local, endpoints)
 
-    def _other_ways(self, others: tuple[Source, ...]) -> None:
-        """And could leave by these networks, too."""
+    def _other_ways(self, others: tuple[Source, ...], servers: tuple[Endpoint, ...]) -> None:
+        """And could leave by these networks, too, from where these can be asked."""
         assert self._driver is not None and self._node is not None
-        self._driver.tell(self._node.set_other_ways, others)
+        self._driver.tell(self._node.set_other_ways, others, servers)
 
     def _note(self, what: What, why: str, fields: dict[str, str]) -> None:
         """Something to remember, for ``explain``."""

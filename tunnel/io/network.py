@@ -58,7 +58,8 @@ class Network:
     ``moved``; ``publish`` with the endpoints at which others reach us, when these did. ``zone_up``
     is whether the rendezvous can be asked, ``imposter`` whether somebody else answers for it;
     ``note`` hears what was found out, and ``translate`` of the prefix of a NAT64 (or that there is
-    none any more); ``others`` of other networks that we could leave by, after ``moved``."""
+    none any more); ``others`` of other networks that we could leave by, after ``moved``, and of the
+    STUN servers to be asked from there."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class Network:
         imposter: Callable[[], bool] = lambda: False,
         note: Callable[[What, str, dict[str, str]], None] = lambda _what, _why, _fields: None,
         translate: Callable[[IPv6Network | None], None] = lambda _prefix: None,
-        others: Callable[[tuple[Source, ...]], None] = lambda _others: None,
+        others: Callable[[tuple[Source, ...], tuple[Endpoint, ...]], None] = lambda *_: None,
         questions: Questions | None = None,
     ) -> None:
         self._config, self._host_id, self._server = config, host_id, server
@@ -82,6 +83,7 @@ class Network:
         self._stand, self._zone_up, self._note, self._translate = stand, zone_up, note, translate
         self._imposter, self._zone_was_up = imposter, False
         self._tell_others, self._others = others, tuple[Source, ...]()
+        self._asked_there: tuple[Endpoint, ...] = ()
         self._changed_at = float("-inf")
         self._surveyor = Surveyor(self._surveyed_anew, questions)
         self._prefix: IPv6Network | None = None
@@ -259,9 +261,11 @@ class Network:
         if standing != self._standing:
             await self._stand_there(standing)
         others = other_ways(ways, found, self._host_id)
-        if others != self._others:
-            self._others = others
-            self._tell_others(others)
+        private = any(is_behind_nat(host) for host, _ in others)
+        servers = self._servers() if private else ()
+        if (others, servers) != (self._others, self._asked_there):
+            self._others, self._asked_there = others, servers
+            self._tell_others(others, servers)
 
     async def _stand_there(self, standing: Standing) -> None:
         before, self._standing = self._standing, standing
@@ -365,17 +369,22 @@ class Network:
     def _ask_outside(self) -> None:
         """STUN, as long as our address is private and no router maps it for us, or what maps it is
         in doubt."""
-        mapper, server = self._nat.mapper, self._server()
+        mapper = self._nat.mapper
         way = None if mapper.doubted else mapper.way()
         private = any(is_behind_nat(one) for one, _ in self._standing.endpoints)
         needed = private and (way is None or way.double_nat)
-        servers: tuple[Endpoint, ...] = ()
-        if needed and server is not None and ":" not in server:
-            servers = tuple((server, port) for port in STUN_PORTS)
+        servers = self._servers() if needed else ()
         if servers != self._asked_outside:
             self._asked_outside = servers
             self.seen(None, "")
             self._look_outside(servers)
+
+    def _servers(self) -> tuple[Endpoint, ...]:
+        """Both STUN ports of the rendezvous, if it has an IPv4 address."""
+        server = self._server()
+        if server is None or ":" in server:
+            return ()
+        return tuple((server, port) for port in STUN_PORTS)
 
     def seen(self, endpoint: Endpoint | None, mapping: str) -> None:
         """The outside sees us there; ``mapping`` says how our NAT maps."""

@@ -278,10 +278,12 @@ class PortablePump:
         with self._lock:
             self._write(packet)
 
-    def send(self, datagram: bytes, endpoint: Endpoint) -> None:
-        """Sends a UDP payload as it is, or nested where ``endpoint`` is a relay endpoint."""
+    def send(self, datagram: bytes, endpoint: Endpoint, source: Source | None = None) -> None:
+        """As :meth:`fastpath.types.Pump.send`; of a source as :meth:`send_inner`."""
+        if source is not None:
+            sources.check(source, _socket_address(endpoint)[0])
         with self._lock:
-            self._carry_out(self._datapath.send(datagram, endpoint, boottime()))
+            self._carry_out(self._datapath.send(datagram, endpoint, boottime(), source))
 
     def send_inner(
         self, spi: int, endpoint: Endpoint, packet: bytes, source: Source | None = None

@@ -121,6 +121,16 @@ class EarlyProof:
 
 
 @dataclass(frozen=True, slots=True)
+class Unheard:
+    """The first AOTO from ``source`` brought nothing, and nobody knows the place to let us in from:
+    who finds it says so (:meth:`tunnel.mobility.machine.Mobility.place`)."""
+
+    peer: str
+    endpoint: Endpoint
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
 class HomeProven:
     """``peer`` answered at its home address, by the home agent (I21)."""
 
@@ -185,6 +195,7 @@ Command: TypeAlias = (
     | Registered
     | NotRegistered
     | EarlyProof
+    | Unheard
     | HomeProven
     | HomeSilent
     | HomeBound

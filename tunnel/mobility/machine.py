@@ -140,6 +140,12 @@ class Mobility:
         invite = None if inviting is None else (self._known[peer].relay, inviting)
         return self._out(self.mobile.open(peer, via, now, source, invite))
 
+    def place(self, peer: str, source: Source, claim: Claim, now: float) -> list[Command]:
+        """Where ``peer`` sees what we send from ``source``; see :meth:`Mobile.place`."""
+        if peer not in self._known:
+            return []
+        return self._out(self.mobile.place(peer, source, self._known[peer].relay, claim, now))
+
     def rekeyed(self, peer: str, now: float) -> list[Command]:
         """The mobility SA with ``peer`` was replaced by a new one; see
         :meth:`Correspondent.rekeyed`."""

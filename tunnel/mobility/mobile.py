@@ -27,6 +27,7 @@ from tunnel.mobility.commands import (
     Refused,
     Registered,
     Send,
+    Unheard,
 )
 from tunnel.mobility.header import (
     UNKNOWN_TYPE,
@@ -196,6 +197,22 @@ class Mobile:
             return []
         known.opening = _Opening(via, source, invite)
         return self._scheduled(peer, known, self._open(peer, known, now))
+
+    def place(
+        self, peer: str, source: Source, home: Endpoint, claim: Claim, now: float
+    ) -> list[Command]:
+        """It is found out where ``peer`` sees what we send from ``source``: it hears that by
+        ``home``, its relay endpoint, and two more AOTOs follow. Nothing where no opening of that
+        source has been unheard, or its place is known."""
+        known = self._registrations.get(peer)
+        opening = None if known is None else known.opening
+        if known is None or opening is None or opening.source != source:
+            return []
+        if opening.tries < 2 or opening.invite is not None:
+            return []
+        opening.invite, opening.tries = (home, claim), 1
+        opening.next_at = now + INITIAL_BINDACK_TIMEOUT
+        return self._scheduled(peer, known, self._invite(peer, known, opening, now))
 
     def forget(self, peer: str) -> None:
         """``peer`` is no peer any more."""
@@ -402,13 +419,20 @@ class Mobile:
         opening.tries += 1
         opening.next_at = now + INITIAL_BINDACK_TIMEOUT * 2 ** (opening.tries - 1)
         said: list[Command] = [Send(peer, opening.via, Aoto(), opening.source)]
-        if opening.tries > 1 and opening.invite is not None and known.updates.allows(now):
-            home, claim = opening.invite
-            known.sequence = following(known.sequence)
-            said.append(
-                Send(peer, home, BindingUpdate(known.sequence, known.lifetime, claim.options))
-            )
+        if opening.tries > 1:
+            said += self._invite(peer, known, opening, now)
+        if opening.tries == 2 and opening.invite is None and opening.source is not None:
+            said.append(Unheard(peer, opening.via, opening.source))
         return said
+
+    @staticmethod
+    def _invite(peer: str, known: Registration, opening: _Opening, now: float) -> list[Command]:
+        """The peer hears where we shall come from; that binds nothing."""
+        if opening.invite is None or not known.updates.allows(now):
+            return []
+        home, claim = opening.invite
+        known.sequence = following(known.sequence)
+        return [Send(peer, home, BindingUpdate(known.sequence, known.lifetime, claim.options))]
 
     def _opened(self, peer: str, known: Registration, valid: bool) -> list[Command]:
         opening, known.opening = known.opening, None

@@ -8,7 +8,7 @@ import pytest
 
 from fastpath.types import Endpoint, Source
 from tunnel.mobility.claims import Claim
-from tunnel.mobility.commands import Command, EarlyProof, Refused, Send
+from tunnel.mobility.commands import Command, EarlyProof, Refused, Send, Unheard
 from tunnel.mobility.header import (
     UNKNOWN_TYPE,
     Aotc,
@@ -109,6 +109,7 @@ def test_without_an_answer_it_is_given_up_from_where_it_went(mobile: Mobile) -> 
         now = due
         said += mobile.advance(now)
     tries = MobilitySettings().opens
+    assert said.pop(2) == Unheard(PEER, VIA, SECOND), "once, beside the second one"
     assert said[:-1] == [Send(PEER, VIA, Aoto(), SECOND)] * tries
     assert said[-1] == EarlyProof(PEER, VIA, False, SECOND)
     assert now - NOW == INITIAL_BINDACK_TIMEOUT * (2**tries - 1)
@@ -135,3 +136,46 @@ def test_without_an_answer_the_peer_is_told_by_relay_where_we_shall_come_from(
     assert told == Send(PEER, HOME, BindingUpdate(before + 1, known.lifetime, claim.options))
     assert opened(mobile)
     assert known.phase is Phase.BOUND
+
+
+def test_a_place_that_is_found_out_is_told_at_once_and_two_more_follow(mobile: Mobile) -> None:
+    """However late: the peer's one octet has a second before the next AOTO."""
+    claim = Claim.at(("203.0.113.9", 50_000), SECOND[0])
+    known = mobile.registrations[PEER]
+    before = known.sequence
+    mobile.open(PEER, VIA, NOW, SECOND)
+    now = NOW
+    assert mobile.place(PEER, SECOND, HOME, claim, now) == [], "the first AOTO may still be heard"
+    for _ in range(2):
+        now = due(mobile)
+        mobile.advance(now)
+    now += 2.5
+    update = Send(PEER, HOME, BindingUpdate(before + 1, known.lifetime, claim.options))
+    assert mobile.place(PEER, SECOND, HOME, claim, now) == [update]
+    assert mobile.place(PEER, SECOND, HOME, claim, now) == [], "once"
+    aotos, began = [], now
+    while opened(mobile):
+        now = due(mobile)
+        said = mobile.advance(now)
+        aotos += [now - began for one in said if one == Send(PEER, VIA, Aoto(), SECOND)]
+        assert not [one for one in said if isinstance(one, Unheard)]
+    assert aotos == [1.0, 3.0]
+    assert said == [EarlyProof(PEER, VIA, False, SECOND)]
+
+
+def test_a_place_of_what_is_not_under_test_is_not_told(mobile: Mobile) -> None:
+    claim = Claim.at(("203.0.113.9", 50_000), SECOND[0])
+    assert mobile.place(PEER, SECOND, HOME, claim, NOW) == []
+    mobile.open(PEER, VIA, NOW, SECOND)
+    mobile.advance(due(mobile))
+    now = due(mobile)
+    assert mobile.place("stranger", SECOND, HOME, claim, now) == []
+    assert mobile.place(PEER, ("192.168.9.11", 3), HOME, claim, now) == []
+    mobile.register(PEER, VIA, Claim(), now)
+    assert mobile.place(PEER, SECOND, HOME, claim, now) == [], "a binding update has ended it"
+
+
+def due(mobile: Mobile) -> float:
+    at = mobile.next_timer()
+    assert at is not None
+    return at
