@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from tunnel.cli import checks, nat_checks, relay_checks
+from tunnel.cli import checks, nat_checks, relay_checks, way_checks
 from tunnel.cli.checks import Finding, State
 from tunnel.cli.files import config_path
 from tunnel.cli.talk import ConfigOption, JsonOption, command, emit, show
@@ -68,6 +68,7 @@ def _examine_host(config: HostConfig) -> Iterator[Finding]:
         yield checks.port(config.host.ike_port, running, "host.ike_port")
     yield from checks.rendezvous(config)
     yield from nat_checks.nat(facts["nat"] if facts else None)
+    yield from way_checks.second_networks(config)
     yield from relay_checks.relays(facts)
     yield checks.resolver(config, facts.get("resolver") if facts else None)
     found = "a host runs with this configuration" if running else "no host runs here"
