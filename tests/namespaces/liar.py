@@ -6,18 +6,14 @@ The keys are those that ``keys export`` hands to a person; what is made of them 
 
 from __future__ import annotations
 
-import csv
-from ipaddress import IPv6Address
-from pathlib import Path
-
-from fastpath.reference.esp import InboundSa, OutboundSa
-from fastpath.types import Mode, Opened, SaParams, Suite, Traffic
+from fastpath.reference.esp import OutboundSa
+from fastpath.types import Opened
 from tests.namespaces.homes import Home
+from tests.namespaces.overheard import MOBILITY, MobilitySas
 from tunnel.io.lab import Namespace
 from tunnel.mobility import header
 from tunnel.mobility.header import Message, Unrecognised
 
-MOBILITY = 135
 AHEAD = 500
 """Packets before which the host's own numbers are: within every replay window."""
 _SEND = """
@@ -39,35 +35,17 @@ class Liar:
 
     def __init__(self, home: Home, other: Home) -> None:
         self._target = other.outer
-        peer = home.host.peer(other.label)
-        assert peer is not None
-        (child,) = [one for one in peer["children"] if one["traffic"] == f"protocol {MOBILITY}"]
-        ids = home.host.status()["host"]["id"], peer["id"]
-        self.ours, self.theirs = (IPv6Address(one) for one in ids)
-        keys = _keys(home, other.label)
-
-        def params(spi: str) -> SaParams:
-            return SaParams(
-                spi=int(spi, 16),
-                suite=Suite(child["suite"]),
-                key=keys[int(spi, 16)],
-                local_id=self.ours.packed,
-                peer_id=self.theirs.packed,
-                esn=child["esn"],
-                mode=Mode(child["mode"]),
-                traffic=Traffic(protocol=MOBILITY),
-            )
-
-        assert child["mode"] == "transport"
-        self._out = OutboundSa(params(child["spi_out"]), child["tx_packets"] + AHEAD)
-        self._in = InboundSa(params(child["spi_in"]))
+        self._sas = MobilitySas(home, other)
+        child = self._sas.children[-1]
+        self._out = OutboundSa(self._sas.params(child, "spi_out"), child["tx_packets"] + AHEAD)
+        self._in = self._sas.inbound()
 
     def says(
         self, message: Message, place: Namespace, port: int = 4500, wait: float = 30.0
     ) -> Message | Unrecognised | None:
         """It says this from a port of another machine; what comes back there within ``wait``
         seconds."""
-        octets = header.pack(message, self.ours, self.theirs)
+        octets = header.pack(message, self._sas.ours, self._sas.theirs)
         datagram = self._out.seal(octets, MOBILITY)
         said = place.run(
             *("python3", "-c", _SEND, str(port), self._target, str(wait), datagram.hex()),
@@ -75,16 +53,8 @@ class Liar:
         )
         if not said.stdout.strip():
             return None
-        opened = self._in.open(bytes.fromhex(said.stdout.strip()))
+        datagram = bytes.fromhex(said.stdout.strip())
+        opened = self._in[datagram[:4]].open(datagram)
         assert isinstance(opened, Opened), opened
         assert opened.next_header == MOBILITY
-        return header.read(opened.payload, self.theirs, self.ours)
-
-
-def _keys(home: Home, label: str) -> dict[int, bytes]:
-    """The keys of all SAs with a peer, by SPI."""
-    folder: Path = home.host.machine.folder / "keys"
-    config = ("-c", str(home.host.config))
-    home.host.cli("keys", "export", "--wireshark", label, "--dir", str(folder), "--yes", *config)
-    with (folder / "esp_sa").open() as file:
-        return {int(line[3], 16): bytes.fromhex(line[5][2:]) for line in csv.reader(file)}
+        return header.read(opened.payload, self._sas.theirs, self._sas.ours)

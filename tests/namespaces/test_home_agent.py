@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -15,17 +16,30 @@ from tests.namespaces.homes import Home, Homes
 from tests.namespaces.liar import Liar
 from tunnel.cli.demo.scenes import DOMAIN
 from tunnel.cli.demo.secrecy import Secrets, make_file
-from tunnel.io.lab import Lab, Process, missing, wait_until
+from tunnel.io.lab import Lab, Namespace, Process, missing, wait_until
 from tunnel.mobility.claims import Claim
-from tunnel.mobility.header import Aotc, Aotr, BindingAck, BindingUpdate, Status
+from tunnel.mobility.header import (
+    Aotc,
+    Aoto,
+    Aotr,
+    Aots,
+    BindingAck,
+    BindingUpdate,
+    Message,
+    Status,
+    Verdict,
+)
 
 pytestmark = pytest.mark.root
 
+_T = TypeVar("_T")
 PATIENCE = 90.0
 OCTETS = 3_000_000
 LONG = 24_000_000  # more than the buffers of both ends hold: it takes its time at RATE
 RATE = "2M"
-VICTIM = "192.0.1.99"
+VICTIM, ELSEWHERE = "192.0.1.99", "192.0.1.98"
+PORTS = count(5000)
+"""Of the victim's machine: at one of its own each message hears no late answer to another."""
 UNDER_WAY = 1_000_000
 NESTED_MTU = 1362
 """1500 octets less IPv4, UDP, ESP, IPv6 and ESP: 20 + 8 + 34 + 40 + 34, on ESP's alignment."""
@@ -53,6 +67,25 @@ def homes() -> Iterator[Homes]:
         for home in made.homes[:3]:
             settle(home)
         yield made
+
+
+@pytest.fixture(scope="module")
+def victim(homes: Homes) -> Namespace:
+    """A machine that has nothing to do with the account."""
+    machine = homes.lab.namespace("victim")
+    homes.internet.plug(machine, "eth0", f"{VICTIM}/24")
+    return machine
+
+
+@pytest.fixture(scope="module")
+def liar(homes: Homes) -> Liar:
+    """The host behind the symmetric NAT was taken over; it has a direct path to the public one."""
+    source, target = homes.of("symmetric"), homes.of("public")
+    reach(target, source)
+    wait_until(lambda: path_of(target, source) == "direct" or None, PATIENCE, "it is direct")
+    wait_until(lambda: bound_peer(target, source), PATIENCE, "the direct path is proven")
+    wait_until(lambda: registrations(source) > 2, PATIENCE, "both home agents and it said so")
+    return Liar(source, target)
 
 
 def settle(home: Home) -> None:
@@ -200,16 +233,14 @@ def test_another_home_agent_takes_over_and_tcp_goes_on(homes: Homes) -> None:
     settle(source)
 
 
-def test_a_victim_gets_one_challenge_on_the_wire_and_no_data(homes: Homes) -> None:
+def test_a_victim_gets_one_challenge_on_the_wire_and_no_data(
+    homes: Homes, victim: Namespace, liar: Liar
+) -> None:
     """The sheet's tests 2 and 10 (I18, I27): a host that was taken over says that it is where a
     victim is, and can send from there; it guesses the nonce, and answers from elsewhere."""
     source, target = homes.of("symmetric"), homes.of("public")
-    reach(target, source)
-    wait_until(lambda: path_of(target, source) == "direct" or None, PATIENCE, "it is direct")
-    peer = wait_until(lambda: bound_peer(target, source), PATIENCE, "the direct path is proven")
-    victim = homes.lab.namespace("victim")
-    homes.internet.plug(victim, "eth0", f"{VICTIM}/24")
-    liar = Liar(source, target)
+    peer = bound_peer(target, source)
+    assert peer is not None
     before = unheeded(target)
     capture = homes.lab.capture(victim, "eth0", "victim", f"udp and dst host {VICTIM}")
     there = Claim.at((VICTIM, 4500)).options
@@ -237,12 +268,82 @@ def test_a_victim_gets_one_challenge_on_the_wire_and_no_data(homes: Homes) -> No
     assert unheeded(target) == before
 
 
+def test_numbers_and_places_on_the_wire(homes: Homes, victim: Namespace, liar: Liar) -> None:
+    """The sheet's tests 1 and 11: every update names another address than it comes from, so that
+    none is accepted; those of the window are told the last number."""
+    source, target = homes.of("symmetric"), homes.of("public")
+    before = bound_peer(target, source)
+    assert before is not None
+    options = Claim.at((ELSEWHERE, 4500)).options
+
+    def answer(number: int) -> BindingAck:
+        update = BindingUpdate(number % 65536, 600, options)
+        return insists(lambda: liar.says(update, victim, next(PORTS), wait=2.0), BindingAck)
+
+    first = [answer(number) for number in (0, 32768)]  # one of them at least is old
+    last = next(one.sequence for one in first if one.status == Status.SEQUENCE)
+    for number in (last, last - 15, last - 32768):
+        said = answer(number)
+        assert (said.status, said.sequence) == (Status.SEQUENCE, last)
+    refused = unheeded(target).get("care_of", 0)
+    newest = answer(last + 32767)
+    assert (newest.status, newest.lifetime) == (Status.INVALID_CARE_OF, 0)
+    assert unheeded(target)["care_of"] > refused
+    after = bound_peer(target, source)
+    assert after is not None
+    assert (after["path"], after["endpoint"]) == ("direct", before["endpoint"])
+
+
+def test_an_early_proof_on_the_wire(homes: Homes, victim: Namespace, liar: Liar) -> None:
+    """The sheet's test 9: a test and its verdict, the verdict at once where it is proven, and
+    silence for who is not registered: no host is with a home agent in this sense (I29)."""
+    source, target = homes.of("symmetric"), homes.of("public")
+    port = next(PORTS)
+
+    def answer(message: Message, kind: type[_T]) -> _T:
+        return insists(lambda: liar.says(message, victim, port, wait=2.0), kind)
+
+    challenge = answer(Aoto(), Aotc)
+    verdicts = [answer(message, Aots) for message in (Aotr(challenge.nonce), Aoto())]
+    assert verdicts == [Aots(Verdict.VALID)] * 2
+    peer = bound_peer(target, source)
+    assert peer is not None
+    assert not str(peer["endpoint"]).startswith(VICTIM), "proven, not used"
+
+    agent = homes.agents[0]
+    before = unheeded(agent).get("unregistered", 0)
+    capture = homes.lab.capture(victim, "eth0", "silence", f"udp and src host {agent.outer}")
+    assert Liar(source, agent).says(Aoto(), victim, port, wait=0.5) is None
+    wait_until(
+        lambda: unheeded(agent).get("unregistered", 0) > before, PATIENCE, "it was not heeded"
+    )
+    capture.stop()
+    assert capture.packets() == 0
+
+
+def insists(say: Callable[[], object], kind: type[_T]) -> _T:
+    """Say it until there is an answer of this kind: who says more than three messages a second gets
+    none."""
+
+    def heard() -> _T | None:
+        said = say()
+        return said if isinstance(said, kind) else None
+
+    return wait_until(heard, PATIENCE, f"there is a {kind.__name__}")
+
+
 def bound_peer(home: Home, other: Home) -> dict[str, Any] | None:
     """What a host says of a peer, once there is an SA for mobility messages and a binding."""
     peer = home.host.peer(other.label)
     if peer is None or "protocol 135" not in {one["traffic"] for one in peer["children"]}:
         return None
     return peer if home.host.status()["mobility"]["bindings"] else None
+
+
+def registrations(home: Home) -> int:
+    """How many know where it is."""
+    number: int = home.host.status()["mobility"]["registrations"]
+    return number
 
 
 def unheeded(home: Home) -> dict[str, int]:
