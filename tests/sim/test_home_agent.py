@@ -10,12 +10,14 @@ import pytest
 
 from fastpath.types import RELAY_BURST_OCTETS
 from keys.ike.settings import IkeSettings
+from tests.sim.ladder import Ladder
 from tests.sim.nat import STUN, Kind, Nat
 from tests.sim.scenes import delivers
 from tests.sim.test_nats import HARD, KINDS
 from tests.sim.watch import watched
 from tests.sim.world import Config, SimHost, Weather, World, numbers
 from tunnel.commands import Command, Log, NotReached, Reached, SendIke, SendKeepalive
+from tunnel.mobility.header import BindingUpdate
 from tunnel.peers import RELAYED
 from tunnel.settings import HomeAgentSettings, NodeSettings
 
@@ -139,6 +141,20 @@ def test_a_relayed_path_outlives_the_moves_of_both(seed: int) -> None:
     assert laptop.peer("desk")["spi_in"] == spi
     assert laptop.peer("desk")["path"] == "relay"
     assert bound(home) == ["desk", "laptop"]
+
+
+def test_a_move_is_told_to_the_home_agent_at_once_i46() -> None:
+    """By a binding update from there, beside what MOBIKE does: whichever comes first is enough."""
+    world = watched(516)
+    gateway(world)
+    laptop = host(world, "laptop", 1, None)
+    assert settled(world, laptop)
+    ladder = Ladder(laptop)
+    laptop.move(("203.0.113.77", 4500))
+    world.run(2 * world.weather.latency)
+    (update,) = ladder.of(BindingUpdate)
+    assert isinstance(update.message, BindingUpdate)
+    assert (update.endpoint, update.message.home) == (GATEWAY, True)
 
 
 def test_rekeys_of_everything_lose_nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address
 
-from tunnel.peers import Identity, PeerState, PeerTable, StaticPeer
+from tunnel.peers import OWN, SIGNALS, Identity, PeerState, PeerTable, StaticPeer
 
 OURS = IPv6Address("fd00::1")
 GATEWAY = StaticPeer("gateway", IPv6Address("fd00::99"), ("198.51.100.9", 4500), b"psk")
@@ -69,3 +69,15 @@ def test_a_source_is_known_by_endpoint_else_by_an_address_that_is_one_peers_alon
     assert peers.at(("192.0.2.1", 9)) is None
     assert peers.at(("192.0.2.2", 9)) is two
     assert one.state is PeerState.IDLE
+
+
+def test_a_static_peer_has_no_children_for_ourselves_i9() -> None:
+    """Neither mobility messages nor a relay SA: both are of the hosts of one account alone."""
+    peers = table()
+    static, ours = peers.named("gateway"), peers.ensure("laptop")
+    assert static is not None and ours is not None
+    assert peers.give(ours, IPv6Address("fd00::2")) is None
+    for relay in (False, True):
+        assert static.policy(OURS, relay=relay).granted == ()
+    assert [one.traffic for one in ours.policy(OURS).granted] == [SIGNALS]
+    assert ours.policy(OURS, relay=True).granted == OWN, "the home agent alone gives the other one"
