@@ -20,7 +20,6 @@ from pathlib import Path
 import dns.name
 
 from discovery import audit, tsig
-from discovery.io_listen import bind_pair, port_of
 from discovery.io_store import SqliteStore
 from discovery.lease import LeaseLimits
 from discovery.types import TsigKey
@@ -37,6 +36,7 @@ from tests.discovery.server.helpers import (
     update_wire,
 )
 from tests.discovery.server.test_leases import lease_option
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 DEADLINE = 60.0  # seconds; a kill under load on a busy machine
@@ -62,10 +62,7 @@ class Scene:
 
     def configure(self) -> None:
         """Write the configuration, with a port that is free now."""
-        stream, datagram = bind_pair(("127.0.0.1", 0))
-        port = port_of(stream)
-        stream.close()
-        datagram.close()
+        port = free_port()
         (self.folder / "serve.toml").write_text(
             f'[serve]\nlisten = ["127.0.0.1:{port}"]\ntls_listen = []\nstate_dir = "state"\n'
             f'[[serve.account]]\ndomain = "{ALICE}"\nsecret_file = "alice.key"\n'

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from discovery.io_listen import bind_pair, port_of
 from discovery.io_serve import RendezvousServer
 from tests.discovery.server.helpers import ALICE, BOB, account, secret_of
+from tests.ports import free_port
 
 DEADLINE = 60.0
 DESK = f"desk.{ALICE}"
@@ -259,10 +259,7 @@ async def test_others_as_a_secondary_take_the_zone_with_the_accounts_key(
     """RFC 5936 with RFC 8945 §5.3.1: they verify every message of the transfer."""
     lines = [f"update add h{n}.{ALICE} 60 TXT {n:04}{'x' * 90}" for n in range(300)]
     await run("nsupdate", "-v", "-k", key_file(tmp_path), given=nsupdate_script(server, *lines))
-    stream, datagram = bind_pair(("127.0.0.1", 0))
-    port = port_of(stream)
-    stream.close()
-    datagram.close()
+    port = free_port()
     config = tmp_path / "secondary.conf"
     config.write_text(
         template.format(
