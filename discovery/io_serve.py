@@ -17,11 +17,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 
-from discovery import io_certificate, io_state, lease, message, subscriptions
+from discovery import io_certificate, io_state, lease, message, rcodes, subscriptions
 from discovery.backing.front import BackedZone
 from discovery.backing.primary import Mirrored, Passed
 from discovery.bootstrap import ServerIdentity
@@ -125,6 +125,23 @@ class RendezvousServer:
     def counters(self) -> Mapping[str, int]:
         """Messages by outcome ("query.NOERROR", "tsig.BADSIG", …) and refused connections."""
         return dict((self._zone.counters if self._zone else Counter()) + self._refused)
+
+    def status(self) -> dict[str, Any]:
+        """What its owner is shown while it runs: ``listening``, ``pin``, ``connections`` and how
+        many there may be, ``subscriptions``, ``zones`` and ``counters``."""
+        told = self.told
+        return {
+            "listening": self.listening,
+            "pin": self.pin.hex() if self.pin else None,
+            "connections": len(self._connections),
+            "connections_limit": self._limits.total,
+            "subscriptions": {
+                "push": len(told.push) if told else 0,
+                "llq": len(told.llq) if told else 0,
+            },
+            "zones": self._zone.census(_unix()) if self._zone else [],
+            "counters": dict(sorted(self.counters.items())),
+        }
 
     @property
     def told(self) -> Subscriptions | None:
@@ -313,7 +330,7 @@ class RendezvousServer:
             self._refused["failed"] += 1
             self._log.flaw(error)
             short = len(wire) < message.HEADER_SIZE
-            return [] if short else [message.header_only(wire, message.SERVFAIL)]
+            return [] if short else [message.header_only(wire, rcodes.SERVFAIL)]
 
     async def _connection(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, transport: str

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import dns.name
 import dns.rdata
@@ -34,10 +34,12 @@ import dns.rdatatype
 
 from discovery import (
     bootstrap,
+    census,
     dso,
     invitations,
     lease,
     message,
+    rcodes,
     subscriptions,
     tsig,
     update,
@@ -160,6 +162,10 @@ class ZoneServer:
         for zone, writing in writings:
             zone.settle(writing)
 
+    def census(self, unix: int) -> list[dict[str, Any]]:
+        """What the owner is shown of each zone (:func:`discovery.census.of_zone`)."""
+        return [census.of_zone(zone, unix) for zone in self._zones.values()]
+
     def content(self, domain: str) -> ZoneContent:
         """Return the content of an account's zone. Raises KeyError."""
         return self._zones[dns.name.from_text(domain)].content
@@ -216,7 +222,7 @@ class ZoneServer:
                 self._tally(f"unsigned.{allowed}")
                 return job.cut() if allowed == "cut" else []
         if not job.is_modest:
-            return [job.bare("large", message.REFUSED)]
+            return [job.bare("large", rcodes.REFUSED)]
         if isinstance(verdict, tsig.TsigFailure):
             return [job.tsig_failed(verdict)]
         return job.answer(None)

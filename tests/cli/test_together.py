@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -51,6 +52,9 @@ def test_a_host_that_cannot_start_says_why_and_the_rendezvous_serves_on(landlord
     assert "autotunnel up: " in said[-2]
     assert "host.listen" in said[-2]
     assert "starts it again in 5 s" in said[-1]
+    shown = landlord.run("serve", "--status", "--json", "-c", str(landlord.home / "serve.toml"))
+    facts = json.loads(shown.stdout)
+    assert (facts["pid"], facts["home_agent"]) == (running.process.pid, f"desk.{DOMAIN}")
     running.process.send_signal(signal.SIGTERM)
     more, last = running.process.communicate(timeout=PATIENCE)
     assert (running.process.returncode, more) == (0, "")

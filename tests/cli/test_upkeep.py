@@ -16,7 +16,7 @@ import pytest
 from keys import store
 from tests.cli.support import DOMAIN, Person, Served
 from tests.ports import free_port
-from tunnel.cli import upkeep
+from tunnel.cli import main, upkeep
 from tunnel.cli.talk import Failure
 from tunnel.config import load_serve
 
@@ -205,6 +205,27 @@ def test_errors_of_upkeep_say_what_to_do(landlord: Person, keeper: Keeper, tmp_p
         assert says in done.stderr
     config = str(landlord.home / "serve.toml")
     assert landlord.run("serve", "-c", config, "--check", "--export", "-").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "schema"),
+    [
+        (["--check"], "serve-check"),
+        (["--export", "-"], "serve-export"),
+        (["--import", "none"], "serve-import"),
+        (["--status"], "serve-status"),
+    ],
+)
+def test_what_fails_says_so_under_its_own_schema(
+    landlord: Person, capsys: pytest.CaptureFixture[str], arguments: list[str], schema: str
+) -> None:
+    for config in ("serve.toml", "none.toml"):
+        assert main(["serve", *arguments, "--json", "-c", str(landlord.home / config)]) == 1
+        out, err = capsys.readouterr()
+        facts = json.loads(out)
+        assert facts["schema"] == f"autotunnel/{schema}/v1"
+        assert err.startswith("autotunnel serve: ")
+        assert facts["error"]
 
 
 def test_a_damaged_store_is_found(landlord: Person, keeper: Keeper, tmp_path: Path) -> None:

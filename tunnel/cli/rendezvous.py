@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
+from typing import Any
 
 from discovery.backing import keyfile
 from discovery.held import Backing, ZoneAccount
@@ -21,16 +23,19 @@ from keys import store
 from tunnel.cli.voice import say
 from tunnel.config import ServeAccount, ServeConfig
 from tunnel.io import privilege
+from tunnel.io.control import ControlError
+from tunnel.io.showing import SOCKET_NAME, Showing
 from tunnel.io.surveyor import STUN_PORTS
 
 
 class Rendezvous:
     """A :class:`~discovery.io_serve.RendezvousServer` that runs until it is stopped.
 
-    Raises :class:`keys.store.SecretFileError` if an account's secret cannot be read.
+    ``home_agent`` is the name of the host that runs beside it. Raises
+    :class:`keys.store.SecretFileError` if an account's secret cannot be read.
     """
 
-    def __init__(self, settings: ServeConfig) -> None:
+    def __init__(self, settings: ServeConfig, home_agent: str | None = None) -> None:
         self.server = RendezvousServer(
             accounts=[zone_account(settings, one) for one in settings.accounts],
             listen=settings.listen,
@@ -49,6 +54,8 @@ class Rendezvous:
         self._stun = StunServer(_usual(settings.listen) if where is None else where)
         self._stun_is_wanted = where is not None
         self._state_dir = settings.state_dir
+        self._home_agent, self._began = home_agent, time.monotonic()
+        self._showing = Showing(settings.state_dir / SOCKET_NAME, self.status)
         self._end = asyncio.Event()
 
     async def run(self, on_ready: Callable[[], None]) -> None:
@@ -56,10 +63,12 @@ class Rendezvous:
         await self.server.start()
         try:
             await self._start_stun()
+            await self._start_showing()
             self._drop()
             on_ready()
             await self._end.wait()
         finally:
+            await self._showing.stop()
             self._stun.stop()
             await self.server.stop()
 
@@ -71,6 +80,20 @@ class Rendezvous:
             if self._stun_is_wanted:
                 raise ServeError(str(error)) from error
             say(f"hosts behind NATs are not told where they are seen: {error}")
+
+    async def _start_showing(self) -> None:
+        """The zone is served also where its owner cannot be shown how."""
+        try:
+            await self._showing.start()
+        except ControlError as problem:
+            say(f"`serve --status` will say nothing: {problem}")
+
+    def status(self) -> dict[str, Any]:
+        """What ``serve --status`` shows."""
+        uptime = int(time.monotonic() - self._began)
+        pid = os.getpid() if self._home_agent is None else os.getppid()  # whom to end
+        facts = {"pid": pid, "uptime_s": uptime, "home_agent": self._home_agent}
+        return {**facts, **self.server.status()}
 
     def _drop(self) -> None:
         if self._state_dir.stat().st_uid != os.geteuid():

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -35,8 +35,15 @@ _LOG_TAIL = 2000  # octets of the log that are shown when it was not
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     command(app, "demo")(demo)
-    command(app, "serve")(serve)
+    command(app, "serve", schema=_schema_of_serve)(serve)
     command(app, "up")(up)
+
+
+def _schema_of_serve(options: Mapping[str, Any]) -> str:
+    """What is no serving has its own, whether it succeeds or fails."""
+    kinds = {"status": "status", "check": "check", "export": "export", "put_in": "import"}
+    wanted = [kind for option, kind in kinds.items() if options.get(option) not in (None, False)]
+    return f"serve-{wanted[0]}" if wanted else "serve"
 
 
 def go_on_as(
@@ -150,6 +157,9 @@ def _tail(log: Path) -> str:
 def serve(
     config: ConfigOption = None,
     as_json: JsonOption = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show how the one that runs is, and its zones.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Verify the zone store, and serve nothing.")
     ] = False,
@@ -189,8 +199,13 @@ def serve(
     except WrongValueError as problem:
         raise typer.BadParameter(f"--backing: {problem}; {problem.fix}") from None
     wanted = [check, export is not None, put_in is not None]
-    if sum(wanted) > 1:
-        raise typer.BadParameter("use one of --check, --export and --import at a time")
+    if sum(wanted) + status > 1:
+        raise typer.BadParameter("use one of --status, --check, --export and --import at a time")
+    if status:
+        from tunnel.cli import serving
+
+        serving.show_status(settings, as_json)
+        return
     if any(wanted):
         from tunnel.cli import upkeep  # the store: slow to load
 

@@ -26,7 +26,7 @@ def run(
     if backing is not None:
         settings = settings.backed_by(backing)
     log_to_stderr()
-    rendezvous = Rendezvous(settings)
+    rendezvous = Rendezvous(settings, home_agent)
 
     def on_ready() -> None:
         announce()

@@ -9,7 +9,7 @@ the command failed, its ``error``; usage errors are typer's, with exit code 2.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ParamSpec
 
 import typer
@@ -66,13 +66,18 @@ def before_all(
 
 
 def command(
-    app: typer.Typer, name: str, *, schema: str | None = None, **options: Any
+    app: typer.Typer,
+    name: str,
+    *,
+    schema: str | Callable[[Mapping[str, Any]], str] | None = None,
+    **options: Any,
 ) -> Callable[[Callable[P, None]], Any]:
     """Registers a command under ``name``; its errors are spoken as the module says.
 
-    ``schema`` is the name it speaks under, where that is not ``name``.
+    ``schema`` is the name it speaks under, where that is not ``name``; or says, from the options
+    that were given, which its JSON has.
     """
-    spoken = schema or name
+    spoken = schema if isinstance(schema, str) else name
 
     def decorate(function: Callable[P, None]) -> Callable[P, None]:
         @functools.wraps(function)
@@ -85,7 +90,8 @@ def command(
             except BrokenPipeError:  # the reader of our data has gone; there is nobody to tell
                 raise
             except (Exception, KeyboardInterrupt) as problem:
-                tell_failure(spoken, as_json, problem)
+                of_json = schema(named) if callable(schema) else None
+                tell_failure(spoken, as_json, problem, of_json)
                 raise typer.Exit(1) from None
 
         return app.command(name, **options)(run)

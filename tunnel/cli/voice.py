@@ -28,14 +28,17 @@ class Failure(Exception):  # noqa: N818 (it is an outcome, and its text is what 
         super().__init__(text)
 
 
-def tell_failure(name: str, as_json: bool, problem: BaseException) -> None:
-    """Says why the command ``name`` failed, in one line and, if wanted, in JSON."""
+def tell_failure(
+    name: str, as_json: bool, problem: BaseException, schema: str | None = None
+) -> None:
+    """Says why the command ``name`` failed, in one line and, if wanted, in JSON, whose schema has
+    another name where ``schema`` says so."""
     facts = problem.facts if isinstance(problem, Failure) else {}
     text = "interrupted" if isinstance(problem, KeyboardInterrupt) else _sentence(problem)
     say(f"autotunnel {name}: {text}", style="red")
     if as_json:
         with contextlib.suppress(OSError):  # which may be what has failed
-            emit(name, {**facts, "error": text})
+            emit(schema or name, {**facts, "error": text})
 
 
 def _sentence(problem: BaseException) -> str:

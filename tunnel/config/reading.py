@@ -35,7 +35,8 @@ _TOML_WORDS = {
 }
 _OTHERS = {
     "host": "this is a host's file; `serve` reads a serve.toml, `up` reads this one",
-    "serve": "this is a rendezvous' file; `up` reads a config.toml, `serve` reads this one",
+    "serve": "this is a rendezvous' file; `up` reads a config.toml, `serve` reads this one, and "
+    "`serve --status` shows how it is",
 }
 """A table by which a file is known to be the other one."""
 

@@ -91,15 +91,7 @@ class ControlServer:
     async def start(self) -> None:
         """Binds the socket, mode 0600. Raises :class:`ControlError`, as when a host runs there."""
         _remove_stale(self._path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        old = os.umask(0o177)
-        try:
-            listener.bind(str(self._path))
-        except OSError as problem:
-            listener.close()
-            raise ControlError(_cannot_bind(self._path, problem)) from None
-        finally:
-            os.umask(old)
+        listener = bind_private(self._path, "host.state_dir")
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=MAX_LINE)
 
     async def close(self) -> None:
@@ -121,7 +113,7 @@ class ControlServer:
         self._clients.add(task)
         try:
             if len(self._clients) > MAX_CLIENTS:
-                await _write(writer, {"ok": False, "error": "too many clients; try again later"})
+                await tell(writer, {"ok": False, "error": "too many clients; try again later"})
                 return
             await self._converse(reader, writer)
         except (OSError, asyncio.CancelledError):
@@ -135,14 +127,14 @@ class ControlServer:
             try:
                 line = await reader.readline()
             except ValueError:  # StreamReader's word for a line beyond its limit
-                await _write(writer, {"ok": False, "error": f"a line is over {MAX_LINE} octets"})
+                await tell(writer, {"ok": False, "error": f"a line is over {MAX_LINE} octets"})
                 return
             if not line:
                 return
             try:
                 request = parse_request(line)
             except RequestError as problem:
-                await _write(writer, {"ok": False, "error": str(problem)})
+                await tell(writer, {"ok": False, "error": str(problem)})
                 continue
             if request["command"] == "watch":
                 await self._watch(reader, writer, request["interval_s"])
@@ -150,7 +142,7 @@ class ControlServer:
             if request["command"] == "browse-watch":
                 await self._watch_services(reader, writer, request)
                 return
-            await _write(writer, await self._answer(request))
+            await tell(writer, await self._answer(request))
 
     async def _watch(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, interval: float
@@ -158,7 +150,7 @@ class ControlServer:
         gone = asyncio.ensure_future(reader.read(1))
         try:
             while not gone.done():
-                await _write(writer, {"ok": True, "result": self._host.status()})
+                await tell(writer, {"ok": True, "result": self._host.status()})
                 await asyncio.wait([gone], timeout=interval)
         finally:
             gone.cancel()
@@ -166,15 +158,15 @@ class ControlServer:
     async def _watch_services(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: dict[str, Any]
     ) -> None:
-        async def tell() -> None:
+        async def tell_all() -> None:
             watch = self._host.services.watch(request["type"], request["interval_s"])
             try:
                 async for found in watch:
-                    await _write(writer, {"ok": True, "result": found})
+                    await tell(writer, {"ok": True, "result": found})
             except self._failures as problem:
-                await _write(writer, {"ok": False, "error": str(problem)})
+                await tell(writer, {"ok": False, "error": str(problem)})
 
-        telling = asyncio.ensure_future(tell())
+        telling = asyncio.ensure_future(tell_all())
         gone = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait([telling, gone], return_when=asyncio.FIRST_COMPLETED)
@@ -287,7 +279,8 @@ def _number(request: dict[str, Any], key: str, default: float, least: float, mos
     return value
 
 
-async def _write(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
+async def tell(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
+    """Writes one line of JSON."""
     writer.write(json.dumps(answer, default=str).encode() + b"\n")
     await writer.drain()
 
@@ -309,11 +302,28 @@ def _remove_stale(path: Path) -> None:
     )
 
 
-def _cannot_bind(path: Path, problem: OSError) -> str:
+def bind_private(path: Path, key: str) -> socket.socket:
+    """A Unix socket of mode 0600; ``key`` of the configuration says in which folder.
+
+    Raises :class:`ControlError`.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError as problem:
+        listener.close()
+        raise ControlError(_cannot_bind(path, problem, key)) from None
+    finally:
+        os.umask(old)
+    return listener
+
+
+def _cannot_bind(path: Path, problem: OSError, key: str) -> str:
     if problem.errno is None:  # "AF_UNIX path too long"
-        return f"the path {path} is too long for a socket; choose a shorter host.state_dir"
+        return f"the path {path} is too long for a socket; choose a shorter {key}"
     cause = f"the control socket {path} cannot be made ({problem.strerror})"
-    return f"{cause}; check the owner of {path.parent}, or choose another host.state_dir"
+    return f"{cause}; check the owner of {path.parent}, or choose another {key}"
 
 
 async def converse(path: Path, request: dict[str, Any]) -> AsyncIterator[Any]:
