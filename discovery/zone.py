@@ -39,7 +39,6 @@ from discovery import (
     invitations,
     lease,
     message,
-    rcodes,
     subscriptions,
     tsig,
     update,
@@ -222,7 +221,7 @@ class ZoneServer:
                 self._tally(f"unsigned.{allowed}")
                 return job.cut() if allowed == "cut" else []
         if not job.is_modest:
-            return [job.bare("large", rcodes.REFUSED)]
+            return [job.bare("large", message.REFUSED)]
         if isinstance(verdict, tsig.TsigFailure):
             return [job.tsig_failed(verdict)]
         return job.answer(None)
