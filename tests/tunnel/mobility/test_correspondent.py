@@ -238,6 +238,17 @@ def test_a_hundred_tests_a_second_go_to_all_together() -> None:
         *(Accepted(OTHER, HERE, False), Refused(OTHER, HERE, "flood")),
         Refused(OTHER, HOME, "flood"),
     ]
+    later = [Accepted(OTHER, HERE, False), Send(OTHER, HERE, Aotc(nonce(3)))]
+    assert update(one, 2, now=NOW + 0.5, peer=OTHER) == later, "two a second, all the time"
+
+
+def test_refusals_of_a_promise_are_acknowledgements_too() -> None:
+    """Three a second of them, with those of other updates."""
+    one = bound()
+    for _ in range(3):
+        assert answer(one, 1, HERE, NOW + 5) == [Send(PEER, HERE, ack(Status.ACCEPTED, 1))]
+    said = update(one, 2, THERE, now=NOW + 5, claim=Claim.at(HERE))
+    assert said == [Refused(PEER, THERE, "care_of")]
 
 
 # --- Invitations -----------------------------------------------------------------------------
@@ -360,6 +371,16 @@ def test_who_is_silent_at_home_is_asked_three_times_i22() -> None:
     asked = [Send(PEER, HOME, Aotc(nonce(number))) for number in (3, 4)]
     assert said == [*asked, HomeSilent(PEER, before=False)]
     assert one.next_timer() == NOW + 600
+
+
+def test_who_answers_elsewhere_after_that_is_asked_at_home_again_i22() -> None:
+    one = made()
+    update(one, 1)
+    for later in (1, 3, 7):
+        one.advance(NOW + later)
+    assert answer(one, 1, HERE, NOW + 9) == [Send(PEER, HOME, Aotc(nonce(5)))]
+    assert one.next_timer() == NOW + 10
+    assert UseEndpoint(PEER, HERE) in answer(one, 5, HOME, NOW + 9)
 
 
 def test_after_a_rekey_the_binding_stays_and_the_old_nonce_does_not_count_i21() -> None:

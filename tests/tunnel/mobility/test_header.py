@@ -59,6 +59,50 @@ def test_the_known_answers_of_the_sheet(
     assert header.read(bytes.fromhex(octets), source, destination) == message
 
 
+FIELDS: list[tuple[Message, str]] = [
+    (RefreshRequest(), "3b00 00 00 .... 0000"),
+    (RefreshRequest((RefreshAdvice(40),)), "3b01 00 00 .... 0000 0202000a 01020000"),
+    (BindingUpdate(0xFFFE, 262140, (), False), "3b01 05 00 .... fffe 0000 ffff 01020000"),
+    (BindingUpdate(1, 4, (), False, home=True), "3b01 05 00 .... 0001 4000 0001 01020000"),
+    (BindingUpdate(1, 4, (), False, link_local=True), "3b01 05 00 .... 0001 2000 0001 01020000"),
+    (BindingUpdate(1, 4, (), False, keys=True), "3b01 05 00 .... 0001 1000 0001 01020000"),
+    (BindingUpdate(1, 4, (), False, force_udp=True), "3b01 05 00 .... 0001 0100 0001 01020000"),
+    (BindingUpdate(1, 4), "3b01 05 00 .... 0001 8000 0001 01020000"),
+    (BindingAck(174, 0xFFFE, 262140), "3b01 06 00 .... ae00 fffe ffff 01020000"),
+    (BindingAck(0, 1, 4, (), True), "3b01 06 00 .... 0080 0001 0001 01020000"),
+    (BindingError(2, D), "3b02 07 00 .... 0200" + D.packed.hex()),
+    (Aots(0), "3b00 21 00 .... 0000"),
+]
+"""Each field by itself (RFC 6275 §6.1); the dots are the checksum."""
+
+
+@pytest.mark.parametrize(("message", "form"), FIELDS)
+def test_each_field_stands_where_the_rfc_has_it_i4(message: Message, form: str) -> None:
+    before, after = (bytes.fromhex(half) for half in form.split("...."))
+    octets = header.pack(message, S, D)
+    assert (octets[:4], octets[6:]) == (before, after)
+    assert header.read(octets, S, D) == message
+
+
+def test_an_error_has_options_too() -> None:
+    told = BindingError(1, S, (Port(4500),))
+    assert header.read(header.pack(told, S, D), S, D) == told
+
+
+def test_the_longest_message_is_read_and_a_longer_one_is_not() -> None:
+    """RFC 6275 §6.1.1 would allow for 2,048 octets."""
+    fits = "3b9f 06 00 0000 0000 0001 0001" + "00" * (header.MAX_OCTETS - 12)
+    assert header.read(checked(fits), S, D) == BindingAck(0, 1, 4)
+    longer = "3ba0 06 00 0000 0000 0001 0001" + "00" * (header.MAX_OCTETS - 4)
+    with pytest.raises(MobilityError, match="length"):
+        header.read(checked(longer), S, D)
+
+
+def test_acceptance_ends_at_128() -> None:
+    """RFC 6275 §6.1.8."""
+    assert BindingAck(127, 1, 4).accepted and not BindingAck(128, 1, 4).accepted
+
+
 four = st.integers(0, 0xFFFF).map(lambda units: units * 4)
 octet = st.integers(0, 255)
 ipv4 = st.integers(0, 2**32 - 1).map(IPv4Address)

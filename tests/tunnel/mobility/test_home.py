@@ -18,7 +18,7 @@ from tunnel.mobility.commands import (
     Send,
 )
 from tunnel.mobility.header import BindingAck, BindingUpdate, Status
-from tunnel.mobility.home import HomeAgent
+from tunnel.mobility.home import HomeAgent, HomeBinding
 from tunnel.mobility.limits import MobilitySettings, is_old
 from tunnel.mobility.mobile import Mobile
 from tunnel.mobility.options import Ipv4Acknowledgement, Ipv4Home, NatDetection, first
@@ -210,6 +210,32 @@ def test_what_is_taken_back_is_acknowledged_for_no_time() -> None:
     ]
     again = Send("a", A1, BindingAck(Status.ACCEPTED, 3, 0))
     assert agent.update("a", update(3, 0), A1, 2.0) == [again]
+
+
+def test_what_is_kept_of_a_host_is_where_it_is_until_when() -> None:
+    agent = HomeAgent()
+    seen = ("198.51.100.7", 61000)
+    agent.update("a", update(7, 603, *Claim(None, 4500).options), seen, 10.0)
+    assert agent.bindings == {"a": HomeBinding(seen, 7, 610.0, nat=True)}
+    agent.update("a", update(8, 600, *Claim.at(A1).options), A1, 20.0)
+    assert agent.bindings == {"a": HomeBinding(A1, 8, 620.0, nat=False)}
+
+
+def test_refusals_say_no_lifetime() -> None:
+    agent = HomeAgent(hosts=1)
+    agent.update("a", update(7), A1, 0.0)
+    old = Send("a", A2, BindingAck(Status.SEQUENCE, 7, 0))
+    assert agent.update("a", update(6), A2, 0.0) == [Refused("a", A2, "sequence"), old]
+    full = Send("b", A2, BindingAck(Status.NO_RESOURCES, 3, 0))
+    assert agent.update("b", update(3), A2, 0.0) == [Refused("b", A2, "full"), full]
+
+
+def test_all_that_end_at_once_end() -> None:
+    agent = HomeAgent()
+    for name in ("a", "b"):
+        agent.update(name, update(1, 4), A1, 0.0)
+    assert agent.next_timer() == 4.0
+    assert agent.advance(4.0) == [HomeUnbound(name, "its registration ended") for name in "ab"]
 
 
 # --- The mobile, refused ---------------------------------------------------------------------

@@ -28,6 +28,7 @@ def test_three_in_any_second_and_the_next_when_the_first_is_a_second_old() -> No
     assert rate.free_at(5.0) == 5.0
     assert [rate.allows(at) for at in (5.0, 5.25, 5.5)] == [True] * 3
     assert rate.free_at(5.75) == 6.0
+    assert rate.free_at(6.75) == 6.75, "in no second that begins now are there three"
     assert not rate.allows(5.75) and not rate.allows(5.999)
     assert rate.free_at(6.0) == 6.0
     assert rate.allows(6.0), "what is a second old counts no more"
