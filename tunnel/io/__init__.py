@@ -10,7 +10,7 @@ happened, ``making.py`` says what a node is made from. They stand around these:
   ``outer``, ``netlink`` over ``rtnetlink``, and ``surveyor``;
 - the zone and the local network: ``zone``, ``nearby``, ``resolved``;
 - who we are, on disk: ``identity``, ``papers``, ``services``, written by ``keeping``;
-- who asks: ``control`` (the socket of the command line), ``requests``;
+- who asks: ``control`` (the socket of the command line), ``requests``; a rendezvous: ``showing``;
 - what happened, to be played again: ``recording``, ``replaying``.
 
 ``lab/`` builds whole networks on one machine, for the demo, the tests and the benchmarks.

@@ -17,7 +17,7 @@ from tunnel.io.control import RequestError, bind_private, parse_request, tell
 SOCKET_NAME: Final = "serve.sock"
 _PATIENCE: Final = 10.0  # seconds for a request, and for its answer to be read
 _LINE: Final = 4096  # octets of a request
-_CLIENTS: Final = 8
+MAX_CLIENTS: Final = 8
 
 
 class Showing:
@@ -53,7 +53,7 @@ class Showing:
         self._clients.add(task)
         try:
             async with asyncio.timeout(_PATIENCE):
-                if len(self._clients) > _CLIENTS:
+                if len(self._clients) > MAX_CLIENTS:
                     await tell(writer, {"ok": False, "error": "too many clients; try again later"})
                 else:
                     await tell(writer, self._answer(await reader.readline()))
