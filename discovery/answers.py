@@ -12,7 +12,7 @@ from typing import Final
 import dns.name
 import dns.rdatatype
 
-from discovery import message
+from discovery import rcodes
 from discovery.content import CNAME, NS, SOA, ZoneContent
 from discovery.message import TYPE_ANY, Question, Reply, refuse
 from discovery.store import RecordSet
@@ -34,9 +34,9 @@ def answer_signed(content: ZoneContent, question: Question) -> Reply:
             break
         name = alias
     else:
-        return Reply(rcode=message.SERVFAIL, reason="too many aliases", authoritative=True)
+        return Reply(rcode=rcodes.SERVFAIL, reason="too many aliases", authoritative=True)
     if not found:
-        reply.rcode = message.NOERROR if _exists(content, name) else message.NXDOMAIN
+        reply.rcode = rcodes.NOERROR if _exists(content, name) else rcodes.NXDOMAIN
         reply.authority.append(_negative_soa(content))
     reply.additional += additional_to(content, reply.answer)
     return reply

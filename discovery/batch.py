@@ -15,7 +15,7 @@ from typing import Final
 
 import dns.name
 
-from discovery import duplicates, message
+from discovery import duplicates, rcodes
 from discovery.held import HeldZone, Stage, Writing
 from discovery.lease import Lease
 from discovery.message import Reply, Request
@@ -116,9 +116,9 @@ class UpdateQueue:
         answers: list[tuple[Waiting, bytes]] = []
         for one, reply in batch.replies:
             if error is not None:
-                reply = Reply(rcode=message.SERVFAIL, reason=f"the store failed: {error}")
+                reply = Reply(rcode=rcodes.SERVFAIL, reason=f"the store failed: {error}")
             answer = one.finish(reply)
-            if reply.rcode == message.NOERROR:
+            if reply.rcode == rcodes.NOERROR:
                 one.zone.answered.remember(one.wire, answer, one.until, unix)
             answers.append((one, answer))
         for one, wire in batch.repeated:

@@ -13,8 +13,9 @@ import dns.name
 import dns.rdata
 
 from discovery import records, services
-from discovery.exchange import NOERROR, NXDOMAIN, Response
+from discovery.exchange import Response
 from discovery.lookup import Question
+from discovery.rcodes import NOERROR, NXDOMAIN
 from discovery.types import FoundService, RecordsFound, Service, ServicesFound
 
 MAX_TYPES: Final = 64

@@ -11,6 +11,8 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from discovery.rcodes import NOERROR
+
 OPCODE: Final = 6
 HEADER_SIZE: Final = 12
 
@@ -18,13 +20,6 @@ KEEPALIVE: Final = 1
 RETRY_DELAY: Final = 2
 PADDING: Final = 3
 
-NOERROR: Final = 0
-FORMERR: Final = 1
-SERVFAIL: Final = 2
-NOTIMP: Final = 4
-REFUSED: Final = 5
-NOTAUTH: Final = 9
-DSOTYPENI: Final = 11
 
 DEFAULT_TIMEOUT_MS: Final = 15_000
 """Both timeouts of a session in which no Keepalive was exchanged (RFC 8490 §6.2)."""

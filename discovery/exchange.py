@@ -23,15 +23,9 @@ import dns.wire
 
 from discovery import llq, tsig
 from discovery.llq import LlqFormatError, LlqOption
+from discovery.rcodes import NOERROR
 from discovery.records import LEASE_OPTION, UDP_PAYLOAD
 from discovery.types import TsigKey
-
-NOERROR: Final = 0
-SERVFAIL: Final = 2
-NXDOMAIN: Final = 3
-REFUSED: Final = 5
-NOTAUTH: Final = 9
-BADVERS: Final = 16
 
 EDE_OPTION: Final = 15  # RFC 8914
 MAX_EDE_TEXT: Final = 300  # characters of the server's words that we repeat

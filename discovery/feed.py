@@ -17,8 +17,9 @@ import dns.name
 import dns.rdata
 
 from discovery import records
-from discovery.exchange import NOERROR, Response
+from discovery.exchange import Response
 from discovery.lookup import Lookup, Outcome, Question
+from discovery.rcodes import NOERROR
 from discovery.standing import Standing
 from discovery.subscription import Subscriptions
 from discovery.types import Changed, ClientCommand, HostsListed

@@ -14,7 +14,8 @@ from typing import Final
 import dns.exception
 import dns.name
 
-from discovery.stub import FORMERR, NOTIMP, SERVFAIL, Question
+from discovery.rcodes import FORMERR, NOTIMP, SERVFAIL
+from discovery.stub import Question
 from discovery.types import Endpoint
 
 DNS_PORT: Final = 53

@@ -21,7 +21,7 @@ from typing import Final
 import dns.name
 import structlog
 
-from discovery import forwarding, stub
+from discovery import forwarding, rcodes, stub
 from discovery.forwarding import MAX_SERVERS, ResolvConf
 from discovery.stub import Forward, Question
 from discovery.types import Endpoint
@@ -157,7 +157,7 @@ class Forwarder:
                 answer = await self._ask(server, query, forward.question, tcp)
                 if answer is None:
                     continue
-                if answer[3] & 15 != stub.SERVFAIL:
+                if answer[3] & 15 != rcodes.SERVFAIL:
                     return answer
                 failed = answer  # perhaps another server knows better
         return failed

@@ -21,7 +21,7 @@ from typing import Any, Final, TextIO
 
 import structlog
 
-from discovery import io_certificate, io_state, lease, message, subscriptions
+from discovery import io_certificate, io_state, lease, message, rcodes, subscriptions
 from discovery.backing.front import BackedZone
 from discovery.backing.primary import Mirrored, Passed
 from discovery.bootstrap import ServerIdentity
@@ -330,7 +330,7 @@ class RendezvousServer:
             self._refused["failed"] += 1
             self._log.flaw(error)
             short = len(wire) < message.HEADER_SIZE
-            return [] if short else [message.header_only(wire, message.SERVFAIL)]
+            return [] if short else [message.header_only(wire, rcodes.SERVFAIL)]
 
     async def _connection(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, transport: str

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias, cast
 import dns.name
 import structlog
 
-from discovery import forwarding, stub
+from discovery import forwarding, rcodes, stub
 from discovery.io_forward import RESOLV_CONF, Forwarder, ForwardSettings
 from discovery.stub import AskZone, Forward, Hold, NotThere, Reply, Stub
 from discovery.types import Endpoint, RecordsFound
@@ -228,7 +228,7 @@ class StubServer:
         self.counters["forwarded"] += 1
         answer = await self.forwarder.ask(forward, tcp=tcp)
         if answer is None:
-            return question.reply(stub.SERVFAIL, reason="no server of the system answered")
+            return question.reply(rcodes.SERVFAIL, reason="no server of the system answered")
         return forwarding.with_identity(answer, question.identity)
 
     async def _asked_of_zone(self, question: stub.Question) -> RecordsFound:

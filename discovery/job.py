@@ -19,6 +19,7 @@ from discovery import (
     llq_messages,
     message,
     push,
+    rcodes,
     transfer,
     tsig,
 )
@@ -52,18 +53,18 @@ _TSIG_ERRORS: Final = {
     tsig.BADTRUNC: "BADTRUNC",
 }
 _RCODES: Final = {
-    message.NOERROR: "NOERROR",
-    message.FORMERR: "FORMERR",
-    message.SERVFAIL: "SERVFAIL",
-    message.NXDOMAIN: "NXDOMAIN",
-    message.NOTIMP: "NOTIMP",
-    message.REFUSED: "REFUSED",
-    message.YXDOMAIN: "YXDOMAIN",
-    message.YXRRSET: "YXRRSET",
-    message.NXRRSET: "NXRRSET",
-    message.NOTAUTH: "NOTAUTH",
-    message.NOTZONE: "NOTZONE",
-    message.BADVERS: "BADVERS",
+    rcodes.NOERROR: "NOERROR",
+    rcodes.FORMERR: "FORMERR",
+    rcodes.SERVFAIL: "SERVFAIL",
+    rcodes.NXDOMAIN: "NXDOMAIN",
+    rcodes.NOTIMP: "NOTIMP",
+    rcodes.REFUSED: "REFUSED",
+    rcodes.YXDOMAIN: "YXDOMAIN",
+    rcodes.YXRRSET: "YXRRSET",
+    rcodes.NXRRSET: "NXRRSET",
+    rcodes.NOTAUTH: "NOTAUTH",
+    rcodes.NOTZONE: "NOTZONE",
+    rcodes.BADVERS: "BADVERS",
 }
 
 
@@ -135,20 +136,20 @@ class Job:
     def tsig_failed(self, failure: tsig.TsigFailure) -> bytes:
         """Answer by the table of RFC 8945 §5.2."""
         if self.opcode not in _KINDS:  # its form is another's, such as DSO's (RFC 8490 §5.4)
-            return self.bare("other", message.NOTIMP)
+            return self.bare("other", rcodes.NOTIMP)
         what = _TSIG_ERRORS.get(failure.error, "FORMERR")
         self._server.count(f"tsig.{what}", self._source, reason=failure.reason)
-        if failure.rcode == message.FORMERR:
-            return message.header_only(self._wire, message.FORMERR)
-        reply = Reply(rcode=message.NOTAUTH, reason=failure.reason)
+        if failure.rcode == rcodes.FORMERR:
+            return message.header_only(self._wire, rcodes.FORMERR)
+        reply = Reply(rcode=rcodes.NOTAUTH, reason=failure.reason)
         try:
             request = message.read_request(self._wire)
         except FormatError:
-            bare = message.header_only(self._wire, message.NOTAUTH)
+            bare = message.header_only(self._wire, rcodes.NOTAUTH)
             return tsig.attach_error(bare, failure, self._unix)
         wire = message.render(request, reply, message.PLAIN_UDP - _TSIG_ROOM)
         if wire is None:
-            wire = message.header_only(self._wire, message.NOTAUTH)
+            wire = message.header_only(self._wire, rcodes.NOTAUTH)
         return tsig.attach_error(wire, failure, self._unix)
 
     def answer(self, verified: tsig.Verified | None) -> list[bytes] | None:
@@ -156,9 +157,9 @@ class Job:
         kind = _KINDS.get(self.opcode, "other")
         if kind == "other":
             answer = self._notified(verified) if self.opcode == message.OPCODE_NOTIFY else None
-            return [answer or self.bare(kind, message.NOTIMP, verified)]
+            return [answer or self.bare(kind, rcodes.NOTIMP, verified)]
         if self._entries > SIGNED_ENTRIES:
-            return [self.bare("large", message.REFUSED, verified)]
+            return [self.bare("large", rcodes.REFUSED, verified)]
         asker = self._server.asker(verified.record.key_name) if verified else None
         if kind == "update" and asker is not None:
             again = asker.zone.answered.find(self._wire, self._unix)
@@ -168,7 +169,7 @@ class Job:
         try:
             request = message.read_request(verified.message if verified else self._wire)
         except FormatError:
-            return [self.bare(kind, message.FORMERR, verified)]
+            return [self.bare(kind, rcodes.FORMERR, verified)]
         if self._breaks_session(request):
             return []
         return self._carry_out(kind, request, asker, verified)
@@ -182,7 +183,7 @@ class Job:
     ) -> list[bytes] | None:
         told = self._told
         if request.edns is not None and request.edns.version:
-            reply = Reply(rcode=message.BADVERS)
+            reply = Reply(rcode=rcodes.BADVERS)
         elif (unready := self._unready(request)) is not None:
             reply = unready
         elif asker is not None and (hasty := self._hasty(kind, asker.zone)) is not None:
@@ -212,14 +213,14 @@ class Job:
         if zone is None or zone.is_ready:
             return None
         reason = "the server that this zone is on was not reached yet; try again"
-        return Reply(rcode=message.SERVFAIL, reason=reason)
+        return Reply(rcode=rcodes.SERVFAIL, reason=reason)
 
     def _notified(self, verified: tsig.Verified | None) -> bytes | None:
         """Answer a NOTIFY (RFC 1996 §3) by the server that a zone is on, else ``None``."""
         try:
             request = message.read_request(verified.message if verified else self._wire)
         except FormatError:
-            return self.bare("notify", message.FORMERR, verified)
+            return self.bare("notify", rcodes.FORMERR, verified)
         named = request.questions[0] if len(request.questions) == 1 else None
         zone = self._server.zone_of(named.name) if named else None
         if named is None or not isinstance(zone, BackedZone) or zone.origin != named.name:
@@ -257,7 +258,7 @@ class Job:
 
     def _query(self, request: Request, asker: Asker | None) -> Reply:
         if len(request.questions) != 1:
-            return Reply(rcode=message.FORMERR)
+            return Reply(rcode=rcodes.FORMERR)
         question = request.questions[0]
         zone = self._server.zone_of(question.name)
         if zone is None or question.rdclass not in (message.IN, message.CLASS_ANY):
@@ -282,7 +283,7 @@ class Job:
         """Answer a request about long-lived queries (RFC 8764)."""
         strange = [q for q in request.questions if self._server.zone_of(q.name) is not asker.zone]
         if strange or not request.questions:
-            reply = refuse("this key is of another account") if strange else Reply(message.FORMERR)
+            reply = refuse("this key is of another account") if strange else Reply(rcodes.FORMERR)
             return self._complete("llq", request, reply, asker, verified)
         wire = told.llq.answer(
             request, asker.zone.content, self._way, verified.key, self._server.now
@@ -332,7 +333,7 @@ class Job:
         try:
             bound = self._server.bind_invitation(zone, invitation, nonce, self._unix)
         except StoreError as error:
-            return Reply(rcode=message.SERVFAIL, reason=f"the store failed: {error}")
+            return Reply(rcode=rcodes.SERVFAIL, reason=f"the store failed: {error}")
         if bound != nonce:
             return refuse("this invitation was used already; make a new one")
         account = zone.account
@@ -351,11 +352,11 @@ class Job:
     ) -> Reply | None:
         """Return why an UPDATE is not carried out, or ``None``: it waits for the disk."""
         if len(request.questions) != 1 or request.questions[0].rdtype != SOA:
-            return Reply(rcode=message.FORMERR)
+            return Reply(rcode=rcodes.FORMERR)
         named = request.questions[0]
         zone = self._server.zone_of(named.name)
         if zone is None or zone.origin != named.name or named.rdclass != message.IN:
-            return Reply(rcode=message.NOTAUTH, reason="this server does not hold that zone")
+            return Reply(rcode=rcodes.NOTAUTH, reason="this server does not hold that zone")
         if asker is None or verified is None:
             return refuse("updates must be signed with the account's key (TSIG)")
         if asker.zone is not zone or asker.invitation is not None:
@@ -363,7 +364,7 @@ class Job:
         try:
             asked = lease.asked_in(request.edns.options if request.edns else ())
         except LeaseError as error:
-            return Reply(rcode=message.FORMERR, reason=str(error))
+            return Reply(rcode=rcodes.FORMERR, reason=str(error))
         one = Waiting(
             zone,
             request,
@@ -374,7 +375,7 @@ class Job:
             self._ticket,
         )
         if not self._server.queue(one):
-            return Reply(rcode=message.SERVFAIL, reason="too many updates wait; try again")
+            return Reply(rcode=rcodes.SERVFAIL, reason="too many updates wait; try again")
         return None
 
     # --- The way out ---
@@ -389,7 +390,7 @@ class Job:
         if wire is None and self._transport == "udp":
             wire = message.render_truncated(request, reply)
         if wire is None:
-            wire = message.header_only(self._wire, message.SERVFAIL)
+            wire = message.header_only(self._wire, rcodes.SERVFAIL)
         return self._sign(wire, verified)
 
     def _sign(self, wire: bytes, verified: tsig.Verified | None) -> bytes:

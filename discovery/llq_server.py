@@ -27,7 +27,7 @@ from typing import Final, TypeVar
 
 import dns.name
 
-from discovery import answers, llq, message, tsig
+from discovery import answers, llq, message, rcodes, tsig
 from discovery.alarms import Alarms, Rings
 from discovery.content import CNAME, ZoneChange, ZoneContent
 from discovery.llq import LlqOption
@@ -362,7 +362,7 @@ class LlqServer:
         if told and not left_out:
             for extra in answers.additional_to(told[0].watch.zone, written):
                 out.record_set(3, extra)
-        flags = message.response_flags(request.flags, message.NOERROR, authoritative=True)
+        flags = message.response_flags(request.flags, rcodes.NOERROR, authoritative=True)
         return out.finish(request.identity, flags, opt)
 
     # --- Events ---

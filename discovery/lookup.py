@@ -18,7 +18,8 @@ import dns.name
 import dns.rdata
 
 from discovery import records
-from discovery.exchange import NOERROR, NXDOMAIN, Response
+from discovery.exchange import Response
+from discovery.rcodes import NOERROR, NXDOMAIN
 from discovery.types import Endpoint, HostFound, HostNotFound, HostRecords
 
 MAX_TARGETS = 4

@@ -20,6 +20,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.wire
 
+from discovery.rcodes import NOERROR, REFUSED
 from discovery.store import RecordSet
 
 HEADER_SIZE: Final = 12
@@ -33,18 +34,6 @@ OPCODE_QUERY: Final = 0
 OPCODE_NOTIFY: Final = 4
 OPCODE_UPDATE: Final = 5
 
-NOERROR: Final = 0
-FORMERR: Final = 1
-SERVFAIL: Final = 2
-NXDOMAIN: Final = 3
-NOTIMP: Final = 4
-REFUSED: Final = 5
-YXDOMAIN: Final = 6
-YXRRSET: Final = 7
-NXRRSET: Final = 8
-NOTAUTH: Final = 9
-NOTZONE: Final = 10
-BADVERS: Final = 16
 
 IN: Final = 1
 CLASS_NONE: Final = 254

@@ -14,7 +14,7 @@ import dns.name
 import dns.rdatatype
 import dns.rdtypes.ANY.TLSA
 
-from discovery import exchange
+from discovery import exchange, rcodes
 from discovery.exchange import Rejection, Request
 from discovery.types import TsigKey
 
@@ -56,7 +56,7 @@ def judge(
     ]
     if connection_pin in pins:
         return True
-    if judgement.rcode != exchange.NOERROR or not pins:
+    if judgement.rcode != rcodes.NOERROR or not pins:
         return (
             "the account's zone names no TLS key for its rendezvous "
             f"({judgement.says}); set [rendezvous] pin, or publish its TLSA record"

@@ -21,7 +21,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.wire
 
-from discovery import dso
+from discovery import dso, rcodes
 from discovery.dso import DsoError, Tlv
 
 SUBSCRIBE: Final = 0x40
@@ -49,7 +49,7 @@ and *after* it has proven the server's key (decision 0042). No other question in
 
 _HOUR_MS: Final = 3_600_000
 _DEFAULT_RETRY_MS: Final = 300_000
-_RETRY_MS: Final = {dso.SERVFAIL: 60_000, dso.NOTIMP: _HOUR_MS, dso.DSOTYPENI: _HOUR_MS}
+_RETRY_MS: Final = {rcodes.SERVFAIL: 60_000, rcodes.NOTIMP: _HOUR_MS, rcodes.DSOTYPENI: _HOUR_MS}
 
 _FIRST_RECORD: Final = dso.HEADER_SIZE + 4
 

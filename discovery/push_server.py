@@ -24,7 +24,7 @@ from typing import Final, TypeAlias
 
 import dns.name
 
-from discovery import dso, push
+from discovery import dso, push, rcodes
 from discovery.alarms import NEVER, Alarms, Rings
 from discovery.content import CNAME, ZoneChange, ZoneContent
 from discovery.dso import DsoError, DsoMessage, Keepalive, RetryDelay, Tlv
@@ -207,8 +207,8 @@ class PushServer:
         except DsoError:
             if not identity:
                 return self._fatal(session, "malformed")
-            self._count("dso.FORMERR")
-            return [self._response(DsoMessage(identity), dso.FORMERR)]
+            self._count("rcodes.FORMERR")
+            return [self._response(DsoMessage(identity), rcodes.FORMERR)]
 
     def _fatal(self, session: _Session, reason: str) -> list[bytes]:
         self.abort(session.way.connection, reason)
@@ -233,8 +233,8 @@ class PushServer:
         if said.id in session.subscriptions:
             return self._fatal(session, "id in use")
         if primary.type not in _REQUESTS:
-            self._count("dso.DSOTYPENI")
-            return [self._response(said, dso.DSOTYPENI)]
+            self._count("rcodes.DSOTYPENI")
+            return [self._response(said, rcodes.DSOTYPENI)]
         if primary.type == push.SUBSCRIBE:
             return self._subscribe(session, said, primary)
         asked = Keepalive.parse(primary.data)
@@ -246,7 +246,7 @@ class PushServer:
         session.interval = granted.interval_ms / 1000
         self._count("dso.keepalive")
         self._establish(session)
-        return [self._response(said, dso.NOERROR, granted.tlv())]
+        return [self._response(said, rcodes.NOERROR, granted.tlv())]
 
     def _establish(self, session: _Session) -> None:
         session.established = True
@@ -254,7 +254,7 @@ class PushServer:
 
     def _response(self, said: DsoMessage, rcode: int, *tlvs: Tlv) -> bytes:
         found = list(tlvs)
-        if rcode != dso.NOERROR:
+        if rcode != rcodes.NOERROR:
             found.append(RetryDelay(push.retry_delay_ms(rcode)).tlv())
         answer = DsoMessage(said.id, tuple(found), response=True, rcode=rcode)
         if said.additional(dso.PADDING) is None:
@@ -271,7 +271,7 @@ class PushServer:
         zone = self._zone_of(wanted.name)
         rcode = self._verdict(session, wanted, zone)
         self._count(f"push.{_RCODES[rcode]}")
-        if zone is None or rcode != dso.NOERROR:
+        if zone is None or rcode != rcodes.NOERROR:
             return [self._response(said, rcode)]
         session.subscriptions[said.id] = wanted
         session.places.add((wanted.name, wanted.rdtype, wanted.rdclass))
@@ -286,19 +286,19 @@ class PushServer:
             if wanted.rdtype in (content.rdtype, TYPE_ANY) or content.rdtype == CNAME
             for change in _changes(content, content.ttl)
         ]
-        return [self._response(said, dso.NOERROR), *push.push_messages(found)]
+        return [self._response(said, rcodes.NOERROR), *push.push_messages(found)]
 
     def _verdict(self, session: _Session, wanted: Subscribe, zone: ZoneContent | None) -> int:
         if zone is None or wanted.rdclass not in (push.CLASS_IN, push.CLASS_ANY):
-            return dso.NOTAUTH
+            return rcodes.NOTAUTH
         if session.zone is not zone:
-            return dso.REFUSED
+            return rcodes.REFUSED
         full = (
             self._total >= self._limits.total
             or self._accounts[zone.origin] >= self._limits.per_account
             or len(session.subscriptions) >= self._limits.per_session
         )
-        return dso.SERVFAIL if full else dso.NOERROR
+        return rcodes.SERVFAIL if full else rcodes.NOERROR
 
     def _forget(self, session: _Session, identity: int) -> None:
         """Forget a subscription; one that is not there is nothing (RFC 8765 §6.4.1)."""
@@ -399,10 +399,10 @@ class PushServer:
 
 
 _RCODES: Final = {
-    dso.NOERROR: "subscribed",
-    dso.SERVFAIL: "SERVFAIL",
-    dso.REFUSED: "REFUSED",
-    dso.NOTAUTH: "NOTAUTH",
+    rcodes.NOERROR: "subscribed",
+    rcodes.SERVFAIL: "SERVFAIL",
+    rcodes.REFUSED: "REFUSED",
+    rcodes.NOTAUTH: "NOTAUTH",
 }
 
 

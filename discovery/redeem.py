@@ -15,7 +15,7 @@ import dns.name
 import dns.rdatatype
 import dns.rdtypes.ANY.TXT
 
-from discovery import exchange, invitations
+from discovery import exchange, invitations, rcodes
 from discovery.exchange import Rejection, Request
 from discovery.invitations import Invitation, SealError
 from discovery.types import TsigKey
@@ -76,7 +76,7 @@ class Redemption:
         if isinstance(judgement, Rejection):
             _raise_if_told(judgement)
             return None
-        if judgement.rcode != exchange.NOERROR:
+        if judgement.rcode != rcodes.NOERROR:
             raise _refused(judgement.rcode, judgement.words or judgement.says)
         assert request.question is not None
         texts = [
@@ -104,6 +104,6 @@ def _raise_if_told(rejection: Rejection) -> None:
 
 
 def _refused(rcode: int, words: str) -> RedeemError:
-    if rcode == exchange.REFUSED:
+    if rcode == rcodes.REFUSED:
         return RedeemError(f"the rendezvous refuses the invitation: {words}")
     return RedeemError(f"the rendezvous failed ({words}); try again", temporary=True)

@@ -14,8 +14,9 @@ from typing import Final
 import dns.rdata
 
 from discovery import records as words
-from discovery.exchange import NOERROR, Response
+from discovery.exchange import Response
 from discovery.lookup import Question
+from discovery.rcodes import NOERROR
 from discovery.types import ClientCommand, HostRecords, Published, Withdrawn, ZoneProblem
 
 MIN_LEASE: Final = 30  # seconds, RFC 9664: recommended minimum of a server

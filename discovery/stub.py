@@ -32,14 +32,8 @@ import dns.rdatatype
 import dns.wire
 
 from discovery import services
+from discovery.rcodes import BADVERS, FORMERR, NOERROR, NOTIMP, NXDOMAIN, SERVFAIL
 from discovery.types import RecordsFound
-
-NOERROR: Final = 0
-FORMERR: Final = 1
-SERVFAIL: Final = 2
-NXDOMAIN: Final = 3
-NOTIMP: Final = 4
-BADVERS: Final = 16
 
 ADDRESS_TTL: Final = 10
 """Seconds for which an application's resolver may keep a host id: the tunnel stands *now*."""

@@ -22,9 +22,10 @@ from enum import StrEnum
 from typing import Final
 
 from discovery import exchange, llq
-from discovery.exchange import NOERROR, Rejection, Request, Response, fresh_identity
+from discovery.exchange import Rejection, Request, Response, fresh_identity
 from discovery.llq import LlqOption
 from discovery.lookup import Question
+from discovery.rcodes import NOERROR
 from discovery.standing import Standing
 from discovery.types import ClientCommand, SendZone, TsigKey
 

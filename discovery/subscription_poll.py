@@ -19,8 +19,9 @@ import dns.rdata
 import dns.rdatatype
 import dns.rdtypes.ANY.SOA
 
-from discovery.exchange import NOERROR, NXDOMAIN, Response
+from discovery.exchange import Response
 from discovery.lookup import Question
+from discovery.rcodes import NOERROR, NXDOMAIN
 
 FIRST: Final = 1.0  # seconds
 CAP: Final = 60.0

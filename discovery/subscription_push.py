@@ -20,7 +20,7 @@ from typing import Final
 import dns.name
 import dns.rdatatype
 
-from discovery import dso, push
+from discovery import dso, push, rcodes
 from discovery.dso import DsoError, DsoMessage, Keepalive, RetryDelay, Tlv
 from discovery.exchange import fresh_identity, signed_query
 from discovery.lookup import Question
@@ -221,14 +221,14 @@ class PushSession:
             if said.id and said.rcode:
                 return []  # NOTIMP to something that we gave up
             raise DsoError(f"an answer to the unknown message {said.id}")
-        if said.rcode == dso.NOERROR:
+        if said.rcode == rcodes.NOERROR:
             one.live = True
             one.deadline = float("inf")
             self._standing.begin(one.question, now)
             return []
         del self._subscriptions[said.id]
         delay = _delay(said)
-        if said.rcode not in (dso.NOTIMP, dso.DSOTYPENI, dso.NOTAUTH):
+        if said.rcode not in (rcodes.NOTIMP, rcodes.DSOTYPENI, rcodes.NOTAUTH):
             self._refused[one.question] = now + delay
             if self._subscriptions:
                 return []  # this question only
@@ -236,7 +236,7 @@ class PushSession:
 
     def _kept(self, said: DsoMessage, now: float) -> list[ClientCommand]:
         self._keepalive = None
-        if said.rcode == dso.NOERROR and said.primary is not None:
+        if said.rcode == rcodes.NOERROR and said.primary is not None:
             if said.primary.type == dso.KEEPALIVE:
                 self._timeouts(Keepalive.parse(said.primary.data))
             before, self.established = self.established, True

@@ -21,8 +21,9 @@ import dns.rdatatype
 import dns.rdtypes.ANY.TXT
 
 from discovery import records
-from discovery.exchange import NOERROR, NXDOMAIN, Response
+from discovery.exchange import Response
 from discovery.lookup import Question
+from discovery.rcodes import NOERROR, NXDOMAIN
 from discovery.types import TextsChanged, TextsFound
 
 TTL: Final = 0  # seconds: never cached

@@ -21,14 +21,13 @@ import dns.exception
 import dns.name
 import dns.wire
 
+from discovery.rcodes import FORMERR, NOTAUTH
 from discovery.types import TsigKey
 
 TSIG_TYPE: Final = 250
 CLASS_ANY: Final = 255
 DEFAULT_FUDGE: Final = 300  # seconds, RFC 8945 §10
 
-FORMERR: Final = 1
-NOTAUTH: Final = 9
 BADSIG: Final = 16
 BADKEY: Final = 17
 BADTIME: Final = 18

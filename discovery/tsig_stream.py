@@ -13,7 +13,7 @@ from typing import Final
 
 import dns.exception
 
-from discovery import tsig
+from discovery import rcodes, tsig
 from discovery.tsig import TsigFailure, TsigRecord
 from discovery.types import TsigKey
 
@@ -64,7 +64,7 @@ class StreamVerifier:
         try:
             located = tsig.locate(wire)
         except (tsig.TsigFormatError, dns.exception.DNSException) as error:
-            return TsigFailure(tsig.FORMERR, 0, f"a message of the answer is malformed: {error}")
+            return TsigFailure(rcodes.FORMERR, 0, f"a message of the answer is malformed: {error}")
         if self._is_first:
             return self._first(wire, unix)
         if located is not None:
@@ -92,7 +92,7 @@ class StreamVerifier:
 
     def _later(self, wire: bytes, record: TsigRecord, start: int, unix: int) -> bytes | TsigFailure:
         if self._find_key(record.key_name, record.algorithm) is None:
-            return TsigFailure(tsig.NOTAUTH, tsig.BADKEY, "the key changed in the answer", record)
+            return TsigFailure(rcodes.NOTAUTH, tsig.BADKEY, "the key changed in the answer", record)
         bare = tsig.without_tsig(wire, start)
         message = record.original_id.to_bytes(2) + bare[2:]
         octets = b"".join(self._unsigned) + message
@@ -102,9 +102,11 @@ class StreamVerifier:
         # Who cuts MACs cuts all of them alike, and the first was long enough (RFC 8945 §5.2.2.1).
         cut = expected[: len(self._mac)]
         if not hmac.compare_digest(cut, record.mac):
-            return TsigFailure(tsig.NOTAUTH, tsig.BADSIG, "the MAC is wrong", record)
+            return TsigFailure(rcodes.NOTAUTH, tsig.BADSIG, "the MAC is wrong", record)
         if abs(unix - record.time_signed) > record.fudge:
-            return TsigFailure(tsig.NOTAUTH, tsig.BADTIME, "it was signed at another time", record)
+            return TsigFailure(
+                rcodes.NOTAUTH, tsig.BADTIME, "it was signed at another time", record
+            )
         self._mac, self._unsigned = record.mac, []
         return bare
 
@@ -123,4 +125,4 @@ def _digested(prior_mac: bytes, octets: bytes, unix: int, fudge: int) -> bytes:
 
 
 def _bad(reason: str) -> TsigFailure:
-    return TsigFailure(tsig.NOTAUTH, tsig.BADSIG, reason)
+    return TsigFailure(rcodes.NOTAUTH, tsig.BADSIG, reason)

@@ -17,7 +17,7 @@ import dns.name
 import dns.rdatatype
 import dns.rdtypes.ANY.SOA
 
-from discovery import message
+from discovery import message, rcodes
 from discovery.content import (
     CNAME,
     NS,
@@ -123,7 +123,7 @@ def check_size(
     """Raise :exc:`UpdateError` if an UPDATE has too many records."""
     if len(prerequisites) + len(updates) > limits.update_records:
         raise UpdateError(
-            message.REFUSED, f"an UPDATE may hold {limits.update_records} records; send several"
+            rcodes.REFUSED, f"an UPDATE may hold {limits.update_records} records; send several"
         )
 
 
@@ -139,12 +139,12 @@ def _check_prerequisites(content: Contents, records: Iterable[Record]) -> None:
     wanted: dict[SetKey, set[bytes]] = {}
     for record in records:
         if record.ttl != 0:
-            raise UpdateError(message.FORMERR)
+            raise UpdateError(rcodes.FORMERR)
         if not record.name.is_subdomain(content.origin):
-            raise UpdateError(message.NOTZONE)
+            raise UpdateError(rcodes.NOTZONE)
         if record.rdclass == IN:
             if record.rdata is None or _is_meta(record.rdtype):
-                raise UpdateError(message.FORMERR)
+                raise UpdateError(rcodes.FORMERR)
             key = (record.name, record.rdtype)
             wanted.setdefault(key, set()).add(record.rdata.to_digestable())
         else:
@@ -152,20 +152,20 @@ def _check_prerequisites(content: Contents, records: Iterable[Record]) -> None:
     for (name, rdtype), data in wanted.items():
         found = content.get(name, rdtype)
         if found is None or canonical_data(found) != data:
-            raise UpdateError(message.NXRRSET)
+            raise UpdateError(rcodes.NXRRSET)
 
 
 def _check_existence(content: Contents, record: Record) -> None:
     if record.rdclass not in (CLASS_ANY, CLASS_NONE) or record.length:
-        raise UpdateError(message.FORMERR)
+        raise UpdateError(rcodes.FORMERR)
     if record.rdtype == TYPE_ANY:
         exists = bool(content.at(record.name))
-        missing, present = message.NXDOMAIN, message.YXDOMAIN
+        missing, present = rcodes.NXDOMAIN, rcodes.YXDOMAIN
     elif _is_meta(record.rdtype):
-        raise UpdateError(message.FORMERR)
+        raise UpdateError(rcodes.FORMERR)
     else:
         exists = content.get(record.name, record.rdtype) is not None
-        missing, present = message.NXRRSET, message.YXRRSET
+        missing, present = rcodes.NXRRSET, rcodes.YXRRSET
     if record.rdclass == CLASS_ANY and not exists:
         raise UpdateError(missing)
     if record.rdclass == CLASS_NONE and exists:
@@ -178,9 +178,9 @@ def _check_existence(content: Contents, record: Record) -> None:
 def _prescan(origin: dns.name.Name, records: Iterable[Record]) -> None:
     for record in records:
         if not record.name.is_subdomain(origin):
-            raise UpdateError(message.NOTZONE)
+            raise UpdateError(rcodes.NOTZONE)
         if not _is_well_formed(record):
-            raise UpdateError(message.FORMERR)
+            raise UpdateError(rcodes.FORMERR)
 
 
 def _is_well_formed(record: Record) -> bool:
@@ -197,17 +197,17 @@ def _check_policy(origin: dns.name.Name, records: Iterable[Record], policy: Upda
     for record in records:
         if record.name in policy.reserved or (tree and record.name.is_subdomain(tree)):
             raise UpdateError(
-                message.REFUSED, "the rendezvous keeps this name itself; updates cannot change it"
+                rcodes.REFUSED, "the rendezvous keeps this name itself; updates cannot change it"
             )
         if record.rdclass != IN:
             continue
         if record.rdtype in NOT_TAKEN or (record.rdtype == NS and record.name != origin):
             raise UpdateError(
-                message.REFUSED, "this server does not delegate or sign: such records are not taken"
+                rcodes.REFUSED, "this server does not delegate or sign: such records are not taken"
             )
         if record.length > policy.limits.record_octets:
             raise UpdateError(
-                message.REFUSED, f"a record may hold {policy.limits.record_octets} octets"
+                rcodes.REFUSED, f"a record may hold {policy.limits.record_octets} octets"
             )
 
 
@@ -243,7 +243,7 @@ def _add(draft: Draft, record: Record, limits: ZoneLimits, ends: LeaseEnds) -> N
             items = tuple(added if i.canonical == data else i for i in before.items)
     if before is not None and len(before.items) < len(items) > limits.records_per_set:
         raise UpdateError(
-            message.REFUSED, f"a name may hold {limits.records_per_set} records of one type"
+            rcodes.REFUSED, f"a name may hold {limits.records_per_set} records of one type"
         )
     # A name is shown as it was first written, whatever later records call it (RFC 4343 §4).
     name = next((content.name for content in draft.base.at(record.name).values()), record.name)
@@ -298,14 +298,14 @@ def _check_limits(draft: Draft, limits: ZoneLimits) -> None:
         size = sum(len(item.canonical) + 12 for item in content.items) if content else 0
         if difference > 0 and size > limits.set_octets:
             raise UpdateError(
-                message.REFUSED,
+                rcodes.REFUSED,
                 f"the records of a name and type may hold {limits.set_octets} octets",
             )
     names += sum(bool(draft.types_at(name)) - bool(draft.base.at(name)) for name in touched)
     if grown and records > limits.records:
-        raise UpdateError(message.REFUSED, f"the zone is full: {limits.records} records")
+        raise UpdateError(rcodes.REFUSED, f"the zone is full: {limits.records} records")
     if grown and names > limits.names:
-        raise UpdateError(message.REFUSED, f"the zone is full: {limits.names} names")
+        raise UpdateError(rcodes.REFUSED, f"the zone is full: {limits.names} names")
 
 
 def step_serial(draft: Draft) -> None:

@@ -39,6 +39,7 @@ from discovery import (
     invitations,
     lease,
     message,
+    rcodes,
     subscriptions,
     tsig,
     update,
@@ -221,7 +222,7 @@ class ZoneServer:
                 self._tally(f"unsigned.{allowed}")
                 return job.cut() if allowed == "cut" else []
         if not job.is_modest:
-            return [job.bare("large", message.REFUSED)]
+            return [job.bare("large", rcodes.REFUSED)]
         if isinstance(verdict, tsig.TsigFailure):
             return [job.tsig_failed(verdict)]
         return job.answer(None)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import dns.name
 import dns.rdtypes.ANY.SOA
 
-from discovery import bootstrap, duplicates, lease, message, update
+from discovery import bootstrap, duplicates, lease, rcodes, update
 from discovery.backing.primary import Mirrored, Passed
 from discovery.bootstrap import ServerIdentity
 from discovery.content import SOA, ZoneContent, difference, same_content
@@ -228,11 +228,11 @@ class BackedZone(HeldZone):
             return None
         if self.upstream is None or self.upstream.away:
             why = self.upstream.away if self.upstream else "the rendezvous is starting; try again"
-            return Reply(rcode=message.SERVFAIL, reason=why)
+            return Reply(rcode=rcodes.SERVFAIL, reason=why)
         ends = lease.ends_of(one.granted, unix)
         prerequisites, updates = one.request.answer, one.request.authority
         if not all(map(_is_readable, prerequisites)):
-            return Reply(rcode=message.FORMERR)
+            return Reply(rcode=rcodes.FORMERR)
         try:
             update.check_size(prerequisites, updates, self.policy.limits)
             stage.merge(update.work_out(stage, (), updates, self.policy, ends))
@@ -275,7 +275,7 @@ class BackedZone(HeldZone):
         self._touched = {**self._touched, **writing.touched}
         for errand in writing.errands:
             self._forget_promises(errand.ticket)
-            errand.done(Passed(errand.ticket, message.SERVFAIL, "the store failed; try again"))
+            errand.done(Passed(errand.ticket, rcodes.SERVFAIL, "the store failed; try again"))
 
     # --- What the primary says --------------------------------------------------------------
 
@@ -353,18 +353,18 @@ class BackedZone(HeldZone):
     def _carried_out(
         self, word: Passed, key: bytes, updates: Sequence[Record], ends: lease.LeaseEnds
     ) -> None:
-        if word.rcode == message.SERVFAIL and len(self._promised) <= self.policy.limits.records:
+        if word.rcode == rcodes.SERVFAIL and len(self._promised) <= self.policy.limits.records:
             self._orphan_promises(word.ticket)
         else:
             self._forget_promises(word.ticket)
         reply = Reply(rcode=word.rcode, reason=word.reason)
-        if word.rcode == message.NOERROR:
+        if word.rcode == rcodes.NOERROR:
             for record in updates:
                 if record.rdclass == IN and record.rdata is not None:
                     item = Item(record.rdata, ends.of(record.rdtype))
                     self._grant((record.name, record.rdtype), item)
         for one in self._askers.pop(key):
-            granted = one.granted if word.rcode == message.NOERROR else None
+            granted = one.granted if word.rcode == rcodes.NOERROR else None
             options = [(lease.OPTION, granted.octets())] if granted else []
             self._answered.append((one, replace(reply, options=options)))
 
@@ -404,7 +404,7 @@ class BackedZone(HeldZone):
 
     def _deleted(self, word: Passed, found: Sequence[tuple[SetKey, Item]]) -> None:
         self._deleting = False
-        if word.rcode != message.NOERROR:
+        if word.rcode != rcodes.NOERROR:
             self._delete_at = self._unix + RETRY
             if self.upstream is not None and not self.upstream.away:  # that is told already
                 self._trouble(f"records whose lease ended are not yet deleted there: {word.reason}")
@@ -435,11 +435,11 @@ class BackedZone(HeldZone):
         return (name for name in self.policy.reserved if name != server)
 
     def _published(self, word: Passed) -> None:
-        if word.rcode == message.NOERROR:
+        if word.rcode == rcodes.NOERROR:
             self._own_trouble = ""
             return
         self._own_due, self._own_at = True, self._unix + RETRY
-        if word.rcode != message.SERVFAIL and word.reason != self._own_trouble:
+        if word.rcode != rcodes.SERVFAIL and word.reason != self._own_trouble:
             self._own_trouble = word.reason
             fix = "let our key update the whole zone there, or hosts must name this rendezvous"
             self._trouble(f"the zone does not lead to this rendezvous: {word.reason}; {fix}")

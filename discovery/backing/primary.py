@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 import dns.name
 
-from discovery import message, tsig
+from discovery import message, rcodes, tsig
 from discovery.backing.reader import Mirrorable, TransferError, TransferReader
 from discovery.content import SOA
 from discovery.exchange import rcode_name
@@ -120,7 +120,7 @@ class Primary:
         lost += self._waiting
         self._waiting.clear()
         self._round, self._done = None, []
-        return [Passed(one.ticket, message.SERVFAIL, self._gone) for one in lost]
+        return [Passed(one.ticket, rcodes.SERVFAIL, self._gone) for one in lost]
 
     def notified(self, now: float, unix: int) -> list[PrimaryCommand]:
         """A NOTIFY says that the zone changed."""
@@ -140,13 +140,13 @@ class Primary:
     ) -> list[PrimaryCommand]:
         """Pass an UPDATE on, as it was asked for."""
         if not self.is_up:
-            return [Passed(ticket, message.SERVFAIL, self._gone)]
+            return [Passed(ticket, rcodes.SERVFAIL, self._gone)]
         if len(self._waiting) >= WAITING:
             reason = f"{WAITING} updates wait for the primary server; try again"
-            return [Passed(ticket, message.SERVFAIL, reason)]
+            return [Passed(ticket, rcodes.SERVFAIL, reason)]
         wire = _update(self._content.origin, prerequisites, updates)
         if len(wire) > message.TCP_PAYLOAD - tsig.overhead(self._key):
-            return [Passed(ticket, message.REFUSED, "the update is too large to be passed on")]
+            return [Passed(ticket, rcodes.REFUSED, "the update is too large to be passed on")]
         self._waiting.append(_Passing(ticket, wire))
         return self._next(now, unix)
 

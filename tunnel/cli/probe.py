@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import dns.name
 import dns.rdatatype
 
-from discovery import exchange
+from discovery import exchange, rcodes
 from discovery.exchange import Rejection
 from discovery.io_transport import ZoneTransport
 from discovery.types import Endpoint, TsigKey
@@ -50,7 +50,7 @@ async def look(
     def judge(wire: bytes) -> None:
         judgement = exchange.judge(request, wire, int(time.time()))
         if not isinstance(judgement, Rejection):
-            end(None if judgement.rcode == exchange.NOERROR else _refusal(account, judgement.says))
+            end(None if judgement.rcode == rcodes.NOERROR else _refusal(account, judgement.says))
         elif judgement.kind != "foreign":
             end(judgement.reason)
 

@@ -14,7 +14,8 @@ import pytest
 from discovery.backing.primary import Mirrored, Passed
 from discovery.content import ZoneContent
 from discovery.io_backing import BackingLink
-from discovery.message import IN, NOERROR, NXRRSET, SERVFAIL, Record
+from discovery.message import IN, Record
+from discovery.rcodes import NOERROR, NXRRSET, SERVFAIL
 from discovery.types import TsigKey
 from tests.discovery.backing.real import KEY, ZONE, RealServer, bind, knot, until
 from tests.ports import free_port

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from discovery import exchange, records
+from discovery import exchange, rcodes, records
 from discovery.exchange import ResponseError, read_response
 from discovery.lookup import Lookup
 from discovery.records import RecordsError
@@ -229,5 +229,5 @@ def test_the_lease_and_the_servers_words_are_read() -> None:
     options = bytes.fromhex("0002000400000708") + bytes.fromhex("000f0005") + b"\x00\x12why"
     opt = b"\x00\x00\x29\x04\xd0\x01\x00\x00\x00" + len(options).to_bytes(2) + options
     response = read_response(bytes.fromhex("0001a8000000000000000001") + opt)
-    assert (response.lease, response.words, response.rcode) == (1800, "why", exchange.BADVERS)
+    assert (response.lease, response.words, response.rcode) == (1800, "why", rcodes.BADVERS)
     assert response.says == "BADVERS: why"

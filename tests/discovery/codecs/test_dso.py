@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery import dso
+from discovery import dso, rcodes
 from discovery.dso import DsoError, DsoMessage, Keepalive, RetryDelay, Tlv
 
 KEEPALIVE = bytes.fromhex("0001 3000 0000 0000 0000 0000 0001 0008 00003a98 0036ee80")
@@ -29,13 +29,13 @@ def test_a_keepalive_request() -> None:
 
 
 def test_a_retry_delay_that_ends_a_session() -> None:
-    message = DsoMessage(0, (RetryDelay(5000).tlv(),), rcode=dso.SERVFAIL)
+    message = DsoMessage(0, (RetryDelay(5000).tlv(),), rcode=rcodes.SERVFAIL)
     assert message.pack().hex() == "0000" + "3002" + "00" * 8 + "00020004" + "00001388"
     assert RetryDelay.parse(message.tlvs[0].data) == RetryDelay(5000)
 
 
 def test_a_response_is_told_by_its_bit() -> None:
-    message = DsoMessage(9, (), response=True, rcode=dso.DSOTYPENI)
+    message = DsoMessage(9, (), response=True, rcode=rcodes.DSOTYPENI)
     assert message.pack()[:4].hex() == "0009" + "b00b"
     assert DsoMessage.parse(message.pack()) == message
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery import dso, push
+from discovery import push, rcodes
 from discovery.dso import DsoError, DsoMessage, Tlv
 from discovery.push import Change, Reconfirm, Subscribe, Unsubscribe
 
@@ -140,7 +140,7 @@ def test_a_push_that_is_too_long_is_fatal() -> None:
 def test_retry_delays_are_those_that_the_rfc_recommends() -> None:
     minutes = {rcode: push.retry_delay_ms(rcode) // 60_000 for rcode in (1, 2, 4, 5, 9, 11, 15)}
     assert minutes == {1: 5, 2: 1, 4: 60, 5: 5, 9: 5, 11: 60, 15: 5}
-    assert dso.DSOTYPENI == 11
+    assert rcodes.DSOTYPENI == 11
 
 
 @pytest.mark.parametrize(

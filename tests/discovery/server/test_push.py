@@ -10,7 +10,7 @@ import dns.rdataclass
 import dns.rdatatype
 import pytest
 
-from discovery import dso, push, tsig
+from discovery import dso, push, rcodes, tsig
 from discovery.dso import DsoMessage, Keepalive, RetryDelay, Tlv
 from discovery.push import REMOVE_ALL, REMOVE_ONE, Change, Reconfirm, Subscribe, Unsubscribe
 from discovery.push_server import PushLimits
@@ -105,7 +105,7 @@ def record(text: str, ttl: int = 120, rdtype: int = AAAA) -> Change:
 def test_who_was_not_introduced_is_refused(zone: Telling) -> None:
     stranger = Client(zone)
     answer = stranger.ask(Subscribe(NAME, AAAA).tlv())
-    assert answer.rcode == dso.REFUSED
+    assert answer.rcode == rcodes.REFUSED
     delay = answer.additional(dso.RETRY_DELAY)
     assert delay is not None
     assert RetryDelay.parse(delay.data).delay_ms == 300_000
@@ -131,23 +131,23 @@ def test_only_the_question_of_its_own_introduces(zone: Telling) -> None:
     invited = f"{identity.hex()}-{expires}._invite.{ALICE}."
     secret = invitation_key_of(ALICE, identity, expires)
     zone.send(tsig.sign(INTRODUCTION, TsigKey(invited, secret), UNIX)[0], stranger.way)
-    assert stranger.ask(Subscribe(NAME, AAAA).tlv()).rcode == dso.REFUSED
+    assert stranger.ask(Subscribe(NAME, AAAA).tlv()).rcode == rcodes.REFUSED
 
 
 def test_an_account_is_told_of_its_own_zone_only(zone: Telling, client: Client) -> None:
     for name in (BOB, f"desk.{BOB}"):
         wanted = Subscribe(dns.name.from_text(name), AAAA)
-        assert client.ask(wanted.tlv()).rcode == dso.REFUSED
+        assert client.ask(wanted.tlv()).rcode == rcodes.REFUSED
     elsewhere = Subscribe(dns.name.from_text("example.org"), AAAA)
-    assert client.ask(elsewhere.tlv()).rcode == dso.NOTAUTH
+    assert client.ask(elsewhere.tlv()).rcode == rcodes.NOTAUTH
     zone.ask(query_wire(f"_push.{BOB}", "SOA"), client.way, key_of(BOB))
-    assert client.ask(Subscribe(NAME, AAAA).tlv()).rcode == dso.REFUSED
+    assert client.ask(Subscribe(NAME, AAAA).tlv()).rcode == rcodes.REFUSED
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_without_tls_there_is_no_dso(zone: Telling, transport: str) -> None:
     (wire,) = zone.send(DsoMessage(7, (KEEPALIVE.tlv(),)).pack(), Way(transport, SOURCE))
-    assert wire[3] & 15 == dso.NOTIMP
+    assert wire[3] & 15 == rcodes.NOTIMP
 
 
 # --- Subscriptions (RFC 8765 §6.2 to §6.4) ---------------------------------------------------
@@ -256,7 +256,7 @@ def test_names_match_without_case_and_classes_may_be_any(zone: Telling, client: 
     zone.update(rr(DESK, "AAAA", ANY))
     assert client.pushed() == [Change(NAME, AAAA, 1, REMOVE_ALL, None)]
     wanted = Subscribe(NAME, AAAA, 3)
-    assert client.ask(wanted.tlv(), identity=9).rcode == dso.NOTAUTH
+    assert client.ask(wanted.tlv(), identity=9).rcode == rcodes.NOTAUTH
 
 
 def test_a_doubted_record_is_taken_note_of(zone: Telling, client: Client) -> None:
@@ -274,7 +274,7 @@ def test_a_full_server_says_servfail_and_a_minute(limit: str) -> None:
     client = Client(zone).introduce()
     client.subscribe()
     answer = client.ask(Subscribe(NAME, TXT).tlv(), identity=8)
-    assert answer.rcode == dso.SERVFAIL
+    assert answer.rcode == rcodes.SERVFAIL
     assert RetryDelay.parse(answer.tlvs[0].data).delay_ms == 60_000
     zone.update(add(DESK, "AAAA", "fd00::1"))
     assert client.pushed() == [record("fd00::1")]  # the others go on
@@ -314,7 +314,7 @@ def test_the_server_decides_both_timeouts(
     zone: Telling, asked: tuple[int, int], granted: tuple[int, int]
 ) -> None:
     answer = Client(zone).ask(Keepalive(*asked).tlv())
-    assert answer.rcode == dso.NOERROR
+    assert answer.rcode == rcodes.NOERROR
     assert answer.tlvs == (Keepalive(*granted).tlv(),)
 
 
@@ -462,7 +462,7 @@ def test_edns_tcp_keepalive_on_a_session_is_fatal(zone: Telling, client: Client)
 def test_an_unknown_request_is_dsotypeni_with_an_hour(zone: Telling) -> None:
     for kind in (0x77, dso.PADDING, 0):
         answer = Client(zone).ask(Tlv(kind, b"x"))
-        assert answer.rcode == dso.DSOTYPENI
+        assert answer.rcode == rcodes.DSOTYPENI
         assert RetryDelay.parse(answer.tlvs[0].data).delay_ms == 3_600_000
 
 
@@ -480,6 +480,6 @@ def test_an_unknown_request_is_dsotypeni_with_an_hour(zone: Telling) -> None:
 def test_a_malformed_request_is_formerr(zone: Telling, client: Client, wire: bytes) -> None:
     (answer,) = zone.send(wire, client.way)
     said = DsoMessage.parse(answer)
-    assert (said.id, said.rcode) == (7, dso.FORMERR)
+    assert (said.id, said.rcode) == (7, rcodes.FORMERR)
     assert not zone.told.holds(1)
     assert zone.take() == []

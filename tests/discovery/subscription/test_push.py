@@ -6,7 +6,7 @@ import dns.message
 import dns.name
 import pytest
 
-from discovery import dso, push
+from discovery import dso, push, rcodes
 from discovery.client import ClientSettings
 from discovery.dso import DsoMessage, Keepalive, RetryDelay, Tlv
 from discovery.push import Change
@@ -135,7 +135,9 @@ def test_one_subscription_serves_all_who_want_it() -> None:
     assert script.sent == []
 
 
-@pytest.mark.parametrize("rcode", [dso.NOTIMP, dso.DSOTYPENI, dso.NOTAUTH, dso.SERVFAIL])
+@pytest.mark.parametrize(
+    "rcode", [rcodes.NOTIMP, rcodes.DSOTYPENI, rcodes.NOTAUTH, rcodes.SERVFAIL]
+)
 def test_a_server_without_sessions_is_asked_by_long_lived_queries(rcode: int) -> None:
     script = Script()
     script.subscribe()
@@ -152,7 +154,7 @@ def test_a_refused_question_is_asked_again_and_polled_meanwhile() -> None:
     script, _ = live()
     script.subscribe(LAPTOP)
     (asked,) = script.dso()
-    script.accept(asked, RetryDelay(30_000).tlv(), rcode=dso.REFUSED)
+    script.accept(asked, RetryDelay(30_000).tlv(), rcode=rcodes.REFUSED)
     script.wait(5.0)
     assert [dso.is_dso(wire) for wire in script.taken()][:1] == [False]
     assert script.client.step == "push"
@@ -162,7 +164,7 @@ def test_a_refused_question_is_asked_again_and_polled_meanwhile() -> None:
 
 def test_a_session_in_which_all_is_refused_is_given_up_for_long_lived_queries() -> None:
     script, asked = subscribed()
-    script.accept(asked, rcode=dso.REFUSED)
+    script.accept(asked, rcode=rcodes.REFUSED)
     (setup,) = script.taken()
     assert llq_of(setup) is not None and script.client.step == "poll"
 
