@@ -19,6 +19,7 @@ from tunnel.io.lab.leftovers import (
     owner_pid,
     remove_leftovers,
 )
+from tunnel.io.lab.namespace import Namespace
 from tunnel.io.lab.process import alive
 
 pytestmark = pytest.mark.root
@@ -148,6 +149,17 @@ def test_nothing_is_left_after_a_signal(held: Held, number: signal.Signals) -> N
     assert len(held.traces()) == 4
     assert held.end(number) != 0
     assert held.traces() == []
+
+
+def test_a_machine_that_a_signal_tore_from_its_lab_goes_with_it() -> None:
+    """It came just before the lab could note that there is something to take away."""
+    if (reason := missing()) is not None:
+        pytest.skip(reason)
+    with Lab() as lab:
+        prefix = lab.namespace("machine").name.removesuffix("machine")
+        torn = Namespace("torn", prefix, lab.folder, [])
+        assert (NETNS_FOLDER / torn.name).exists()
+    assert not (NETNS_FOLDER / torn.name).exists()
 
 
 def test_leftovers_of_a_killed_run_are_removed_by_the_next(held: Held) -> None:

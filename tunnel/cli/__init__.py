@@ -88,7 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         application(words[0] if words else None)(args=words, prog_name=PROGRAM)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, int):
+            return end.code if end.code in (0, 1, 2) else 1  # as after a signal to a lab
+        return int(end.code is not None)
     except KeyboardInterrupt:  # before the command itself could tell
         print("autotunnel: interrupted", file=sys.stderr)
         return 1

@@ -89,7 +89,7 @@ def command(
                 raise
             except BrokenPipeError:  # the reader of our data has gone; there is nobody to tell
                 raise
-            except (Exception, KeyboardInterrupt) as problem:
+            except (Exception, KeyboardInterrupt, SystemExit) as problem:
                 of_json = schema(named) if callable(schema) else None
                 tell_failure(spoken, as_json, problem, of_json)
                 raise typer.Exit(1) from None

@@ -34,7 +34,8 @@ def tell_failure(
     """Says why the command ``name`` failed, in one line and, if wanted, in JSON, whose schema has
     another name where ``schema`` says so."""
     facts = problem.facts if isinstance(problem, Failure) else {}
-    text = "interrupted" if isinstance(problem, KeyboardInterrupt) else _sentence(problem)
+    ended = isinstance(problem, KeyboardInterrupt | SystemExit)  # the latter by SIGTERM to a lab
+    text = "interrupted" if ended else _sentence(problem)
     say(f"autotunnel {name}: {text}", style="red")
     if as_json:
         with contextlib.suppress(OSError):  # which may be what has failed

@@ -20,7 +20,6 @@ PROGRAMS = (
     *("tcpdump", "curl", "ping", "ss", "getent", "python3"),
     *("tc", "nft", "miniupnpd", "conntrack"),
 )
-INTERRUPTED = 130
 
 
 def run(as_json: bool, quick: bool) -> int:
@@ -46,9 +45,9 @@ def _tell(story: Story, quick: bool) -> int:
             _play(story, Demo(lab), quick)
     except (LabError, StepFailedError):
         return 1  # the story has told it
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # the latter: SIGTERM and SIGHUP to a lab
         story.console.print("Interrupted; everything has been taken away.")
-        return INTERRUPTED
+        return 1
     total = sum(step.seconds for step in story.steps)
     story.console.print(f"All {len(story.steps)} steps are ok, after {total:.1f} s.")
     return 0

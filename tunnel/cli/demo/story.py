@@ -52,7 +52,8 @@ class Story:
                 yield step
             step.ok = True
         except BaseException as error:
-            step.detail["error"] = str(error) or type(error).__name__
+            ended = isinstance(error, KeyboardInterrupt | SystemExit)
+            step.detail["error"] = "interrupted" if ended else str(error) or type(error).__name__
             step.said = f"failed while {doing}: {step.detail['error']}"
             raise
         finally:

@@ -10,7 +10,12 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from tunnel.io.lab.capture import Capture
-from tunnel.io.lab.leftovers import FOLDER_PREFIX, new_prefix, remove_leftovers
+from tunnel.io.lab.leftovers import (
+    FOLDER_PREFIX,
+    new_prefix,
+    remove_all_of,
+    remove_leftovers,
+)
 from tunnel.io.lab.namespace import Namespace
 from tunnel.io.lab.process import LabError, Process
 from tunnel.io.lab.topology import Switch
@@ -64,6 +69,7 @@ class Lab:
             for process in reversed(self._started):
                 process.stop(timeout=5.0)
             self._stack.__exit__(kind, error, trace)
+            remove_all_of(self._prefix)  # a signal may come between a machine and its callback
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

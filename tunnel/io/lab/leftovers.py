@@ -60,6 +60,13 @@ def end_processes(name: str, timeout: float = 3.0) -> None:
             return
 
 
+def remove_all_of(prefix: str) -> None:
+    """Remove the namespaces of one lab that nobody has removed."""
+    for folder in (NETNS_FOLDER, ETC_FOLDER):
+        for path in folder.glob(f"{prefix}*"):
+            remove_namespace(path.name)
+
+
 def remove_leftovers() -> list[str]:
     """Remove what dead runs of this user left behind; the names of what was removed."""
     removed = []
