@@ -26,10 +26,12 @@ from tunnel.mobility.header import (
     Aotc,
     Aoto,
     Aotr,
+    Aots,
     BindingAck,
     BindingError,
     BindingUpdate,
     Message,
+    RefreshRequest,
     Status,
 )
 from tunnel.mobility.home import HomeAgent
@@ -218,6 +220,45 @@ def test_a_home_registration_by_relay_is_none(desk: Mobility) -> None:
     assert said == [Refused(PEER, HOME, "home_registration"), sent(HOME, no)]
 
 
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        (BindingAck(0, 1, 600), "unasked"),
+        (Aotc(bytes(8)), "unasked"),
+        (Aots(1), "unasked"),
+        (RefreshRequest(), "unasked"),
+        (BindingError(1, B_ID), "unasked"),
+        (Aotr(bytes(8)), "nonce"),
+        (Aoto(), "unregistered"),
+    ],
+)
+def test_what_answers_nothing_is_refused_by_name(
+    desk: Mobility, message: Message, why: str
+) -> None:
+    assert says(desk, message, A2) == [Refused(PEER, A2, why)]
+    assert desk.refused == {why: 1} and desk.next_timer() is None
+
+
+def test_requests_and_errors_of_who_knows_us_bring_an_update(desk: Mobility) -> None:
+    claim = Claim.at(B1)
+    desk.register(PEER, A1, claim, NOW)
+    says(desk, BindingAck(Status.ACCEPTED, 2, 600))
+    update_ = sent(A1, BindingUpdate(3, 600, claim.options))
+    assert says(desk, RefreshRequest(), now=NOW + 2) == [update_]
+    says(desk, BindingAck(Status.ACCEPTED, 3, 600), now=NOW + 3)
+    update_ = sent(A1, BindingUpdate(4, 600, claim.options))
+    assert says(desk, BindingError(1, B_ID), now=NOW + 4) == [update_]
+    assert desk.next_timer() == NOW + 5
+    words = "it does not speak our mobility messages"
+    assert says(desk, BindingError(2, B_ID), now=NOW + 4) == [NotRegistered(PEER, None, 1, words)]
+
+
+def test_an_aoto_by_relay_is_none(desk: Mobility) -> None:
+    """It is about the address that it comes from, which is proven to be home in another way."""
+    bind(desk)
+    assert says(desk, Aoto(), HOME) == [Refused(PEER, HOME, "not_unicast")]
+
+
 def test_messages_are_of_whom_the_checksum_says() -> None:
     """Between these two home addresses, and in this direction (RFC 6275 §6.1.1)."""
     one = Mobility(B_ID, counting())
@@ -228,10 +269,11 @@ def test_messages_are_of_whom_the_checksum_says() -> None:
 
 
 def test_who_asks_and_who_is_asked_in_vain_is_counted(desk: Mobility) -> None:
-    says(desk, update(1))
-    for later in (1, 3, 7):
-        desk.advance(NOW + later)
-    assert desk.refused == {"home": 1}
+    for number in (1, 2):
+        says(desk, update(number), now=NOW + 10 * number)
+        for later in (1, 3, 7):
+            desk.advance(NOW + 10 * number + later)
+        assert desk.refused == {"home": number}
 
 
 # --- Time ------------------------------------------------------------------------------------

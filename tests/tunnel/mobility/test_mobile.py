@@ -210,14 +210,25 @@ def test_a_challenge_is_answered_three_times_and_then_an_update_goes_i17(mobile:
 
 def test_who_tests_us_and_never_acknowledges_hears_less_and_less(mobile: Mobile) -> None:
     """The pause between two updates counts, where it is longer than the answers take."""
-    updates: list[float] = []
-    while len(updates) < 7:
-        challenge(mobile, now=due(mobile) - 0.1) if known(mobile).phase is Phase.SAID else None
+    updates = [0.0]
+    while len(updates) < 8:
+        if known(mobile).phase is Phase.SAID:
+            challenge(mobile, now=known(mobile).said_at)
         now = due(mobile)
         said = [one for one in mobile.advance(now) if isinstance(one, Send)]
         updates += [now - NOW for one in said if isinstance(one.message, BindingUpdate)]
-    pauses = [later - sooner for sooner, later in pairwise(updates)]
-    assert sorted(pauses) == pauses and pauses[-1] >= 32
+    assert [later - sooner for sooner, later in pairwise(updates)] == [7, 7, 8, 16, 32, 32, 32]
+
+
+def test_all_that_is_due_at_once_is_done(bound: Mobile) -> None:
+    """The end of the binding, the next AOTO, and the next update, in this order; of each peer."""
+    bound.register("other", OTHER, HERE, NOW)
+    bound.open(PEER, VIA, NOW)
+    assert bound.advance(NOW + 600) == [
+        *(NotRegistered(PEER, None, 0, "the binding ended"), Send(PEER, VIA, Aoto())),
+        Send(PEER, VIA, told(2)),
+        *(Send("other", OTHER, told(2)), NotRegistered("other", None, 1, SILENT)),
+    ]
 
 
 def test_a_newer_challenge_is_the_one_that_is_answered_again(mobile: Mobile) -> None:
