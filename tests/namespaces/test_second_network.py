@@ -37,14 +37,14 @@ PING = 1000  # octets, more than any message of ours
 
 @pytest.fixture(scope="module")
 def homes() -> Iterator[Homes]:
-    """A laptop behind one router, a public desk, and a home agent."""
+    """A laptop behind one router, a public desk, another one behind a router, and a home agent."""
     if (reason := missing()) is not None:
         pytest.skip(reason)
     with Lab() as lab:
-        made = Homes(lab, "restricted", "public", agents=1)
+        made = Homes(lab, "restricted", "public", "restricted", agents=1)
         give_second(made)
         made.up()
-        for home in made.homes[:2]:
+        for home in made.homes[:3]:
             wait_until(lambda home=home: registered(home) or None, PATIENCE, "it is registered")
         yield made
 
@@ -285,6 +285,19 @@ def repeated(said: list[Said]) -> Aotr | None:
     """An answer that was given twice."""
     answers = [one.message for one in said if isinstance(one.message, Aotr)]
     return next((one for one in answers if answers.count(one) > 1), None)
+
+
+def test_a_peer_behind_a_router_lets_us_in_where_stun_saw_us_from_there(homes: Homes) -> None:
+    """Routers of the kernel on both sides, which let in only whom the inside has sent to."""
+    laptop, _, desk = homes.homes[:3]
+    ends = laptop, desk
+    config = str(laptop.host.config)
+    assert laptop.host.cli("ping", desk.label, "-n", "1", "-c", config).returncode == 0
+    until(lambda: proven_early(*ends, f"{BEHIND}.10"), "the second network is proven", *ends)
+    proofs = [one["fields"] for one in explained(*ends) if one["why"] == "it holds a proof of us"]
+    named = [one.get("seen") or "" for one in proofs if one.get("ours") == f"{BEHIND}.10"]
+    assert all(one.startswith(f"{SEEN}:") for one in named), "STUN was asked from there"
+    assert seen_at(desk, laptop).startswith(f"{laptop.outer}:"), "proven, not used"
 
 
 def test_one_transfer_moves_to_the_second_network_and_back(homes: Homes) -> None:
