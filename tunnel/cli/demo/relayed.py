@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from tunnel.cli.demo import stage as place
-from tunnel.cli.demo.roaming import Outage, Transfer, narrow_lines, widen_lines
+from tunnel.cli.demo.roaming import PATIENCE, Outage, Transfer, narrow_lines, widen_lines
 from tunnel.cli.demo.scenes import (
     DESK,
     DOMAIN,
@@ -24,10 +24,9 @@ from tunnel.cli.demo.story import Step, StepFailedError
 from tunnel.io.lab import HostMachine, wait_until
 
 AGENT = "garden-agent"
-MBIT = 5  # so that the file is on its way for as long as the scenes take
+MBIT = 3  # so that the file is on its way for as long as the scenes take
 ALONE_SECONDS = 60.0
 ALONE_QUICKLY = 5.0
-PATIENCE = 30.0
 CUT = """
 table ip cut {{
   chain way {{

@@ -20,7 +20,7 @@ LINE = ("burst", "64kb", "latency", "50ms")
 """Of each router towards the internet, besides its rate: a usual home's."""
 FLOWING_SECONDS, FLOWING_PAUSE = 1.0, 0.3
 """A transfer goes on again when packets have come for so long without such a pause."""
-PATIENCE = 30.0
+PATIENCE = 120.0  # seconds; the machine may be busy with other things
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Transfer:
 
     def finish(self) -> float:
         """Wait for the end of the file; seconds since its beginning."""
-        if self._curl.wait(120) != 0:
+        if self._curl.wait(300) != 0:
             raise StepFailedError(f"the transfer broke: {self._curl.tail()}")
         self._capture.stop()
         return time.time() - self._begun

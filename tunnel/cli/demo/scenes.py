@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from tunnel.cli.demo import stage as place
 from tunnel.cli.demo.pushed import measure_push
-from tunnel.cli.demo.roaming import Outage, Transfer, narrow_lines, widen_lines
+from tunnel.cli.demo.roaming import PATIENCE, Outage, Transfer, narrow_lines, widen_lines
 from tunnel.cli.demo.secrecy import Secrets, make_file
 from tunnel.cli.demo.stage import Stage
 from tunnel.cli.demo.story import Step, StepFailedError
@@ -33,8 +33,8 @@ FILE_NAME = "holiday-film.bin"
 FILE_OCTETS = 64 * 1024 * 1024
 HTTP_PORT = 8080
 REKEY_SECONDS = 4.0
-ROAMING_MBIT = 20
-SLOW_OCTETS_PER_SECOND = 12 * 1024 * 1024
+ROAMING_MBIT = 6  # so that the file is on its way for as long as the moves take
+SLOW_OCTETS_PER_SECOND = 9 * 1024 * 1024
 MEBI = 1024 * 1024
 
 
@@ -70,7 +70,7 @@ class Demo:
         self._take_stage(place.build(self.lab))
         self.capture = self._capture("internet")
         for machine in (self.stage.desk, self.stage.laptop):
-            machine.run("ping", "-c", "1", "-W", "5", place.RENDEZVOUS)
+            machine.run("ping", "-c", "1", "-W", "30", place.RENDEZVOUS)
         step.tell(
             "six places behind routers that translate, a rendezvous, and the internet, captured",
             namespaces=len(self.lab.machines),
@@ -171,7 +171,7 @@ class Demo:
 
     @staticmethod
     def _wait_for(measured: Callable[[], _T | None]) -> _T:
-        return wait_until(measured, 5.0, "the capture shows it")
+        return wait_until(measured, PATIENCE, "the capture shows it")
 
     @staticmethod
     def peer(host: HostMachine, name: str) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class Demo:
             *("--directory", str(folder)),
             name="http.server",
         )
-        web.wait_for("Serving HTTP", 10.0)
+        web.wait_for("Serving HTTP", PATIENCE)
         return web
 
     def _fetch(self, target: Path, *options: str) -> float:
@@ -216,7 +216,7 @@ class Demo:
             *("curl", "-sS", "--fail", "--noproxy", "*", "-o", str(target)),
             *("-w", "%{time_total}", *options),
             f"http://{DESK}.{DOMAIN}:{HTTP_PORT}/{FILE_NAME}",
-            timeout=180.0,
+            timeout=400.0,
         )
         return float(done.stdout)
 
@@ -270,10 +270,11 @@ class Demo:
         changed, told = self.desk.process, self.laptop.process
         pushed = wait_until(
             lambda: measure_push(changed.output(), told.output(), other),
-            20.0,
+            PATIENCE,
             f"{LAPTOP} is told where {DESK} is now",
         )
-        self.stage.laptop.run("ping", "-6", "-c", "1", "-W", "5", self._id(self.desk))
+        desk_id = self._id(self.desk)
+        wait_until(lambda: self._answers(desk_id), PATIENCE, f"{DESK} answers {LAPTOP} from there")
         step.tell(
             f"{DESK}'s router got another address, and the zone pushed it: {LAPTOP}'s node knew "
             f"{pushed.words} to {DESK}, {pushed.told - begun:.3f} s after the change",
@@ -281,6 +282,11 @@ class Demo:
             changed_to_told_s=round(pushed.told - begun, 3),
             by=how,
         )
+
+    def _answers(self, address: str) -> bool:
+        """Whether a ping from the laptop comes back."""
+        ping = ("ping", "-6", "-c", "1", "-W", "2", address)
+        return self.stage.laptop.run(*ping, check=False).returncode == 0
 
     # --- Roaming ----------------------------------------------------------------------------
 
@@ -351,13 +357,13 @@ class Demo:
         assert victim is not None
         desk_id = self._id(self.desk)
         pings = self.stage.laptop.start("ping", "-D", "-i", "0.1", desk_id, name="ping-recovery")
-        pings.wait_for("icmp_seq=5 ", 10.0)
+        pings.wait_for("icmp_seq=5 ", PATIENCE)
         victim.kill()
         killed = time.time()
         self.desk.up()
         running = time.time()
         back = wait_until(
-            lambda: _first_reply(pings.output(), killed), 60.0, f"{DESK} answers {LAPTOP} again"
+            lambda: _first_reply(pings.output(), killed), PATIENCE, f"{DESK} answers {LAPTOP} again"
         )
         pings.stop()
         if self._id(self.desk) != desk_id:
@@ -378,7 +384,7 @@ class Demo:
         gone = self.laptop.cli("lookup", DESK, "-c", str(self.laptop.config), check=False)
         if gone.returncode == 0:
             raise StepFailedError(f"the zone still knows {DESK}")
-        wait_until(lambda: not self._has_sas(DESK), 10.0, f"{LAPTOP} has no SA left")
+        wait_until(lambda: not self._has_sas(DESK), PATIENCE, f"{LAPTOP} has no SA left")
         self.laptop.down()
         for machine in (self.stage.desk, self.stage.laptop):
             devices = {device["ifname"] for device in machine.ip_json("link", "show")}
