@@ -79,6 +79,12 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> list[FakeDevice]:
 
 
 @pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short one, wherever temporary files are: a socket's path has at most 108 octets."""
+    return tmp_path_factory.mktemp("host")
+
+
+@pytest.fixture
 async def rendezvous(tmp_path: Path) -> AsyncIterator[int]:
     """A rendezvous on loopback: its TLS port."""
     account = Account(DOMAIN, SECRET)
