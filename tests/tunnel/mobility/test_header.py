@@ -194,6 +194,60 @@ def test_other_types_are_known_as_such() -> None:
     assert header.read(checked("3b01010000000000 0102030405060708"), S, D) == Unrecognised(1)
 
 
+@pytest.mark.parametrize(
+    ("said", "offset", "octets"),
+    [
+        ((), 8, ""),
+        ((), 14, "0100"),
+        ((), 15, "00"),
+        ((), 12, "01020000"),
+        ((Nonce(NONCE),), 8, "010400000000 5808 1011121314151617"),
+        ((Nonce(NONCE),), 2, "01020000 5808 1011121314151617"),
+        ((Port(4500), Nonce(NONCE)), 12, "120461541194 01020000 5808 1011121314151617"),
+        ((RefreshAdvice(40),), 7, "00 0202000a 01020000"),
+        ((NatDetection(7, forced=True),), 10, "0100 1f06800000000007 01020000"),
+        ((Ipv4Home(24, IPv4Address("192.0.2.7"), True),), 8, "1d066200c0000207"),
+        ((Ipv4Acknowledgement(132, 24, IPv4Address("192.0.2.7")),), 8, "1e068460c0000207"),
+        ((Ipv4CareOf(IPv4Address("192.0.2.7")),), 8, "20060000c0000207"),
+    ],
+)
+def test_options_stand_where_they_are_aligned(
+    said: tuple[Option, ...], offset: int, octets: str
+) -> None:
+    """RFC 6275 §6.2.1: from this octet of the message on, and up to a multiple of eight."""
+    packed = options.pack(said, offset)
+    assert packed == bytes.fromhex(octets)
+    assert options.read(packed) == said
+
+
+def test_padding_of_one_octet_is_passed_over_wherever_it_stands() -> None:
+    told = bytes.fromhex("00 0202000a 00 00 120461541194 00")
+    assert options.read(told) == (RefreshAdvice(40), Port(4500))
+
+
+@pytest.mark.parametrize("octets", ["02", "0202", "020200", "0101", "1204615411", "00 58"])
+def test_an_option_that_is_cut_is_refused(octets: str) -> None:
+    with pytest.raises(MobilityError, match="longer than its message"):
+        options.read(bytes.fromhex(octets))
+
+
+@pytest.mark.parametrize(
+    "octets", ["0201 0a", "0203 000a00", "030f" + "00" * 15, "5807" + "00" * 7, "2005" + "00" * 5]
+)
+def test_an_option_of_another_length_is_refused(octets: str) -> None:
+    with pytest.raises(MobilityError, match="octets, not"):
+        options.read(bytes.fromhex(octets))
+
+
+@pytest.mark.parametrize(
+    "octets", ["1204 61540000", "1204 61550001", "1203 615400", "1205 6154000100"]
+)
+def test_of_the_experimental_options_only_ours_is_a_port(octets: str) -> None:
+    """RFC 5096: type 18 may be anybody's. Ours begins with two octets, and is four long."""
+    found = options.read(bytes.fromhex(octets))
+    assert found == ((Port(0),) if octets == "1204 61540000" else ())
+
+
 def test_unknown_options_are_skipped() -> None:
     told = checked("3b02060000000000 01020096 c8020102 1204 5a5a 1194 0000")
     assert header.read(told, S, D) == BindingAck(0, 0x0102, 600)  # type 18, but not ours
