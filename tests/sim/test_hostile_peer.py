@@ -56,7 +56,7 @@ from tunnel.mobility.header import (
 )
 from tunnel.mobility.home import HomeBinding
 from tunnel.mobility.limits import MobilitySettings
-from tunnel.peers import RELAYED
+from tunnel.peers import RELAYED, SIGNALS
 from tunnel.settings import HomeAgentSettings, NodeSettings
 
 MOST = MobilitySettings()
@@ -251,6 +251,22 @@ def test_messages_in_another_sa_are_not_heeded() -> None:
     world.run(1)
     assert State.of(desk) == before
     assert desk.node.status(world.now)["mobility"]["astray"] == 1
+
+
+def test_messages_of_an_earlier_authentication_are_not_heeded_i22() -> None:
+    """Whoever was asked at home in the SA of now is not who speaks in one of before: the SAs of two
+    IKE_AUTHs under one name may be two hosts'."""
+    world, laptop, desk = meet(924)
+    before, peer = State.of(desk), table(desk, "laptop")
+    ours = peer.narrow[SIGNALS]
+    peer.narrow[SIGNALS] = replace(ours, session=ours.session + 1)
+    says(laptop, desk, update(desk, laptop.endpoint), laptop.endpoint)
+    says(laptop, desk, BindingUpdate(after(desk, "laptop"), 0), laptop.endpoint)
+    assert State.of(desk) == before
+    assert desk.node.status(world.now)["mobility"]["astray"] == 2
+    peer.narrow[SIGNALS] = ours
+    says(laptop, desk, BindingUpdate(after(desk, "laptop"), 0), laptop.endpoint)
+    assert desk.node.status(world.now)["mobility"]["bindings"] == 0, "in this one it counts"
 
 
 def test_what_is_no_message_is_counted() -> None:

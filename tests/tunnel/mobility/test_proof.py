@@ -9,12 +9,15 @@ import pytest
 from tests.tunnel.mobility.network import (
     A1,
     A2,
+    A_ID,
     B1,
+    B_ID,
     UNIX,
     VICTIM,
     Network,
     relay,
 )
+from tunnel.mobility import header
 from tunnel.mobility.claims import Claim
 from tunnel.mobility.commands import (
     Accepted,
@@ -23,10 +26,11 @@ from tunnel.mobility.commands import (
     Invited,
     KeepProofs,
     NotRegistered,
+    Refused,
     Registered,
     UseEndpoint,
 )
-from tunnel.mobility.header import Aotc, BindingAck, BindingUpdate, Status
+from tunnel.mobility.header import Aotc, Aoto, BindingAck, BindingUpdate, Status
 from tunnel.mobility.limits import MobilitySettings
 from tunnel.mobility.mobile import Phase
 from tunnel.mobility.options import NatDetection, first
@@ -161,6 +165,7 @@ def test_challenges_that_overtake_each_other_all_count(net: Network) -> None:
     assert [str(one) for one in net.letters] == PROOF[1:2] * 3
     net.run()
     assert phase(net) is Phase.BOUND
+    assert not net.hosts["b"].refused, "each answer is one to an open test (I26)"
 
 
 def test_an_answer_to_a_challenge_of_before_a_move_binds_nothing(net: Network) -> None:
@@ -363,9 +368,10 @@ def test_an_aoto_where_they_are_not_welcome() -> None:
 
 
 def test_an_aoto_of_who_is_not_registered_is_dropped_in_silence_i25(net: Network) -> None:
-    assert net.hosts["a"].open("b", B1, net.now) == []  # and we send none
-    net.take("b", net.hosts["b"].correspondent.opened("a", A1, relay("a"), net.now, UNIX))
-    assert not net.letters
+    said = net.hosts["b"].received("a", A1, header.pack(Aoto(), A_ID, B_ID), net.now, UNIX)
+    assert said == [Refused("a", A1, "unregistered")]
+    net.register("a", "b")
+    assert net.hosts["a"].open("b", B1, net.now) == [], "and we send none before we are"
 
 
 def test_an_aoto_without_an_answer_is_given_up(net: Network) -> None:
