@@ -1,4 +1,4 @@
-"""The closed vocabulary of the node: all that it can ask of the world (STYLE 5).
+"""The closed vocabulary of the node: all that it can ask of the world.
 
 :class:`tunnel.node.Node` is pure: it takes events and ``now`` and returns lists of these. The
 driver in :mod:`tunnel.io` carries them out for real; the simulator in ``tests/sim`` carries

@@ -1,4 +1,4 @@
-"""The same tests run over both engines (STYLE 12)."""
+"""The same tests run over both engines."""
 
 from __future__ import annotations
 

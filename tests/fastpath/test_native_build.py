@@ -1,4 +1,4 @@
-"""A missing or stale native build explains itself, and nothing falls back silently (STYLE 13)."""
+"""A missing or stale native build explains itself, and nothing falls back silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the mobility machines ask of their owner, and tell it: a closed vocabulary (STYLE 5).
+"""What the mobility machines ask of their owner, and tell it: a closed vocabulary.
 
 A ``peer`` is a peer's IKE name; endpoints are outer ones, or a relay endpoint (a host id, 500),
 through which something comes by the home agent.
