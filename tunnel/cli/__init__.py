@@ -2,10 +2,16 @@
 
 ``talk.py`` with its ``voice.py`` is how they speak: what goes to stdout, what to stderr, how an
 error sounds, which exit code. ``files.py`` knows where files are, ``documents.py`` writes
-configuration, ``mailbox.py`` reads and writes the zone. The rest are commands, a module for each
-of ``FAMILIES``; ``doctor.py`` has its ``checks.py``, ``run.py`` its ``demo/`` and the processes
-that stay, ``host.py``, ``server.py`` and ``together.py``, which runs both; ``lean.py`` keeps from
-them what they have no use for.
+configuration, ``mailbox.py`` reads and writes the zone.
+
+The rest are commands, a module for each of ``FAMILIES``, and what some of them have besides:
+
+- ``run.py``: its ``demo/``, and the processes that stay (``staying.py``), ``host.py``,
+  ``server.py`` over ``rendezvous.py``, and ``together.py``, which runs both; ``lean.py`` keeps
+  from them what they have no use for. What ``serve`` does without serving: ``upkeep.py`` and
+  ``serving.py``;
+- ``doctor.py``: ``checks.py`` with ``nat_checks.py``, ``way_checks.py``, ``relay_checks.py`` and
+  ``probe.py``; ``observe.py``: ``keys_shown.py``.
 """
 
 from __future__ import annotations
