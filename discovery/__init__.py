@@ -30,6 +30,26 @@ Who asked to be told of changes is told: :mod:`~discovery.llq_server` (long-live
 For applications there is the stub resolver (:mod:`~discovery.stub`): it answers the account's names
 when the tunnel stands, and forwards the rest.
 
+All files, by what they are for:
+
+- words: ``types``, ``records``, ``services``, ``texts`` (our own octets in the zone), ``rcodes``;
+- on the wire: ``message``, ``tsig`` with ``tsig_stream``, ``lease``, ``llq`` and ``llq_messages``,
+  ``dso`` and ``push``, ``zonefile``, ``transfer``;
+- the host: ``client`` over ``exchange``, ``registration``, ``lookup``, ``browse``, ``finding``
+  (whom to ask), ``pinning``, ``redeem``; ``subscription`` with ``subscription_push``,
+  ``subscription_llq`` and ``subscription_poll``, ``standing``, ``feed``; ``nearby``; ``stub`` with
+  ``forwarding``;
+- its I/O: ``io_transport`` over ``io_link`` and ``io_connect``, ``io_redeem``, ``io_nearby``,
+  ``io_stub`` with ``io_forward``; of ``nat/`` ``io_nat``, ``io_upnp``, ``io_survey`` and
+  ``io_network``;
+- the rendezvous: ``zone``, ``job`` (one message on its way), ``held`` and ``content`` (a zone in
+  memory), ``bootstrap`` (its own records), ``answers``, ``update``, ``duplicates``, ``batch``,
+  ``store``, ``invitations``, ``rates``, ``alarms``, ``ways``, ``subscriptions`` with ``llq_server``
+  and ``push_server``, ``audit``, ``census``;
+- its I/O: ``io_serve`` over ``io_listen``, ``io_unasked``, ``io_writer``, ``io_store``,
+  ``io_state``, ``io_certificate``, ``io_stun``; of ``backing/``, where the zone is on another
+  server, ``io_backing``.
+
 Everything but ``io_*.py`` is pure: DNS messages are bytes, ``now`` is monotonic seconds and
 ``unix`` the wall clock, which only TSIG needs. The room imports nothing of ours.
 """

@@ -1,4 +1,4 @@
-"""The records of a zone that are the rendezvous' own (RFC 6281 §5.2, §5.3; dns.md §1).
+"""The records of a zone that are the rendezvous' own (RFC 6281 §5.2, §5.3; B37, B43).
 
 They lead a stranger who knows only the domain to the server: SOA, NS, the server's addresses at
 ``ns.<domain>``, and the bootstrap SRV names, those of RFC 6281, of draft-zhu-mobileme-doc-02 and of
