@@ -1,7 +1,7 @@
 """A host with two uplinks for test_second_network: ``second_end.py ENGINE``, in its namespace.
 
-It sends one mobility message from each way out, to the same two targets, and says what it found;
-``vpn0`` leads out, too, but only while it is held.
+It sends one mobility message and one plain datagram from each way out, to the same two targets,
+and says what it found; ``vpn0`` leads out, too, but only while it is held.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def main(engine: str) -> None:
         assert way.source is not None
         source: Source = (way.source, way.index)
         pump.send_inner(SPI, TARGETS[way.version], ipv6(HOST_A, HOST_B, MESSAGE, 135), source)
+        pump.send(bytes(4) + b"question", TARGETS[way.version], source)
     found = {"ways": [way.source for way in ways], "tunnels": tunnels()}
     print(json.dumps(found | {"counters": pump.counters()}))
     pump.stop()
