@@ -43,7 +43,7 @@ def test_the_pages_of_the_readme_are_there() -> None:
 
 
 def test_every_behaviour_of_route_optimisation_has_its_line() -> None:
-    """The fact sheet numbers them from I1 to I53."""
+    """They are numbered from I1 to I53 (docs/behaviours.md)."""
     lines = [line for line in COVERAGE.read_text().splitlines() if line.startswith("| I")]
     named = {
         int(number) for line in lines for number in re.findall(r"\bI(\d+)", line.split("|")[1])

@@ -1,7 +1,7 @@
 """Known answers of ESP, over both engines.
 
 RFC 7634 Appendix A is printed in the RFC. "Computed" vectors were calculated with an
-independent library and confirmed by a second calculation (ikev2_esp.md §12).
+independent library and confirmed by a second calculation.
 """
 
 from __future__ import annotations

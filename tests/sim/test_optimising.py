@@ -1,4 +1,4 @@
-"""From the relay to the direct path and back, by BU, AOTC, AOTR and BA (I12–I21, iro.md §11)."""
+"""From the relay to the direct path and back, by BU, AOTC, AOTR and BA (I12–I21)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The eleven tests that the draft's sheet suggests (iro.md §11), by number, with whole hosts.
+"""The eleven suggested tests (docs/behaviours.md), by number, with whole hosts.
 
 Every world is watched (:mod:`tests.sim.watch`): data to an endpoint that was not proven end a test
 wherever they happen. The same with real routers, as far as that makes sense, is in

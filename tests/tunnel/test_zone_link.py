@@ -1,4 +1,4 @@
-"""Finding the rendezvous by the zone's own SRV records (B37, dns.md §1)."""
+"""Finding the rendezvous by the zone's own SRV records (B37)."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def data(zone: Rendezvous, name: str, rdtype: str, unix: int) -> list[str]:
 @pytest.mark.parametrize(
     ("asked", "given"),
     [
-        # B40: at least 30 minutes, at most 2 hours (btmm.md §9.5)
+        # B40: at least 30 minutes, at most 2 hours
         ((600,), (1800,)),
         ((5400,), (5400,)),
         ((7200,), (7200,)),

@@ -1,4 +1,4 @@
-"""TSIG at the server (RFC 8945 §5.2, dns.md §5): its error table, clocks, cut MACs, isolation."""
+"""TSIG at the server (RFC 8945 §5.2): its error table, clocks, cut MACs, isolation."""
 
 from __future__ import annotations
 

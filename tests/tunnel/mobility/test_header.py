@@ -1,4 +1,4 @@
-"""The octets of mobility messages: the sheet's known answers (iro.md §10), and both ways round."""
+"""The octets of mobility messages: computed known answers, and both ways round."""
 
 from __future__ import annotations
 
@@ -57,6 +57,17 @@ def test_the_known_answers_of_the_sheet(
 ) -> None:
     assert header.pack(message, source, destination) == bytes.fromhex(octets)
     assert header.read(bytes.fromhex(octets), source, destination) == message
+
+
+def test_numbers_are_those_of_the_draft_and_the_rfcs_i4_i28() -> None:
+    """The draft's test values, RFC 6275 §6.1 and RFC 5555 §3.2, not what both ends could agree on."""
+    assert [int(kind) for kind in header.Kind] == [0, 5, 6, 7, 30, 31, 32, 33]
+    assert [int(code) for code in header.Verdict] == [0, 1]
+    assert header.Verdict.NOT_ALLOWED == 0 and header.Verdict.VALID == 1
+    statuses = [0, 128, 129, 130, 131, 133, 135, 144, 174]
+    assert [int(status) for status in header.Status] == statuses
+    assert (header.UNKNOWN_BINDING, header.UNKNOWN_TYPE) == (1, 2)
+    assert (options.NONCE, options.EXPERIMENTAL, header.NEXT_HEADER) == (88, 18, 135)
 
 
 FIELDS: list[tuple[Message, str]] = [
