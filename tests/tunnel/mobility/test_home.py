@@ -177,6 +177,13 @@ def test_a_nat_is_seen_and_the_observed_endpoint_bound() -> None:
     assert first(status(list(said)).options, NatDetection) == NatDetection(0xFFFFFFFF, True)
 
 
+def test_what_is_said_is_not_bound_where_something_else_is_seen_i53() -> None:
+    """RFC 5555 §4.2: whatever the message says, packets go to where it came from."""
+    agent = HomeAgent()
+    said = agent.update("a", update(1, 600, *Claim.at(A1).options), A2, 0.0)
+    assert said[0] == HomeBound("a", A2) and agent.bindings["a"].endpoint == A2
+
+
 @pytest.mark.parametrize(("wanted", "no"), [("0.0.0.0", 132), ("192.0.2.7", 129)])
 def test_there_are_no_ipv4_home_addresses(wanted: str, no: int) -> None:
     agent = HomeAgent()
