@@ -60,7 +60,7 @@ def test_the_known_answers_of_the_sheet(
 
 
 def test_numbers_are_those_of_the_draft_and_the_rfcs_i4_i28() -> None:
-    """The draft's test values, RFC 6275 §6.1 and RFC 5555 §3.2, not what both ends could agree on."""
+    """The draft's test values, RFC 6275 §6.1 and RFC 5555 §3.2; not what both ends agree on."""
     assert [int(kind) for kind in header.Kind] == [0, 5, 6, 7, 30, 31, 32, 33]
     assert [int(code) for code in header.Verdict] == [0, 1]
     assert header.Verdict.NOT_ALLOWED == 0 and header.Verdict.VALID == 1
