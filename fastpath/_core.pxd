@@ -63,15 +63,20 @@ cdef struct Flow:
     size_t largest  # above it, an inner packet is refused
     Rate too_big
 
+cdef struct Share:  # what a host took of the limit lately; under the lock of the rates
+    double octets
+    double since
+
 cdef struct Relay:  # how nested packets to a host id go
     uint32_t spi  # of a relay SA; 0: not at all, any more
     bint forward  # those of others, too
     Endpoint endpoint
+    Share share
 
 cdef struct Limit:  # a token bucket of octets, under the lock of the rates
     uint64_t on  # atomic
     double rate
-    double most
+    double most  # and as much again for hosts that take little
     double tokens
     double since
 

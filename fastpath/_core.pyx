@@ -358,11 +358,24 @@ cdef int core_set_relay(
     relay.endpoint = parsed
     relay.forward = forward
     with nogil:
+        _take_share(core, key, relay)
         before = _swap_outbound(core, &core.relays, key[0], key[1], relay)
         free(before)
     if before == relay:
         raise MemoryError
     return 0
+
+
+cdef void _take_share(Core *core, const uint64_t *key, Relay *relay) noexcept nogil:
+    """A host that moves or rekeys has no new share of the limit."""
+    cdef const Relay *before
+    pthread_mutex_lock(&core.changes)
+    before = <const Relay *>table_get(&core.relays, key[0], key[1])
+    if before != NULL:
+        pthread_mutex_lock(&core.rates)
+        relay.share = before.share
+        pthread_mutex_unlock(&core.rates)
+    pthread_mutex_unlock(&core.changes)
 
 
 cdef int core_clear_relay(Core *core, bytes host_id) except -1:

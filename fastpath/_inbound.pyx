@@ -458,7 +458,7 @@ cdef int _forward(
     whole = is_whole(packet)
     if whole and not rate_allows(&entry.probes, PROBES_PER_SECOND, now):
         return RELAY_LIMIT
-    if not relay_allows(worker.lane.core, octets, now):
+    if not relay_allows(worker.lane.core, entry.sa.peer_id, octets, now):
         return RELAY_LIMIT
     count_own(&entry.passed, octets, now)
     relay_hold(sender, NULL, &worker.hop)

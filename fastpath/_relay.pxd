@@ -52,7 +52,10 @@ cdef void relay_send(
 # A Drop, or 0 with opened.octets cut to the nested packet's own length.
 cdef int relay_read(const uint8_t *packet, Opened *opened, bint *is_ike) noexcept nogil
 cdef void relay_set_limit(Core *core, double rate, double most) noexcept nogil
-cdef bint relay_allows(Core *core, size_t octets, double now) noexcept nogil
+# `sender`: the host id that it comes from.
+cdef bint relay_allows(
+    Core *core, const uint8_t *sender, size_t octets, double now
+) noexcept nogil
 
 
 cdef inline bint hop_to(Core *core, const Endpoint *endpoint, Hop *hop) noexcept nogil:

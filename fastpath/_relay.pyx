@@ -12,7 +12,7 @@ from fastpath._checksum cimport (
     UDP, UDP_CHECKSUM, UDP_HEADER, UDP_LENGTH, checksum_add, checksum_fold, checksum_store,
     pseudo_sum,
 )
-from fastpath._core cimport Core, OutboundEntry, Relay, count_own, drop, host_key
+from fastpath._core cimport Core, Limit, OutboundEntry, Relay, Share, count_own, drop, host_key
 from fastpath._drops cimport KEEPALIVE, MALFORMED, NOT_RELAYED, SELECTOR, TOO_BIG
 from fastpath._endpoint cimport Endpoint
 from fastpath._esp cimport (
@@ -29,6 +29,7 @@ from fastpath._table cimport table_get
 
 from fastpath import types
 
+cdef double SHARES = types.RELAY_SHARES
 cdef uint64_t SOFT_LIMIT = types.SOFT_LIMIT_PACKETS
 
 cdef enum:
@@ -221,24 +222,43 @@ cdef void relay_set_limit(Core *core, double rate, double most) noexcept nogil:
     """Octets a second, and at once; ``rate`` 0: everything passes."""
     pthread_mutex_lock(&core.rates)
     core.limit.rate = rate
-    core.limit.most = core.limit.tokens = most
+    core.limit.most = most
+    core.limit.tokens = 2 * most
     core.limit.since = 0
     atomic_set(&core.limit.on, rate > 0)
     pthread_mutex_unlock(&core.rates)
 
 
-cdef bint relay_allows(Core *core, size_t octets, double now) noexcept nogil:
+cdef bint relay_allows(
+    Core *core, const uint8_t *sender, size_t octets, double now
+) noexcept nogil:
     """Takes so many octets of the bucket, if they are there."""
-    cdef bint allowed
-    if not atomic_get(&core.limit.on):
+    cdef Limit *limit = &core.limit
+    cdef Relay *host
+    cdef bint modest, allowed
+    if not atomic_get(&limit.on):
         return True
+    host = <Relay *>_entry(core, sender)
+    if host != NULL and not host.forward:
+        host = NULL
     pthread_mutex_lock(&core.rates)
-    if core.limit.since > 0 and now > core.limit.since:
-        core.limit.tokens += (now - core.limit.since) * core.limit.rate
-    core.limit.tokens = min(core.limit.tokens, core.limit.most)
-    core.limit.since = max(core.limit.since, now)  # the times of several threads come out of order
-    allowed = octets <= core.limit.tokens
+    if limit.since > 0 and now > limit.since:
+        limit.tokens += (now - limit.since) * limit.rate
+    limit.tokens = min(limit.tokens, 2 * limit.most)
+    limit.since = max(limit.since, now)  # the times of several threads come out of order
+    modest = host != NULL and _is_modest(limit, &host.share, now)
+    allowed = octets <= limit.tokens - (0 if modest else limit.most)
     if allowed:
-        core.limit.tokens -= octets
+        limit.tokens -= octets
+        if host != NULL:
+            host.share.octets = min(host.share.octets, limit.most / SHARES) + octets
     pthread_mutex_unlock(&core.rates)
     return allowed
+
+
+cdef bint _is_modest(const Limit *limit, Share *share, double now) noexcept nogil:
+    """Whether a host has taken no more than its share lately."""
+    if now > share.since:
+        share.octets = max(share.octets - (now - share.since) * limit.rate / SHARES, 0)
+        share.since = now
+    return share.octets <= limit.most / SHARES

@@ -76,6 +76,10 @@ RELAY_PORT = 500
 RELAYS_REMEMBERED = 1024
 """So many host ids whose relay entry is gone are still known to be no outer address."""
 
+RELAY_SHARES = 8
+"""An eighth of a home agent's limit is for each host, whatever others send: see
+:meth:`Pump.set_relay_limit`."""
+
 RELAYED_PROBES_PER_SECOND = 256
 """Of one relay SA: a home agent sends a path MTU probe by itself, with its socket set for it, which
 costs more than another packet and has others wait. A host asks for three sizes of a path at a time;
@@ -401,7 +405,11 @@ class Pump(Protocol):
     def set_relay_limit(self, octets_per_second: int) -> None:
         """All that is forwarded together passes at this rate, the rest is ``RELAY_LIMIT``;
         0: without limit. At once may pass what a tenth of a second allows, and
-        :data:`RELAY_BURST_OCTETS`."""
+        :data:`RELAY_BURST_OCTETS`.
+
+        And as much again, of hosts alone to which is forwarded, too, and which had no more than
+        one of :data:`RELAY_SHARES` parts of the rate lately: so a host that floods takes from
+        those that send much, and not from the others."""
 
     def send_inner(
         self, spi: int, endpoint: Endpoint, packet: bytes, source: Source | None = None

@@ -149,7 +149,9 @@ class Datapath:
             raise ValueError("a host id is 16 octets")
         if spi == 0:
             raise ValueError("SPI 0 is no SA's (RFC 4303 §2.1)")
-        self._relays[host_id] = Relay(spi, endpoint, forward)
+        before = self._relays.get(host_id)  # who moves or rekeys has no new share of the limit
+        share = before.share if before else relay.Share()
+        self._relays[host_id] = Relay(spi, endpoint, forward, share)
 
     def clear_relay(self, host_id: bytes) -> None:
         """As :meth:`fastpath.types.Pump.clear_relay`."""
@@ -159,7 +161,7 @@ class Datapath:
         if found.forward:
             del self._relays[host_id]
             return
-        self._relays[host_id] = Relay(0, found.endpoint)
+        self._relays[host_id] = Relay(0, found.endpoint, share=found.share)
         self._cleared.append(host_id)
         if len(self._cleared) > RELAYS_REMEMBERED:
             oldest = self._cleared.popleft()
@@ -506,8 +508,9 @@ class Datapath:
             return self._drop(Drop.NOT_RELAYED, entry.passed)
         if nested.whole and not entry.probes.allows(self._now):
             return self._drop(Drop.RELAY_LIMIT, entry.passed)
-        octets = len(nested.packet)
-        if not self._limit.allows(octets, self._now):
+        octets, known = len(nested.packet), self._relays.get(sender)
+        share = known.share if known is not None and known.forward else None
+        if not self._limit.allows(octets, self._now, share):
             return self._drop(Drop.RELAY_LIMIT, entry.passed)
         entry.passed.count(octets, self._now)
         outputs: list[Output] = []

@@ -16,7 +16,16 @@ from functools import lru_cache
 from fastpath.reference import inner, segment
 from fastpath.reference.classify import looks_like_ike
 from fastpath.reference.esp import MIN_PACKET_OCTETS, NEXT_HEADER_IPV6
-from fastpath.types import RELAY_BURST_OCTETS, RELAY_PORT, Drop, Endpoint, Mode, Opened, SaParams
+from fastpath.types import (
+    RELAY_BURST_OCTETS,
+    RELAY_PORT,
+    RELAY_SHARES,
+    Drop,
+    Endpoint,
+    Mode,
+    Opened,
+    SaParams,
+)
 
 ESP = 50
 NESTED_OCTETS = inner.IPV6_HEADER_OCTETS
@@ -57,26 +66,47 @@ class Nested:
         return self.packet[7]
 
 
+@dataclass(slots=True)
+class Share:
+    """What one host took of the limit lately: ``octets``, which its share of the rate takes off."""
+
+    octets: float = 0.0
+    since: float = 0.0
+
+
 class Limit:
-    """A token bucket of octets, full at first; at ``rate`` 0 it lets everything pass."""
+    """A token bucket of octets, full at first; at ``rate`` 0 it lets everything pass.
+
+    Its lower half is for modest hosts: those that took no more than their share lately. So whoever
+    floods it competes for the upper half with others that do.
+    """
 
     def __init__(self, rate: int = 0) -> None:
         self._rate = rate
         self._most = max(rate / 10, RELAY_BURST_OCTETS)
-        self._tokens = self._most
+        self._tokens = 2 * self._most
         self._since: float | None = None
 
-    def allows(self, octets: int, now: float) -> bool:
-        """Takes so many octets, if they are there."""
+    def allows(self, octets: int, now: float, share: Share | None = None) -> bool:
+        """Takes so many octets, if they are there; ``share``: of a host that is registered."""
         if self._rate == 0:
             return True
         since = now if self._since is None else self._since
-        self._tokens = min(self._most, self._tokens + max(now - since, 0.0) * self._rate)
+        self._tokens = min(2 * self._most, self._tokens + max(now - since, 0.0) * self._rate)
         self._since = max(since, now)  # the times of several threads come out of order
-        if octets > self._tokens:
+        modest = share is not None and self._is_modest(share, now)
+        if octets > self._tokens - (0 if modest else self._most):
             return False
         self._tokens -= octets
+        if share is not None:
+            share.octets = min(share.octets, self._most / RELAY_SHARES) + octets
         return True
+
+    def _is_modest(self, share: Share, now: float) -> bool:
+        if now > share.since:
+            leak = (now - share.since) * self._rate / RELAY_SHARES
+            share.octets, share.since = max(share.octets - leak, 0.0), now
+        return share.octets <= self._most / RELAY_SHARES
 
 
 def is_relay(params: SaParams) -> bool:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from fastpath.reference.esp import InboundSa, OutboundSa
+from fastpath.reference.relay import Share
 from fastpath.types import (
     DUMMY_EVENTS_PER_SECOND,
     MINIMUM_MTU,
@@ -102,6 +103,7 @@ class Relay:
     spi: int
     endpoint: Endpoint
     forward: bool = False
+    share: Share = field(default_factory=Share, compare=False)  # of the limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -339,6 +339,61 @@ def test_the_limit_lets_a_burst_pass_and_then_its_rate() -> None:
     assert forwarded(10.5, 200) == 200
 
 
+class Crowded:
+    """A home agent with a limit; A floods it with ten times as much, B sends a tenth of it."""
+
+    RATE = 100_000
+
+    def __init__(self) -> None:
+        self.machine = home_agent(limit=self.RATE)
+        self.to_h = {
+            HOST_A: OutboundSa(relay_sa(A_TO_H, HOST_A, AGENT, inbound=False)),
+            HOST_B: OutboundSa(relay_sa(B_TO_H, HOST_B, AGENT, inbound=False)),
+        }
+        self.passed = dict.fromkeys(self.to_h, 0)
+
+    def send(self, source: bytes, target: bytes, now: float) -> None:
+        """A nested packet of 1,000 octets."""
+        packet = nested(bytes(960), source=source, destination=target)
+        outputs = self.machine.inbound(self.to_h[source].seal(packet), AT_A, now)
+        self.passed[source] += len(packet) * len(sent(outputs))
+
+    def second(self, begin: float) -> None:
+        for tick in range(100):
+            for _ in range(10):
+                self.send(HOST_A, HOST_B, begin + tick / 100)
+            if tick % 10 == 0:
+                self.send(HOST_B, HOST_A, begin + tick / 100)
+
+
+def test_a_host_that_floods_takes_nothing_from_one_that_sends_little() -> None:
+    """And all the rest is its own."""
+    crowded = Crowded()
+    for second in range(10):
+        crowded.second(100.0 + second)
+        if second % 3 == 0:  # a rekey, or a move
+            crowded.machine.set_relay(HOST_A, H_TO_A, AT_A, True)
+    assert crowded.passed[HOST_B] == 10 * 10 * 1000
+    at_once = 2 * RELAY_BURST_OCTETS
+    whole = crowded.passed[HOST_A] + crowded.passed[HOST_B]
+    assert 10 * crowded.RATE <= whole <= 10 * crowded.RATE + at_once
+    counters = crowded.machine.inbound_counters(B_TO_H)
+    assert counters is not None
+    assert counters.drops == {}
+
+
+def test_who_is_not_registered_has_no_share_of_the_limit() -> None:
+    """It competes with those who flood."""
+    crowded = Crowded()
+    crowded.machine.set_relay(HOST_B, H_TO_B, AT_B, False)
+    crowded.machine.set_relay(HOST_C, H_TO_B, AT_B, True)
+    for number in range(100):
+        crowded.send(HOST_A, HOST_C, 100.0)
+        assert crowded.passed[HOST_A] == 1000 * min(number + 1, RELAY_BURST_OCTETS // 1000)
+    crowded.send(HOST_B, HOST_A, 100.0)
+    assert crowded.passed[HOST_B] == 0
+
+
 def test_so_many_probes_of_a_host_are_forwarded_a_second() -> None:
     """What is above is lost, without a share of the limit; others have their own."""
     rate = 8 * len(nested(esp_packet())) * RELAYED_PROBES_PER_SECOND

@@ -331,3 +331,40 @@ def test_many_packets_of_one_read_leave_as_the_law_says(native: Callable[[bytes]
             both.came(sender.seal(nested(data)))
         both.settle()
     assert both.law.counters()["relayed_packets"] == 160
+
+
+def test_the_limit_is_shared_as_the_law_says(native: Callable[[bytes], Rig]) -> None:
+    """At an octet a second, so that no clock matters: what one has flooded, others have a share
+    of, again and again if it moves; who is not registered has none."""
+    both = Both(native(AGENT), AGENT)
+    at_a, at_b = endpoint_of(both.rig.far), endpoint_of(both.rig.far6)
+    hosts = {HOST_A: A_TO_H, HOST_B: B_TO_H, HOST_C: 0xC001}
+    for table in both.tables:
+        as_agent(table, at_a, at_b)
+        table.install_inbound(relay_sa(0xC001, HOST_C, AGENT, inbound=True))
+        table.set_relay_limit(1)
+    sealing = {
+        one: OutboundSa(relay_sa(spi, one, AGENT, inbound=False)) for one, spi in hosts.items()
+    }
+
+    def burst(source: bytes, target: bytes) -> int:
+        """Of twenty packets of 7,000 octets so many pass."""
+        before = both.law.counters()["relayed_packets"]
+        packet = nested(bytes(6960), source=source, destination=target)
+        for _ in range(20):
+            both.came(sealing[source].seal(packet))
+            both.settle()
+        return both.law.counters()["relayed_packets"] - before
+
+    assert burst(HOST_A, HOST_B) == 9, "what may pass at once"
+    assert burst(HOST_C, HOST_B) == 0
+    assert burst(HOST_B, HOST_A) == 2, "its share"
+    for table in both.tables:
+        table.set_relay(HOST_A, H_TO_A, at_b, True)
+        table.set_relay(HOST_C, H_TO_A, at_a, True)
+    assert burst(HOST_A, HOST_B) == 0
+    assert burst(HOST_C, HOST_B) == 2
+    for table in both.tables:
+        table.set_relay_limit(0)
+    assert burst(HOST_A, HOST_B) == 20
+    both.same_counters(list(hosts.values()), [H_TO_A, H_TO_B])
