@@ -16,6 +16,7 @@ from discovery.backing.primary import (
     SendPrimary,
 )
 from discovery.backing.reader import Mirrorable
+from discovery.io_connect import plain
 from discovery.message import Record
 from discovery.types import Endpoint, TsigKey
 
@@ -102,7 +103,7 @@ class BackingLink:
         except TimeoutError:
             return f"{_text(self._server)} does not answer"
         except OSError as error:
-            return f"{_text(self._server)}: {error.strerror or error}"
+            return f"{_text(self._server)}: {plain(error)}"
         ticking = asyncio.create_task(self._tick())
         try:
             self._obey(self.primary.up(time.monotonic(), _unix()))
@@ -116,7 +117,7 @@ class BackingLink:
         except asyncio.IncompleteReadError:
             return self._why or f"{_text(self._server)} closed the connection"
         except OSError as error:
-            return self._why or f"{_text(self._server)}: {error.strerror or error}"
+            return self._why or f"{_text(self._server)}: {plain(error)}"
         except _HangUpError as error:
             return str(error)
         finally:

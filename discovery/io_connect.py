@@ -8,6 +8,7 @@ port, and the first of the two that stands is taken (RFC 8305 in spirit).
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -43,6 +44,13 @@ async def first_of_two(
             task.cancel()
             with suppress(asyncio.CancelledError, OSError):
                 (await task).close()  # it stood, too, at the same moment
+
+
+def plain(error: OSError) -> str:
+    """What the system says of an error; asyncio says "Connect call failed" of each, and where."""
+    number = error.errno or 0
+    known = number > 0  # getaddrinfo's are not
+    return (os.strerror(number) if known else error.strerror or str(error)).lower()
 
 
 async def _connect(server: Endpoint) -> socket.socket:

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, cast
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from discovery.io_connect import connect
+from discovery.io_connect import connect, plain
 from discovery.types import Endpoint
 
 MAX_MESSAGE: Final = 65535  # octets, RFC 1035 §4.2.2
@@ -95,7 +95,7 @@ def words_of(error: OSError) -> str:
         return "its name does not resolve; check [rendezvous] server, or write an address"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused; check that the rendezvous runs and serves this transport"
-    return (error.strerror or str(error)).lower()
+    return plain(error)
 
 
 # --- Streams: TCP and TLS -------------------------------------------------------------------

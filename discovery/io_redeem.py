@@ -8,6 +8,7 @@ import ssl
 import time
 from typing import Final
 
+from discovery.io_connect import plain
 from discovery.io_link import LinkError, StreamLink, check_pin
 from discovery.redeem import RedeemError, Redemption
 from discovery.types import Endpoint
@@ -77,7 +78,7 @@ def _unreachable(server: Endpoint, error: Exception) -> RedeemError:
     elif isinstance(error, ssl.SSLError):
         words = "it does not speak TLS as expected"
     else:
-        words = str(getattr(error, "strerror", None) or error).lower()
+        words = plain(error) if isinstance(error, OSError) else str(error).lower()
     return RedeemError(
         f"the rendezvous {host} port {port} cannot be reached ({words}); "
         "check the network and try the same token again",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from discovery.io_connect import connect, first_of_two
+from discovery.io_connect import connect, first_of_two, plain
+from tests.ports import free_port
 
 Attempt = Callable[[], Awaitable[socket.socket]]
 
@@ -101,3 +103,15 @@ def test_a_real_server_is_reached_by_name() -> None:
         found = asyncio.run(connect(("localhost", server.getsockname()[1]), 1.0))
         assert found.getpeername() == server.getsockname()
         found.close()
+
+
+async def test_what_fails_is_told_in_the_system_s_words() -> None:
+    """And not as "Connect call failed ('203.0.113.10', 853)"."""
+    with pytest.raises(OSError) as caught:
+        await connect(("127.0.0.1", free_port()), 60.0)
+    assert plain(caught.value) == "connection refused"
+    unreachable = OSError(errno.EHOSTUNREACH, "Connect call failed ('203.0.113.10', 853)")
+    assert plain(unreachable) == "no route to host"
+    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    assert plain(unknown) == "name or service not known"
+    assert plain(OSError("it has no address")) == "it has no address"
