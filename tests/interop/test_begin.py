@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from contextlib import suppress
 from ipaddress import IPv6Address
 
 import pytest
@@ -21,6 +22,7 @@ from tests.interop.stage import (
     Play,
     Stage,
 )
+from tunnel.io.lab import LabError
 
 pytestmark = pytest.mark.root
 
@@ -145,7 +147,13 @@ def test_a_refusal_says_which_side_wanted_what(stage: Stage, what: str) -> None:
     with stage.play("refusals", opens=False, papers=wrong, **WELL | change) as play:
         assert re.search(to_person, play.refusal()), play.refusal()
         play.charon.try_initiate()
-        assert play.host.process is not None
-        said = re.sub(r"\x1b\[[0-9;]*m", "", play.host.process.output())
-        assert re.search(to_log, said), said
+        process = play.host.process
+        assert process is not None
+
+        def said() -> str:
+            return re.sub(r"\x1b\[[0-9;]*m", "", process.output())
+
+        with suppress(LabError):  # it answers first, and writes down why
+            play.until(lambda: re.search(to_log, said()), "our log says why")
+        assert re.search(to_log, said()), said()
         assert not play.charon.children()

@@ -95,7 +95,7 @@ def begin(play: Play, who: str) -> None:
     else:
         play.charon.initiate()
         for child in ("ping", "port"):
-            play.charon.swanctl("--initiate", "--child", child, "--timeout", "20")
+            play.charon.swanctl("--initiate", "--child", child, "--timeout", "50")
     settled(play, ALL, PING, PORT)
 
 
@@ -149,4 +149,4 @@ def test_each_child_is_deleted_alone(stage: Stage, who: str) -> None:
 
 
 def terminate(charon: Charon, child: str) -> None:
-    charon.swanctl("--terminate", "--child", child, "--timeout", "10")
+    charon.swanctl("--terminate", "--child", child, "--timeout", "50")

@@ -198,11 +198,11 @@ class Charon:
 
     def initiate(self) -> None:
         """Make the tunnel from charon's side."""
-        self.swanctl("--initiate", "--child", "inner", "--timeout", "20")
+        self.swanctl("--initiate", "--child", "inner", "--timeout", "50")
 
     def try_initiate(self) -> str:
         """Try to make the tunnel, which may fail; what charon says."""
-        return self.swanctl("--initiate", "--child", "inner", "--timeout", "20", check=False)
+        return self.swanctl("--initiate", "--child", "inner", "--timeout", "50", check=False)
 
     def rekey_child(self) -> None:
         """Have charon rekey the CHILD_SA now (RFC 7296 §1.3.3)."""
@@ -214,11 +214,11 @@ class Charon:
 
     def terminate_child(self) -> None:
         """Have charon delete the CHILD_SA; the IKE SA stays (RFC 7296 §1.4.1)."""
-        self.swanctl("--terminate", "--child", "inner", "--timeout", "10")
+        self.swanctl("--terminate", "--child", "inner", "--timeout", "50")
 
     def terminate(self) -> None:
         """Have charon delete the IKE SA and all below it."""
-        self.swanctl("--terminate", "--ike", "peer", "--timeout", "10")
+        self.swanctl("--terminate", "--ike", "peer", "--timeout", "50")
 
     def sas(self) -> str:
         """What ``swanctl --list-sas`` says."""
@@ -265,4 +265,4 @@ class Charon:
                 raise LabError(f"charon ended:\n{self.process.output()}\n{self.log()}")
             return (self.folder / "vici").exists()
 
-        wait_until(ready, 20, "charon opens its control socket")
+        wait_until(ready, 60, "charon opens its control socket")
