@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tunnel.cli import hold_standard_files
-from tunnel.cli.voice import tell_failure
+from tunnel.cli.voice import endure, tell_failure
 from tunnel.io import capability
 
 TIDY_SECONDS = 60.0  # between two collections
@@ -48,6 +48,7 @@ def go_on(name: str, run: Callable[..., None], argument: str) -> int:
     besides, by name. Among these, ``parent``: the process without which this one shall not stay.
     """
     hold_standard_files()
+    endure()
     what = json.loads(argument)
     more = what["more"]
     try:

@@ -11,13 +11,34 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 from tunnel import remedies
 from tunnel.cli import leave_stdout
 from tunnel.config import ConfigError
 
 _PIPE_WIDTH = 200  # columns
+
+
+class Patient:
+    """The stderr of a process that stays: a full disk costs lines of it, and not the process."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes it, if it can be written."""
+        with contextlib.suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Sends on what waits, if it can be."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 class Failure(Exception):  # noqa: N818 (it is an outcome, and its text is what the person reads)
@@ -98,6 +119,11 @@ def _writing() -> Iterator[None]:
 def emit(name: str, facts: Mapping[str, Any]) -> None:
     """Data as one line of JSON with its schema, on stdout. What JSON lacks becomes text."""
     put(json.dumps({"schema": f"autotunnel/{name}/v1", **facts}, default=str))
+
+
+def endure() -> None:
+    """From now on stderr is :class:`Patient`."""
+    sys.stderr = cast(TextIO, Patient(sys.stderr))
 
 
 def log_level() -> str:
