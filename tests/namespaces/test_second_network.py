@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import sys
+import time
 from collections.abc import Iterator
 from itertools import dropwhile
 from pathlib import Path
@@ -163,6 +164,12 @@ def test_a_message_leaves_by_the_interface_of_its_source() -> None:
                 assert far.output().count("from") == 4 * times, "and nothing else"
 
 
+MARK = (
+    "import socket, sys; "
+    "socket.socket(type=socket.SOCK_DGRAM).sendto(sys.argv[1].encode(), (sys.argv[2], 9))"
+)
+
+
 class Wire:
     """What passes at the desk, and what it says of mobility."""
 
@@ -187,6 +194,18 @@ class Wire:
             if isinstance(one.message, ours if one.source[0] == place else theirs)
             and place in (one.source[0], one.target[0])
         ]
+
+    def all_said(self, place: str) -> list[Said]:
+        """The same, once the capture holds all that has passed until now."""
+        mark = f"until {time.monotonic_ns()}"
+        script = (sys.executable, "-c", MARK, mark, self.laptop.outer)
+        self.desk.host.machine.run(*script)
+        wait_until(
+            lambda: any(one.payload == mark.encode() for one in self.packets()) or None,
+            PATIENCE,
+            "all that has passed is written down",
+        )
+        return self.said(place)
 
     def drop(self, *rules: str) -> None:
         """What the second router lets nobody send in from the desk; all of it, or packets of which
@@ -223,7 +242,7 @@ def test_a_move_to_a_network_that_was_never_proven_and_back(homes: Homes) -> Non
     wire.drop("")
     laptop.host.cli("ping", desk.label, "-n", "1", *config, timeout=PATIENCE)
     until(lambda: bound(laptop, 2), "the desk and the home agent know where it is", *ends)
-    is_a_proof(wire.said(laptop.outer))
+    is_a_proof(wire.all_said(laptop.outer))
 
     prefer(machine, first=False)
     ping = machine.start("ping", "-6", "-s", str(PING), "-i", "0.1", host_id, name="ping")
@@ -239,19 +258,19 @@ def test_a_move_to_a_network_that_was_never_proven_and_back(homes: Homes) -> Non
     again = until(lambda: repeated(wire.said(SEEN)), "the same answer is given again", *ends)
     wire.drop()
     until(lambda: bound(laptop, 2), "it heard an acknowledgement", *ends)
-    said = wire.said(SEEN)
+    said = wire.all_said(SEEN)
     acks = [number for number, one in enumerate(said) if isinstance(one.message, BindingAck)]
     answers = [number for number, one in enumerate(said) if one.message == again]
     assert answers[0] < acks[0] < acks[-1] > answers[1], "acknowledged, in vain, and once more"
     is_a_proof(said)
     assert seen_at(desk, laptop).startswith(f"{SEEN}:")
 
-    before, known = len(wire.said(laptop.outer)), times(laptop, desk, KNOWN)
+    before, known = len(wire.all_said(laptop.outer)), times(laptop, desk, KNOWN)
     prefer(machine, first=True)
     back = f"{laptop.outer}:"
     until(lambda: seen_at(desk, laptop).startswith(back), "it has moved back", *ends)
     until(lambda: times(laptop, desk, KNOWN) > known, "it knows that the desk knows", *ends)
-    said = wire.said(laptop.outer)[before:]
+    said = wire.all_said(laptop.outer)[before:]
     assert kinds(said) == {BindingUpdate, BindingAck}, "and no test"
     wire.stop()
     ping.stop()
