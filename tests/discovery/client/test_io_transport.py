@@ -22,6 +22,7 @@ from discovery.io_serve import RendezvousServer
 from discovery.io_transport import TransportName, TransportSettings, ZoneTransport
 from discovery.types import Endpoint, TsigKey
 from tests.discovery.client.waiting import until
+from tests.ports import free_port
 
 DOMAIN = "alice.members.example"
 SECRET = bytes(range(32))
@@ -56,7 +57,7 @@ async def rendezvous(state_dir: Path) -> AsyncIterator[RendezvousServer]:
 
 @asynccontextmanager
 async def streams(
-    handler: Handler, context: ssl.SSLContext | None = None
+    handler: Handler, context: ssl.SSLContext | None = None, port: int = 0
 ) -> AsyncIterator[Endpoint]:
     """A server of the test's own."""
 
@@ -68,7 +69,7 @@ async def streams(
         finally:
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(handle, "127.0.0.1", port, ssl=context)
     try:
         yield server.sockets[0].getsockname()[:2]
     finally:
@@ -238,11 +239,8 @@ async def test_nobody_there_is_told_and_tried_again(tmp_path: Path) -> None:
 
 
 async def test_udp_refusals_are_told(tmp_path: Path) -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        address: Endpoint = taken.getsockname()
     settings = TransportSettings(first_pause=0.01, max_pause=0.05, stable=10)
-    async with Host(address, "udp", settings=settings) as host:
+    async with Host(("127.0.0.1", free_port()), "udp", settings=settings) as host:
         await until(lambda: host.transport.up)
         host.ask()
         await until(lambda: len(host.told) >= 2)
@@ -446,7 +444,7 @@ async def test_a_cut_udp_answer_is_fetched_over_tcp(tmp_path: Path) -> None:
         writer.write(len(query).to_bytes(2) + answer_wire[0])
         await writer.drain()
 
-    async with streams(whole) as address:
+    async with streams(whole, port=free_port()) as address:
         loop = asyncio.get_running_loop()
         udp, _ = await loop.create_datagram_endpoint(Cut, local_addr=address)
         async with Host(address, "udp") as host:

@@ -26,11 +26,14 @@ from keys.account import Account
 from keys.store import random_bytes
 from tests.discovery.client.test_redeem import zone_account
 from tests.discovery.client.waiting import until
+from tests.ports import free_port
 
 ALICE = Account("alice.members.example", bytes(range(32)))
 DESK = HostRecords(
     "desk", IPv6Address("fd01::1"), "AutoTunnel-" + "-".join(["01"] * 8), (("192.0.2.7", 4500),)
 )
+
+PATIENT = TransportSettings(connect_timeout=60.0, first_pause=0.01, max_pause=0.05, stable=0.0)
 
 
 class Host:
@@ -48,7 +51,7 @@ class Host:
             on_message=lambda wire: self.do(self.client.receive(wire, *_clocks())),
             on_up=lambda: self.do(self.client.transport_up(*_clocks())),
             on_down=lambda reason: self.do(self.client.transport_down(reason, *_clocks())),
-            settings=TransportSettings(first_pause=0.01, max_pause=0.05, stable=0.0),
+            settings=PATIENT,
         )
 
     def do(self, commands: list[ClientCommand]) -> None:
@@ -80,7 +83,7 @@ async def serve(state_dir: Path, port: int = 0) -> RendezvousServer:
 async def test_a_host_publishes_survives_a_restart_of_the_rendezvous_and_withdraws(
     tmp_path: Path,
 ) -> None:
-    server = await serve(tmp_path)
+    server = await serve(tmp_path, free_port())
     address = server.listening["tls"][0]
     host = Host(address)
     host.transport.start()

@@ -29,12 +29,15 @@ from keys.account import Account
 from keys.store import random_bytes
 from tests.discovery.client.test_redeem import zone_account
 from tests.discovery.client.waiting import until
+from tests.ports import free_port
 
 ALICE = Account("alice.members.example", bytes(range(32)))
 DESK = HostRecords(
     "desk", IPv6Address("fd01::1"), "AutoTunnel-" + "-".join(["01"] * 8), (("192.0.2.7", 4500),)
 )
 MOVED = dataclasses.replace(DESK, endpoints=(("192.0.2.8", 4501),))
+
+PATIENT = TransportSettings(connect_timeout=60.0, first_pause=0.01, max_pause=0.05, stable=0.0)
 
 
 class Host:
@@ -59,7 +62,7 @@ class Host:
             on_up=lambda: self.do(self.client.transport_up(*_clocks())),
             on_down=lambda reason: self.do(self.client.transport_down(reason, *_clocks())),
             holds=lambda: self.client.holds,
-            settings=TransportSettings(first_pause=0.01, max_pause=0.05, stable=0.0),
+            settings=PATIENT,
         )
         self.transport.start()
         self._ticking = asyncio.create_task(self._tick())
@@ -133,7 +136,7 @@ async def test_a_change_is_told_to_another_host(
 
 
 async def test_a_restarted_rendezvous_is_subscribed_to_again(tmp_path: Path) -> None:
-    server = await serve(tmp_path)
+    server = await serve(tmp_path, free_port())
     address = server.listening["tls"][0]
     desk, laptop = Host("desk", address, "tls"), Host("laptop", address, "tls")
     laptop.do(laptop.client.watch("desk", *_clocks()))
