@@ -163,10 +163,10 @@ def test_a_machine_that_a_signal_tore_from_its_lab_goes_with_it() -> None:
 
 
 def test_leftovers_of_a_killed_run_are_removed_by_the_next(held: Held) -> None:
-    held.end(signal.SIGKILL)
+    """Whoever that is: other tests, which run beside these, make labs, too."""
     assert len(held.traces()) == 4
-    removed = remove_leftovers()
-    assert held.name in removed
+    held.end(signal.SIGKILL)
+    remove_leftovers()
     wait_until(lambda: not held.traces(), 60, "nothing is left")
 
 
