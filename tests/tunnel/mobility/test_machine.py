@@ -20,6 +20,7 @@ from tunnel.mobility.commands import (
     Refused,
     Registered,
     SendMobility,
+    Unheard,
 )
 from tunnel.mobility.header import (
     UNKNOWN_TYPE,
@@ -170,6 +171,22 @@ def test_an_early_proof_from_another_network_and_its_invitation_i20(desk: Mobili
     said = desk.advance(NOW + 1)
     assert said == [sent(A1, Aoto(), second), sent(HOME, BindingUpdate(3, 600, inviting.options))]
     assert says(desk, Aotc(bytes(8))) == [sent(A1, Aotr(bytes(8)), second)]
+
+
+def test_a_place_that_is_found_out_is_told_by_relay_i20(desk: Mobility) -> None:
+    """From the second AOTO on, which nobody has answered."""
+    second: Source = ("192.168.9.10", 3)
+    place = Claim.at(("203.0.113.77", 50_000), second[0])
+    assert desk.place(PEER, second, place, NOW) == []
+    desk.register(PEER, A1, Claim.at(B1), NOW)
+    says(desk, BindingAck(Status.ACCEPTED, 2, 600))
+    desk.open(PEER, A1, NOW, second)
+    assert desk.place(PEER, second, place, NOW) == []
+    assert desk.advance(NOW + 1) == [sent(A1, Aoto(), second), Unheard(PEER, A1, second)]
+    assert desk.place("nobody", second, place, NOW + 1) == []
+    told = sent(HOME, BindingUpdate(3, 600, place.options))
+    assert desk.place(PEER, second, place, NOW + 1) == [told]
+    assert desk.next_timer() == NOW + 2
 
 
 def test_a_place_that_was_left_has_to_be_proven_again(desk: Mobility) -> None:
