@@ -215,6 +215,7 @@ def test_other_types_are_known_as_such() -> None:
         ((Nonce(NONCE),), 8, "010400000000 5808 1011121314151617"),
         ((Nonce(NONCE),), 2, "01020000 5808 1011121314151617"),
         ((Port(4500), Nonce(NONCE)), 12, "120461541194 01020000 5808 1011121314151617"),
+        ((Port(4500),), 10, "120461541194"),
         ((RefreshAdvice(40),), 7, "00 0202000a 01020000"),
         ((NatDetection(7, forced=True),), 10, "0100 1f06800000000007 01020000"),
         ((Ipv4Home(24, IPv4Address("192.0.2.7"), True),), 8, "1d066200c0000207"),
@@ -265,6 +266,8 @@ def test_unknown_options_are_skipped() -> None:
 
 
 def test_reserved_fields_are_ignored() -> None:
+    home, seen = Ipv4Home(24, IPv4Address("192.0.2.7")), NatDetection(7)
+    assert options.read(bytes.fromhex("1d0661ffc0000207 1f067fff00000007")) == (home, seen)
     assert header.read(checked("3b001e000000ffff"), S, D) == Aoto()
 
 
@@ -287,6 +290,8 @@ def test_endpoints_in_options() -> None:
         (("10.0.0.1", 4500), True),
         (("2001:db8::1", 4500), True),
         (("fd00::1", 500), True),
+        (("198.51.100.7", 65535), True),
+        (("198.51.100.7", 65536), False),
         (("198.51.100.7", 0), False),
         (("0.0.0.0", 4500), False),
         (("0.1.2.3", 4500), False),

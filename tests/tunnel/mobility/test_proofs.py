@@ -94,6 +94,24 @@ def test_they_come_back_from_disk_but_not_those_of_nats_or_of_before() -> None:
     assert NAT_LIFE < 1000 and len(loaded(proofs.dump(UNIX + 10), UNIX + 10)) == 1
 
 
+def test_what_was_read_is_written_again_until_its_end() -> None:
+    proofs = Proofs()
+    proofs.add("a", HOME, UNIX)
+    again = loaded(proofs.dump(UNIX))
+    assert len(loaded(again.dump(UNIX + LIFE - 1), UNIX + LIFE - 1)) == 1
+    assert json.loads(again.dump(UNIX + LIFE)) == {"schema": SCHEMA, "peers": {}}
+    assert len(loaded(proofs.dump(UNIX), UNIX + LIFE)) == 0
+    assert again.drop("a", HOME), "it is none of a NAT's"
+
+
+def test_the_longest_file_and_the_longest_name_are_read() -> None:
+    proofs = Proofs()
+    proofs.add("a" * 255, HOME, UNIX)
+    assert len(loaded(proofs.dump(UNIX).ljust(MAX_FILE))) == 1
+    with pytest.raises(ProofsError, match="larger"):
+        loaded(proofs.dump(UNIX).ljust(MAX_FILE + 1))
+
+
 def test_a_clock_that_was_wrong_makes_no_proof_last_longer() -> None:
     proofs = Proofs()
     proofs.add("a", HOME, UNIX + 10 * LIFE)
