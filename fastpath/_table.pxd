@@ -1,8 +1,8 @@
 # A hash table from 16 octets to a pointer: SPIs and host ids (DESIGN §4, "Native engine").
 #
-# Linear probing, at most half full, no tombstones. Readers hold the lock of its owner; a writer, too,
-# but not while it makes a bigger table, which only writers must be kept from: 10,000 entries would
-# hold up packets for milliseconds.
+# Linear probing, at most half full, no tombstones. Readers hold the lock of its owner; a writer,
+# too, but not while it makes a bigger table, which only writers must be kept from: 10,000 entries
+# would hold up packets for milliseconds.
 
 from libc.stdint cimport uint64_t
 
