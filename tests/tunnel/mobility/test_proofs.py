@@ -46,6 +46,8 @@ def test_the_disk_is_written_only_when_something_changed() -> None:
     assert proofs.add("a", HOME, UNIX)
     assert not proofs.add("a", HOME, UNIX + 60)
     assert proofs.add("a", HOME, UNIX + 60 + LIFE * 2 // 3)
+    proofs.add("b", HOME, UNIX)
+    assert not proofs.add("b", HOME, UNIX + LIFE // 2), "half of its life is left"
     assert not proofs.add("a", WORK, UNIX, nat=True)
     assert proofs.add("a", WORK, UNIX)  # it is the host's own after all
 
