@@ -107,6 +107,22 @@ def test_a_token_of_another_account_is_refused_in_words(
     assert "does not know this invitation" in done.stderr
 
 
+def test_a_rendezvous_machine_joins_beside_the_secret_that_it_has(
+    landlord: Person, newcomer: Person
+) -> None:
+    """It was brought there for `serve`. No token is used up; nobody needs to be asked."""
+    key = newcomer.home / "account.key"
+    store.save_account_secret(key, new_secret(os.urandom))
+    token = landlord.json("invite")["token"]
+    done = newcomer.ours("join", token, "--name", "hub")
+    assert done.returncode == 1
+    assert f"{key} exists and is not overwritten" in done.stderr
+    secret = (landlord.home / "account.key").read_bytes()
+    key.write_bytes(secret)
+    assert newcomer.json("join", token, "--name", "hub")["name"] == f"hub.{DOMAIN}"
+    assert key.read_bytes() == secret
+
+
 def test_join_without_a_rendezvous_says_so(landlord: Person, newcomer: Person) -> None:
     done = newcomer.ours("join", landlord.json("invite")["token"], "--name", "laptop")
     assert done.returncode == 1

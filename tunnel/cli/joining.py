@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated
 
@@ -69,11 +70,14 @@ def join(
     begun = certified and host_key.exists() and not (folder / CERTIFICATE_FILE).exists()
     if certified:
         files |= {"certificate_file": folder / CERTIFICATE_FILE, "ca_file": folder / CA_FILE}
-    made = [] if begun else [folder / KEY_FILE, *([host_key] if certified else [])]
+    known = begun or _is_known(invited, folder / KEY_FILE)
+    made = [] if known else [folder / KEY_FILE]
+    made += [host_key] if certified and not begun else []
     fresh = [file for key, file in files.items() if key != "secret_file"]
     refuse_overwrite([*fresh, *made])  # before the token is used up
     if not begun:
         prove_writable(folder)
+    if not known:
         _redeem(invited, folder / KEY_FILE)
     if certified:
         if not begun:
@@ -95,6 +99,18 @@ def join(
     for file in facts.values():
         put(file)
     say(f"{label}.{invited.domain} has joined. Next: autotunnel up")
+
+
+def _is_known(invited: Invitation, key: Path) -> bool:
+    """Whether the secret of this very account stands there already, as on its rendezvous: the
+    invitation's key follows from it."""
+    if not key.exists():
+        return False
+    try:
+        account = store.load_account(invited.domain, key)
+    except store.SecretFileError:
+        return False  # which is not overwritten, whatever it is
+    return compare_digest(account.invitation_key(invited.identity, invited.expires), invited.key)
 
 
 def _redeem(invited: Invitation, key: Path) -> None:
