@@ -6,7 +6,7 @@ import struct
 
 from fastpath.reference import relay, segment
 from fastpath.reference.esp import MIN_PACKET_OCTETS
-from fastpath.types import Drop, Opened
+from fastpath.types import RELAY_BURST_OCTETS, RELAY_SHARES, Drop, Opened
 from tests.fastpath.relays import HOST_A, HOST_B, IKE, nested, nested_ike
 
 _UDP_LENGTH, _UDP_CHECKSUM = 44, 46  # octets of a nested packet at which they stand
@@ -70,3 +70,26 @@ def test_a_checksum_of_one_is_one() -> None:
 def test_without_a_limit_all_pass() -> None:
     limit = relay.Limit()
     assert all(limit.allows(1 << 30, 0.0) for _ in range(3))
+
+
+def test_the_limit_to_the_octet() -> None:
+    """Half of it is for hosts that took no more than their share; what is not used is not saved."""
+    burst, rate = RELAY_BURST_OCTETS, 10 * RELAY_BURST_OCTETS
+    assert relay.Limit(rate).allows(burst, 0.0)
+    assert not relay.Limit(rate).allows(burst + 1, 0.0)
+    limit = relay.Limit(rate)
+    assert limit.allows(2 * burst, 0.0, relay.Share())
+    assert not limit.allows(2 * burst + 1, 1000.0, relay.Share())
+    assert limit.allows(2 * burst, 1000.0, relay.Share())
+
+
+def test_a_share_is_modest_to_the_octet_and_soon_again() -> None:
+    """Whatever a host took at once, a share of it counts when it is heard again."""
+    burst, rate = RELAY_BURST_OCTETS, 10 * RELAY_BURST_OCTETS
+    part = burst // RELAY_SHARES
+    limit, share = relay.Limit(rate), relay.Share()
+    assert limit.allows(part, 0.0, share)
+    assert limit.allows(2 * burst - part, 0.0, share), "as much as its share is modest"
+    assert limit.allows(1, 0.25, share), "of the half that is everybody's"
+    assert not limit.allows(burst + 1, 0.25, share)
+    assert limit.allows(2 * burst, 0.5, share)
