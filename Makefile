@@ -16,7 +16,7 @@ help:
 	@echo "make coverage  lines of keys/ that the tests reach; fails below 95 %"
 	@echo "make fuzz    every parser and whole sessions, guided by coverage; ARGS='--inputs 10000000' or '--seconds 60 session'"
 	@echo "make scenarios  random moves, reboots and restarts in the simulator; ARGS='--seeds 10000', or '--seed 17' to see one"
-	@echo "make mutants how many small wrongs in the codec and the windows the tests find"
+	@echo "make mutants how many small wrongs in codecs, windows and mobility the tests find"
 	@echo "make model   every state of the binding machines up to a depth; ARGS='--depth 5 loss'"
 	@echo "make tsan    tables changed under full traffic, with the native engine under ThreadSanitizer"
 	@echo "make asan    hostile packets, with the native engine under AddressSanitizer"
