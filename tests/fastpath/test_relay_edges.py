@@ -77,6 +77,7 @@ def test_the_limit_to_the_octet() -> None:
     burst, rate = RELAY_BURST_OCTETS, 10 * RELAY_BURST_OCTETS
     assert relay.Limit(rate).allows(burst, 0.0)
     assert not relay.Limit(rate).allows(burst + 1, 0.0)
+    assert relay.Limit(2 * rate).allows(2 * burst, 0.0), "a tenth of a second of it"
     limit = relay.Limit(rate)
     assert limit.allows(2 * burst, 0.0, relay.Share())
     assert not limit.allows(2 * burst + 1, 1000.0, relay.Share())
