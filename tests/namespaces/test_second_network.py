@@ -216,12 +216,6 @@ class Wire:
         script = f"table ip lossy\ndelete table ip lossy\n{table}"
         self._router.run("nft", "-f", "-", stdin=script)
 
-    @property
-    def spis(self) -> str:
-        """Of mobility messages to the laptop, for :meth:`drop`."""
-        assert self._sas is not None
-        return ", ".join(f"0x{child['spi_in']}" for child in self._sas.children)
-
     def stop(self) -> None:
         """End it; everything passes."""
         self.drop()
@@ -234,7 +228,7 @@ def bound(home: Home, peers: int) -> bool:
 
 
 def test_a_move_to_a_network_that_was_never_proven_and_back(homes: Homes) -> None:
-    """The sheet's tests 3, 5 and 4: one proof after the other, by its messages on the wire."""
+    """The sheet's tests 3 and 4: one proof after the other, by its messages on the wire."""
     ends = laptop, desk = homes.homes[0], homes.homes[1]
     machine, config = laptop.host.machine, ("-c", str(laptop.host.config))
     host_id = desk.host.status()["host"]["id"]
@@ -252,16 +246,10 @@ def test_a_move_to_a_network_that_was_never_proven_and_back(homes: Homes) -> Non
     to_second = [one for one in wire.packets() if one.target[0] == SEEN]
     assert max(len(one.payload) for one in to_second if one.payload[:4] != IKE) < PING / 5
 
-    # The first mobility message gets through, the challenge; the acknowledgement does not.
-    later = "limit rate over 1/day burst 1 packets"
-    wire.drop("@th,64,32 0", f"@th,64,32 {{ {wire.spis} }} {later}")
-    again = until(lambda: repeated(wire.said(SEEN)), "the same answer is given again", *ends)
+    wire.drop("@th,64,32 0")  # IKE: its answers prove nothing here
+    until(lambda: bound(laptop, 2), "the desk has acknowledged it", *ends)
     wire.drop()
-    until(lambda: bound(laptop, 2), "it heard an acknowledgement", *ends)
     said = wire.all_said(SEEN)
-    acks = [number for number, one in enumerate(said) if isinstance(one.message, BindingAck)]
-    answers = [number for number, one in enumerate(said) if one.message == again]
-    assert answers[0] < acks[0] < acks[-1] > answers[1], "acknowledged, in vain, and once more"
     is_a_proof(said)
     assert seen_at(desk, laptop).startswith(f"{SEEN}:")
 
@@ -298,12 +286,6 @@ def not_redirected(wire: Wire, first: str) -> bool:
     data = [one for one in wire.packets() if len(one.payload) > PING and one.payload[:4] != IKE]
     moved = list(dropwhile(lambda one: one.source[0] != SEEN, data))
     return len(moved) > 20 and sum(one.target[0] == first for one in moved) > 8
-
-
-def repeated(said: list[Said]) -> Aotr | None:
-    """An answer that was given twice."""
-    answers = [one.message for one in said if isinstance(one.message, Aotr)]
-    return next((one for one in answers if answers.count(one) > 1), None)
 
 
 def test_a_peer_behind_a_router_lets_us_in_where_stun_saw_us_from_there(homes: Homes) -> None:
