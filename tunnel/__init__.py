@@ -28,7 +28,7 @@ the node watches: liveness, rekeys, an endpoint that moves. If any step fails, t
 too, with the reason kept for ``status``: nothing is ever sent in clear because a tunnel is missing.
 
 Where to read on: ``config/`` is what a person may say, ``cli/`` how a person asks, ``io/`` how it
-is done; all else is what is decided, by ``node.py`` and its parts:
+is done; all else is what is decided, by ``node.py`` and its parts, which ``parts.py`` makes:
 
 - what the parts share: ``core``, ``peers`` (the table), ``commands`` and ``answers``, ``settings``,
   ``pending``; ``border`` is where the engine's words begin;

@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from discovery import types as zone_types
 from fastpath.types import Endpoint
 from keys.ike import types as ike_types
-from tunnel.asks import Asks
-from tunnel.attempts import Attempts
-from tunnel.calls import TICKET, Calls
+from tunnel.calls import TICKET
 from tunnel.commands import DropZone, SendIke, SendZone
 from tunnel.core import Answer, Core
-from tunnel.directory import Directory
-from tunnel.farewell import Farewell
-from tunnel.flows import Flows
-from tunnel.following import Following
 from tunnel.journal import What
+from tunnel.parts import Parts
 from tunnel.peers import Peer
-from tunnel.pings import Pings
-from tunnel.relaying import Relaying
-from tunnel.services import Services
-from tunnel.signing import Signing
-from tunnel.silence import Silence
 from tunnel.status import endpoint_text
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The parts of a node that answers are for."""
-
-    asks: Asks
-    attempts: Attempts
-    calls: Calls
-    directory: Directory
-    farewell: Farewell
-    flows: Flows
-    following: Following
-    pings: Pings
-    relaying: Relaying
-    services: Services
-    signing: Signing
-    silence: Silence
 
 
 class Answers:

@@ -25,30 +25,17 @@ from keys.ike import groups
 from keys.ike.endpoint import IkeEndpoint
 from keys.ike.export import WiresharkTables
 from keys.issuer import Issuer, Ledger
-from tunnel.answers import Answers, Parts
-from tunnel.asks import Asks
-from tunnel.attempts import Attempts
-from tunnel.calls import Calls
+from tunnel.answers import Answers
 from tunnel.commands import Command, Finished
 from tunnel.core import Core
 from tunnel.credentials import Credentials
-from tunnel.directory import Directory
 from tunnel.early import MOST
 from tunnel.explaining import explanation
-from tunnel.farewell import Farewell
-from tunnel.flows import Flows
-from tunnel.following import Following
 from tunnel.journal import What
-from tunnel.keepalives import Keepalives
-from tunnel.outside import DEPENDENT, Outside
-from tunnel.path_mtus import PathMtus
+from tunnel.parts import Parts
 from tunnel.peers import Identity, PeerTable, StaticPeer
-from tunnel.pings import Pings
-from tunnel.relaying import Relaying
-from tunnel.services import Services
 from tunnel.settings import NodeSettings
-from tunnel.signing import Signing
-from tunnel.silence import LOOK, Silence
+from tunnel.silence import LOOK
 from tunnel.status import peer_status
 
 if TYPE_CHECKING:
@@ -94,75 +81,24 @@ class Node:
             certification=credentials,
             encapsulate=encapsulate,
         )
-        self._core = core = Core(identity, peers, ike, zone, settings)
-        self._pings = Pings(core)
-        self._calls = Calls(core, random, self._called)
-        self._attempts = Attempts(
-            core, self._pings, self._calls, lambda peer: self._relaying.agents.wanted(peer)
-        )
-        self._asks = Asks(core)
-        self._following = Following(core)
-        self._flows = Flows(core)
-        self._directory = Directory(core, self._attempts, self._asks, self._following, remembered)
-        self._outside = Outside(
-            core,
+        self._core = Core(identity, peers, ike, zone, settings)
+        self._parts = Parts(
+            self._core,
             random,
-            self._directory.publish,
-            interval=lambda: self._keepalives.patience.interval,
-            is_trying=lambda: self._keepalives.is_trying,
-            forgotten=lambda: self._keepalives.forgotten(),
+            credentials=credentials,
+            issuer=issuer,
+            services=services,
+            withdrawn=withdrawn,
+            remembered=remembered,
+            proofs=proofs,
         )
-        self._silence = Silence(
-            core,
-            self._calls,
-            lambda peer: self._relaying.silent(peer),
-            self._outside.hurry,
-            lambda peer: self._relaying.agents.stands_ready(peer),
-        )
-        publish = self._directory.publish
-        links = self._attempts, self._following
-        self._relaying = Relaying(core, random, *links, publish, proofs)
-        self._keepalives = Keepalives(core, random, lambda: self._outside.servers)
-        silence = self._silence
-        self._path_mtus = PathMtus(core, silence.questioned, silence.answered_small)
-        self._services = Services(core, self._directory.publish, services, withdrawn)
-        self._parts = (
-            *(self._attempts, self._asks, self._following, self._keepalives, self._directory),
-            *(self._path_mtus, self._services, self._calls, self._outside),
-        )
-        self._signing = Signing(core, credentials, issuer, random)
-        self._farewell = Farewell(core)
-        parts = Parts(
-            asks=self._asks,
-            attempts=self._attempts,
-            calls=self._calls,
-            directory=self._directory,
-            farewell=self._farewell,
-            flows=self._flows,
-            following=self._following,
-            pings=self._pings,
-            relaying=self._relaying,
-            services=self._services,
-            signing=self._signing,
-            silence=self._silence,
-        )
-        self._answers = Answers(core, parts, self._look_soon)
+        self._answers = Answers(self._core, self._parts, self._look_soon)
         self._finished = False
         self.look_after = float("inf")
         """Seconds until :meth:`activity` is wanted again: rarely where nothing moves."""
 
     def _look_soon(self) -> None:
         self.look_after = min(self.look_after, LOOK)
-
-    def _called(self, label: str, endpoint: Endpoint) -> None:
-        """A host wants to be met. Where nobody can know our port before we have sent something from
-        it, that has to be our own beginning of a tunnel."""
-        peer = self._core.peers.labelled(label)
-        if peer is not None and peer.up:
-            self._following.called(peer, endpoint)
-        elif self._core.mapping == DEPENDENT and (peer := self._core.peers.ensure(label)):
-            self._attempts.forgive(peer)
-            self._attempts.begin(peer, "it called us, and cannot come to us itself")
 
     def _secret_for(self, name: str) -> bytes | None:
         """The pre-shared key for a peer that says it is ``name``."""
@@ -176,10 +112,10 @@ class Node:
     def start(self, now: float, unix: int) -> list[Command]:
         """Begins: routes to the static peers, and the first questions to the zone."""
         self._turn(now, unix)
-        self._directory.start()
-        self._services.start()
-        self._relaying.start()
-        self._calls.start()
+        self._parts.directory.start()
+        self._parts.services.start()
+        self._parts.relaying.start()
+        self._parts.calls.start()
         return self._done()
 
     def shutdown(self, now: float, unix: int) -> list[Command]:
@@ -190,9 +126,9 @@ class Node:
             core.ending = True
             for peer in core.peers:
                 peer.attempt = None
-                self._attempts.give_up(peer, "this host is ending")
-            self._farewell.begin(self._relaying.carriers())
-            self._directory.withdraw()
+                self._parts.attempts.give_up(peer, "this host is ending")
+            self._parts.farewell.begin(self._parts.relaying.carriers())
+            self._parts.directory.withdraw()
         return self._done()
 
     # --- Inner packets ----------------------------------------------------------------------
@@ -200,7 +136,7 @@ class Node:
     def acquire(self, packet: bytes, now: float, unix: int) -> list[Command]:
         """The pump has no flow for this inner packet."""
         self._turn(now, unix)
-        self._attempts.packet(packet)
+        self._parts.attempts.packet(packet)
         return self._done()
 
     # --- The network ------------------------------------------------------------------------
@@ -209,9 +145,11 @@ class Node:
         """An IKE message, or an answer of STUN, came from ``source``; its marker is stripped."""
         self._turn(now, unix)
         if is_stun(data):
-            optimising = self._relaying.optimising
-            if not (self._keepalives.received(data, source) or optimising.received(data, source)):
-                self._outside.received(data, source)
+            optimising = self._parts.relaying.optimising
+            if not (
+                self._parts.keepalives.received(data, source) or optimising.received(data, source)
+            ):
+                self._parts.outside.received(data, source)
         else:
             self._core.ike_said(self._core.ike.receive(data, source, now))
         return self._done()
@@ -219,8 +157,8 @@ class Node:
     def new_source(self, spi: int, source: Endpoint, now: float, unix: int) -> list[Command]:
         """The newest authenticated packet of inbound ``spi`` came from another endpoint."""
         self._turn(now, unix)
-        if not self._relaying.new_source(spi, source):
-            self._following.new_source(spi, source)
+        if not self._parts.relaying.new_source(spi, source):
+            self._parts.following.new_source(spi, source)
         return self._done()
 
     def nested(
@@ -229,11 +167,11 @@ class Node:
         """As :meth:`datagram`, for an IKE message that came nested in inbound relay SA ``relay``:
         ``source`` is a relay endpoint."""
         self._turn(now, unix)
-        detour = self._relaying.nested(relay, source)
+        detour = self._parts.relaying.nested(relay, source)
         if detour is not None:
             self._core.ike_said(self._core.ike.receive(data, source, now))
             self._settle()
-            self._relaying.answered(detour)
+            self._parts.relaying.answered(detour)
         return self._done()
 
     def mobility(
@@ -242,7 +180,7 @@ class Node:
         """A Mobility Header came in inbound ``spi``, from ``source`` on the wire, which is a relay
         endpoint where it came nested (I30)."""
         self._turn(now, unix)
-        self._relaying.signals.received(spi, source, message)
+        self._parts.relaying.signals.received(spi, source, message)
         return self._done()
 
     def lifetime(self, spi: int, now: float, unix: int) -> list[Command]:
@@ -265,19 +203,19 @@ class Node:
         if peer is not None and not peer.up and now - peer.hinted_at >= settings.hint_interval:
             peer.hinted_at = now
             self._core.log("debug", f"{peer.name} uses an SA of before", spi=f"{spi:08x}")
-            self._attempts.begin(peer, "it uses an SA of before our restart")
+            self._parts.attempts.begin(peer, "it uses an SA of before our restart")
         return self._done()
 
     def dummy(self, spi: int, octets: int, head: bytes, now: float, unix: int) -> list[Command]:
         """An authenticated dummy packet of inbound ``spi`` carried ``octets``, ``head`` first."""
         self._turn(now, unix)
-        self._path_mtus.dummy(spi, octets, head)
+        self._parts.path_mtus.dummy(spi, octets, head)
         return self._done()
 
     def too_big(self, quote: bytes, largest: int, now: float, unix: int) -> list[Command]:
         """The pump refused an inner packet, whose first octets are ``quote``, for its size."""
         self._turn(now, unix)
-        self._path_mtus.too_big(quote, largest)
+        self._parts.path_mtus.too_big(quote, largest)
         return self._done()
 
     def moved(self, now: float, unix: int) -> list[Command]:
@@ -296,7 +234,7 @@ class Node:
         self._core.explain(None, What.MOVED, "the machine has slept: every peer is told")
         self._core.ike_said(self._core.ike.move(self._core.endpoints, now))
         self._notice_move()
-        self._outside.hurry()
+        self._parts.outside.hurry()
         return self._done()
 
     def set_local(self, local: tuple[Endpoint, ...], now: float, unix: int) -> list[Command]:
@@ -306,7 +244,7 @@ class Node:
         if local != self._core.local:
             self._core.local = local
             self._core.ike_said(self._core.ike.set_inner(local))
-            self._directory.publish()
+            self._parts.directory.publish()
             self._look_near()
         return self._done()
 
@@ -323,14 +261,14 @@ class Node:
             addresses = [host for host, _ in others] or None
             words = "another network to leave by" if others else "no other network to leave by"
             self._core.explain(None, What.NETWORK, f"there is {words}", ours=addresses)
-            self._relaying.optimising.other_ways()
+            self._parts.relaying.optimising.other_ways()
         return self._done()
 
     def look_outside(self, servers: tuple[Endpoint, ...], now: float, unix: int) -> list[Command]:
         """Ask these STUN servers where the outside sees us, as long as no router maps our port;
         ``OutsideSeen`` tells. Nobody: it need not be known any more."""
         self._turn(now, unix)
-        self._outside.ask(servers)
+        self._parts.outside.ask(servers)
         return self._done()
 
     def noted(
@@ -344,15 +282,15 @@ class Node:
 
     def _look_near(self) -> None:
         for peer in self._core.peers:
-            self._following.nearer(peer)
+            self._parts.following.nearer(peer)
 
     def _notice_move(self) -> None:
-        self._flows.announce()
-        self._path_mtus.restart()
-        self._keepalives.moved()
-        self._relaying.moved()
+        self._parts.flows.announce()
+        self._parts.path_mtus.restart()
+        self._parts.keepalives.moved()
+        self._parts.relaying.moved()
         for peer in self._core.peers:
-            self._attempts.forgive(peer)
+            self._parts.attempts.forgive(peer)
 
     def set_endpoints(
         self, endpoints: tuple[Endpoint, ...], now: float, unix: int
@@ -364,7 +302,7 @@ class Node:
             self._core.endpoints = endpoints
             self._core.explain(None, What.NETWORK, "others reach us there", at=endpoints)
             self._core.ike_said(self._core.ike.move(endpoints, now))
-            self._directory.publish()
+            self._parts.directory.publish()
             self._notice_move()
             self._look_near()
         return self._done()
@@ -379,17 +317,17 @@ class Node:
         """What the SAs have passed so far, by SPI; call it after :attr:`look_after` seconds, and
         before :meth:`status`. It feeds liveness checks (RFC 7296 §2.4) and keepalives."""
         self._turn(now, unix)
-        moved = self._flows.activity(inbound, outbound)
-        self._silence.activity()
-        self.look_after = min(self._silence.look_after, LOOK if moved else float("inf"))
-        self._path_mtus.activity()
-        self._relaying.activity()
+        moved = self._parts.flows.activity(inbound, outbound)
+        self._parts.silence.activity()
+        self.look_after = min(self._parts.silence.look_after, LOOK if moved else float("inf"))
+        self._parts.path_mtus.activity()
+        self._parts.relaying.activity()
         return self._done()
 
     def removed(self, spi: int, inbound: bool, counters: SaCounters | None) -> None:
         """``RemoveInbound`` or ``RemoveOutbound`` was carried out; ``counters`` are the last of
         that SA, so that a peer's totals are right to the packet over every rekey."""
-        self._flows.removed(spi, inbound, counters)
+        self._parts.flows.removed(spi, inbound, counters)
 
     # --- The zone ---------------------------------------------------------------------------
 
@@ -403,20 +341,20 @@ class Node:
     def zone_up(self, now: float, unix: int) -> list[Command]:
         """The transport to the rendezvous stands."""
         self._turn(now, unix)
-        self._directory.transport_up()
-        self._services.transport_up()
+        self._parts.directory.transport_up()
+        self._parts.services.transport_up()
         return self._done()
 
     def zone_down(self, reason: str, now: float, unix: int) -> list[Command]:
         """The transport to the rendezvous is gone."""
         self._turn(now, unix)
-        self._directory.transport_down(reason)
+        self._parts.directory.transport_down(reason)
         return self._done()
 
     def nearby(self, records: zone_types.HostRecords, now: float, unix: int) -> list[Command]:
         """A host of the account called out on the local network."""
         self._turn(now, unix)
-        self._directory.nearby(records)
+        self._parts.directory.nearby(records)
         return self._done()
 
     # --- Certificates -----------------------------------------------------------------------
@@ -424,13 +362,13 @@ class Node:
     def invited(self, until: int, now: float, unix: int) -> list[Command]:
         """``autotunnel invite`` made an invitation of this issuer, open until ``until`` (unix)."""
         self._turn(now, unix)
-        self._signing.invited(until)
+        self._parts.signing.invited(until)
         return self._done()
 
     def ledger_changed(self, ledger: Ledger, now: float, unix: int) -> list[Command]:
         """Another process wrote this issuer's ledger."""
         self._turn(now, unix)
-        self._signing.ledger_changed(ledger)
+        self._parts.signing.ledger_changed(ledger)
         return self._done()
 
     # --- Requests ---------------------------------------------------------------------------
@@ -438,19 +376,19 @@ class Node:
     def reach(self, ticket: int, name: str, now: float, unix: int) -> list[Command]:
         """Make the tunnel to ``name``; ends in ``Reached`` or ``NotReached``."""
         self._turn(now, unix)
-        self._attempts.reach(ticket, name)
+        self._parts.attempts.reach(ticket, name)
         return self._done()
 
     def ping(self, ticket: int, name: str, now: float, unix: int) -> list[Command]:
         """One round trip to ``name``, the tunnel made if need be; ends in ``Pong``."""
         self._turn(now, unix)
-        self._attempts.reach(ticket, name, ping=True)
+        self._parts.attempts.reach(ticket, name, ping=True)
         return self._done()
 
     def lookup(self, ticket: int, name: str, now: float, unix: int) -> list[Command]:
         """What the zone says of ``name`` now; ends in ``Found`` or ``NotReached``."""
         self._turn(now, unix)
-        self._directory.inquire(ticket, name)
+        self._parts.directory.inquire(ticket, name)
         return self._done()
 
     # --- Services ---------------------------------------------------------------------------
@@ -458,7 +396,7 @@ class Node:
     def advertise(self, ticket: int, service: Service, now: float, unix: int) -> list[Command]:
         """The owner offers a service to the account; ends in ``Advertised`` or ``NotReached``."""
         self._turn(now, unix)
-        self._services.advertise(ticket, service)
+        self._parts.services.advertise(ticket, service)
         return self._done()
 
     def withdraw_service(
@@ -466,20 +404,20 @@ class Node:
     ) -> list[Command]:
         """The owner takes a service back; ends in ``Advertised`` or ``NotReached``."""
         self._turn(now, unix)
-        self._services.withdraw(ticket, kind, name)
+        self._parts.services.withdraw(ticket, kind, name)
         return self._done()
 
     def browse(self, ticket: int, kind: str, now: float, unix: int) -> list[Command]:
         """The account's services of one type, or all; ends in ``Browsed`` or ``NotReached``."""
         self._turn(now, unix)
-        self._services.browse(ticket, kind)
+        self._parts.services.browse(ticket, kind)
         return self._done()
 
     def watch_services(self, kind: str, more: int, now: float, unix: int) -> list[Command]:
         """One more (1) or one fewer (-1) watches the services of a type, or all (``""``):
         ``ServicesStirred`` follows whenever the zone tells of a change."""
         self._turn(now, unix)
-        self._services.watch(kind, more)
+        self._parts.services.watch(kind, more)
         return self._done()
 
     def ask_zone(
@@ -487,7 +425,7 @@ class Node:
     ) -> list[Command]:
         """What stands at a name of the zone; ends in ``RecordsSaid`` or ``NotReached``."""
         self._turn(now, unix)
-        self._services.ask(ticket, name, rdtype)
+        self._parts.services.ask(ticket, name, rdtype)
         return self._done()
 
     # --- Time -------------------------------------------------------------------------------
@@ -500,7 +438,7 @@ class Node:
         if core.zone is not None:
             core.zone_said(core.zone.advance(now, unix))
         self._settle()
-        for part in (*self._parts, self._relaying, self._signing, self._pings):
+        for part in self._parts.timed:
             part.advance()
             self._settle()
         return self._done()
@@ -511,8 +449,8 @@ class Node:
             return None
         core = self._core
         due = [core.ike.next_timer(), core.zone.next_timer() if core.zone else None]
-        due += self._farewell.timers()
-        for part in (*self._parts, self._relaying, self._signing, self._pings):
+        due += self._parts.farewell.timers()
+        for part in self._parts.timed:
             due.extend(part.timers())
         return min((at for at in due if at is not None), default=None)
 
@@ -525,13 +463,13 @@ class Node:
         views = {view.name: view for view in self._core.ike.views()}
         peers = sorted(self._core.peers, key=lambda peer: peer.name)
         return {
-            "certificate": self._signing.status(),
-            "zone": self._directory.status(),
+            "certificate": self._parts.signing.status(),
+            "zone": self._parts.directory.status(),
             "strangers": {
                 "half_open": self._core.ike.half_open(),
                 "counters": dict(sorted(self._core.ike.counters().items())),
             },
-            **self._relaying.status(),
+            **self._parts.relaying.status(),
             "peers": [peer_status(peer, views.get(peer.name), now) for peer in peers],
         }
 
@@ -544,7 +482,7 @@ class Node:
 
     def services(self) -> list[dict[str, Any]]:
         """What this host advertises: each service, its ``state`` and ``reason``."""
-        return self._services.status()
+        return self._parts.services.status()
 
     def name_of(self, host_id: IPv6Address) -> str | None:
         """The full name of the peer to which a host id belongs."""
@@ -571,12 +509,12 @@ class Node:
     @property
     def published(self) -> bool:
         """Whether our records stand in the zone."""
-        return self._directory.published
+        return self._parts.directory.published
 
     @property
     def zone_refusal(self) -> str | None:
         """Why the zone will never accept us as we are (wrong secret, clock skew), or ``None``."""
-        return self._directory.refusal
+        return self._parts.directory.refusal
 
     # --- Inside -----------------------------------------------------------------------------
 
@@ -587,18 +525,18 @@ class Node:
     def _done(self) -> list[Command]:
         self._settle()
         if self._core.ending:
-            self._farewell.advance()
+            self._parts.farewell.advance()
             self._settle()
-        over = self._core.ending and self._farewell.is_over(self._directory.withdrawn)
+        over = self._core.ending and self._parts.farewell.is_over(self._parts.directory.withdrawn)
         if over and not self._finished:
             self._finished = True
             for peer in self._core.peers:
-                self._flows.drop_all(peer)
+                self._parts.flows.drop_all(peer)
             self._core.emit(Finished())
         return self._core.take()
 
     def _settle(self) -> None:
         while (answer := self._core.next_answer()) is not None:
             self._answers.handle(answer)
-            self._relaying.settle()
-        self._relaying.settle()
+            self._parts.relaying.settle()
+        self._parts.relaying.settle()

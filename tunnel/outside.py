@@ -23,6 +23,7 @@ from fastpath.types import Endpoint
 from tunnel.commands import AskRouter, OutsideSeen, SendIke
 from tunnel.core import Core
 from tunnel.journal import What
+from tunnel.keepalives import Keepalives
 from tunnel.network_kind import DEPENDENT as DEPENDENT
 from tunnel.network_kind import INDEPENDENT as INDEPENDENT
 
@@ -38,13 +39,10 @@ class Outside:
         core: Core,
         random: Callable[[int], bytes],
         publish: Callable[[], None],
-        *,
-        interval: Callable[[], float],
-        is_trying: Callable[[], bool],
-        forgotten: Callable[[], None],
+        keepalives: Keepalives,
     ) -> None:
         self._core, self._random, self._publish = core, random, publish
-        self._interval, self._is_trying, self._forgotten = interval, is_trying, forgotten
+        self._keepalives = keepalives
         self._rounds = 0
         self._servers: tuple[Endpoint, ...] = ()
         self._questions: dict[Endpoint, stun.Binding] = {}
@@ -85,7 +83,7 @@ class Outside:
         """Repeats what is not answered, and asks again from time to time."""
         if self._again is not None and self._again <= self._core.now:
             self._rounds += 1
-            self._begin(all_of_them=self._rounds % _ALL == 0 and not self._is_trying())
+            self._begin(all_of_them=self._rounds % _ALL == 0 and not self._keepalives.is_trying)
         for question in self._questions.values():
             self._heard(question.advance(self._core.now))
 
@@ -98,7 +96,7 @@ class Outside:
 
     def _begin(self, *, all_of_them: bool = True) -> None:
         settings, self._asked_at = self._core.settings, self._core.now
-        wait = min(self._interval(), settings.outside_longest)
+        wait = min(self._keepalives.patience.interval, settings.outside_longest)
         self._again = self._core.now + wait if self._servers else None
         known = [server for server in self._servers if server in self._seen]
         complete = len(known) == len(self._servers)  # else nothing is said: one alone tells no kind
@@ -117,7 +115,7 @@ class Outside:
         if before is None or before == endpoint:
             return
         if before[0] == endpoint[0] and self._core.mapping == INDEPENDENT:
-            self._forgotten()
+            self._keepalives.forgotten()
         for other in self._servers:
             if other != server:
                 self._seen.pop(other, None)

@@ -29,7 +29,6 @@ then that we are reached by relay now.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import exp
 
@@ -39,8 +38,10 @@ from tunnel.candidates import in_order, is_private
 from tunnel.commands import SendDummy
 from tunnel.core import Core
 from tunnel.journal import What
+from tunnel.outside import Outside
 from tunnel.path_mtus import question
 from tunnel.peers import SIGNALS, Peer
+from tunnel.relaying import Relaying
 
 _LIVELY = 20.0  # packets a second
 _LATELY = 0.5  # seconds over which these are counted
@@ -115,18 +116,9 @@ class _Watch:
 class Silence:
     """All peers with a tunnel."""
 
-    def __init__(
-        self,
-        core: Core,
-        calls: Calls,
-        by_relay: Callable[[Peer], bool] = lambda _: False,
-        look_outside: Callable[[], None] = lambda: None,
-        relay_ready: Callable[[Peer], bool] = lambda _: False,
-    ) -> None:
+    def __init__(self, core: Core, calls: Calls, relaying: Relaying, outside: Outside) -> None:
         self._core, self._calls = core, calls
-        self._look_outside = look_outside  # where we are seen may have changed
-        self._by_relay = by_relay  # makes data go to a peer through a home agent, if one can
-        self._relay_ready = relay_ready  # whether that can be, and is not so yet
+        self._relaying, self._outside = relaying, outside
         self._watches: dict[str, _Watch] = {}
 
     # --- What is seen -----------------------------------------------------------------------
@@ -152,7 +144,7 @@ class Silence:
         if watch.count(_received(peer), now) > 0:
             watch.patience, watch.lively = settings.silence, watch.rate >= _LIVELY
         watch.small = peer.trip is not None
-        watch.ready = watch.small and self._relay_ready(peer)
+        watch.ready = watch.small and self._relaying.agents.stands_ready(peer)
         if watch.left is not None:
             self._regret(peer, watch, *watch.left)
         heard = max(watch.heard, peer.last_in or float("-inf"))
@@ -213,7 +205,7 @@ class Silence:
         a home agent may carry what it likes, so another one is tried."""
         watch.hollow = watch.hollow + 1 if watch.hollow_in == peer.last_in else 1
         watch.hollow_in = peer.last_in
-        if watch.hollow >= _HOLLOW and self._by_relay(peer):
+        if watch.hollow >= _HOLLOW and self._relaying.silent(peer):
             watch.hollow = 0
 
     def questioned(self, peer: Peer) -> None:
@@ -286,7 +278,7 @@ class Silence:
         self._ask_ike(peer)
         if peer.is_relayed and not watch.small:
             self._core.emit(*question(peer))
-        self._look_outside()
+        self._outside.hurry()
 
     def _ask_ike(self, peer: Peer) -> None:
         core = self._core
@@ -298,8 +290,8 @@ class Silence:
         core = self._core
         first, watch.searched, direct = watch.searched is None, core.now, peer.endpoint
         if first and watch.ready:
-            self._look_outside()
-        if first and self._by_relay(peer):
+            self._outside.hurry()
+        if first and self._relaying.silent(peer):
             if direct is not None and watch.ready:
                 watch.left = direct, core.now
             return

@@ -83,7 +83,7 @@ def drops(one: SimHost) -> dict[str, int]:
 
 def after(one: SimHost, label: str) -> int:
     """A sequence number that is greater than the last one of this peer."""
-    bindings = one.node._relaying.signals.machine.correspondent.bindings
+    bindings = one.node._parts.relaying.signals.machine.correspondent.bindings
     return (bindings[table(one, label).name].sequence + 1) % 65536
 
 

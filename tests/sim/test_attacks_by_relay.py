@@ -48,7 +48,7 @@ def test_nobody_takes_the_way_to_another_host_at_the_home_agent() -> None:
         writes(mallory, "gateway", forged)
         world.run(0.1)
     assert bound(home) == ["desk", "laptop", "mallory"]
-    assert home.node._relaying.relays.carrier(desk.host_id) is table(home, "desk")
+    assert home.node._parts.relaying.relays.carrier(desk.host_id) is table(home, "desk")
     laptop.send(desk.host_id, 2)
     assert world.run(1, lambda: len(desk.received) >= 2)
 
@@ -123,7 +123,7 @@ def test_a_host_that_takes_new_host_ids_again_and_again_fills_no_table() -> None
         assert settled(world, mallory)
         mallory = mallory.restart(reboot=True)
     assert settled(world, mallory)
-    ways = home.node._relaying.relays
+    ways = home.node._parts.relaying.relays
     assert list(ways._ways) == [mallory.host_id]
     assert len(home.datapath._relays) == 1
 
@@ -144,7 +144,7 @@ def test_hosts_that_come_and_vanish_by_relay_leave_no_ways() -> None:
         assert other.finished
         assert laptop.node._core.peers.labelled(other.config.label) is None
         other.kill()
-    relays = laptop.node._relaying.relays
+    relays = laptop.node._parts.relaying.relays
     assert not relays._ways
     assert not relays._carried
     assert not laptop.datapath._relays
@@ -159,7 +159,7 @@ def test_registering_all_the_time_costs_the_home_agent_little() -> None:
     peer = table(mallory, "gateway")
     child = peer.narrow[SIGNALS]
     assert peer.endpoint is not None
-    known = mallory.node._relaying.signals.machine.mobile.registrations[peer.name]
+    known = mallory.node._parts.relaying.signals.machine.mobile.registrations[peer.name]
     before = len(home.logs)
     for number in range(2000):
         update = BindingUpdate(
@@ -174,7 +174,7 @@ def test_registering_all_the_time_costs_the_home_agent_little() -> None:
     lines = [text for _, _, text in home.logs[before:]]
     assert len([one for one in lines if "registered" in one]) <= 33
     assert len(lines) < 100
-    refused = home.node._relaying.signals.machine.refused
+    refused = home.node._parts.relaying.signals.machine.refused
     assert refused["flood"] > 250, "the engine tells 32 a second, and of these few are heard"
 
 
@@ -191,7 +191,7 @@ def test_a_host_that_says_it_is_at_anothers_host_id_is_looked_for_elsewhere() ->
     world.run(10)
     strangers = desk.datapath.counters().get("drop_unknown_spi", 0)
     peer, child = table(mallory, "laptop"), table(mallory, "laptop").narrow[SIGNALS]
-    known = mallory.node._relaying.signals.machine.mobile.registrations[peer.name]
+    known = mallory.node._parts.relaying.signals.machine.mobile.registrations[peer.name]
     for number, host_id in enumerate((desk.host_id, laptop.host_id, mallory.host_id)):
         claim = Claim.at((str(host_id), 4500))
         update = BindingUpdate((known.sequence + 1 + number) % 65536, 600, claim.options)
@@ -204,7 +204,7 @@ def test_a_host_that_says_it_is_at_anothers_host_id_is_looked_for_elsewhere() ->
         world.run(3)
     core = mallory.node._core
     core.endpoints = ((str(desk.host_id), 4500),)
-    mallory.node._directory.publish()
+    mallory.node._parts.directory.publish()
     mallory.tell(mallory.node.advance)
     world.run(30)
     assert table(laptop, "mallory").endpoints == ((str(desk.host_id), 4500),)

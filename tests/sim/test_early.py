@@ -54,7 +54,7 @@ def told(one: SimHost, label: str) -> list[str]:
 
 def proven(one: SimHost, label: str, endpoint: Endpoint) -> bool:
     """Whether it holds a proof of a peer's endpoint."""
-    proofs = one.node._relaying.signals.machine.proofs
+    proofs = one.node._parts.relaying.signals.machine.proofs
     return proofs.holds(peer(one, label).name, endpoint, one.world.unix)
 
 
@@ -181,7 +181,7 @@ def test_a_peer_that_wants_in_from_everywhere_gets_an_octet_a_second() -> None:
     octets, name = desk.keepalives, peer(desk, "laptop").name
     for number in range(100):
         invited = Invited(name, (f"192.0.2.{1 + number}", 4500))
-        desk.node._relaying.optimising.told(invited)
+        desk.node._parts.relaying.optimising.told(invited)
         world.run(0.1)
     assert desk.keepalives - octets <= 11
     assert peer(desk, "laptop").endpoint == laptop.config.endpoint
@@ -208,7 +208,7 @@ def test_a_refresh_of_the_binding_comes_first() -> None:
     """What is being opened ends with it, and is opened anew when the peer has answered."""
     world = watched(906)
     laptop, desk = pair(world)
-    machine = laptop.node._relaying.signals.machine
+    machine = laptop.node._parts.relaying.signals.machine
     second = join(laptop, SECOND)
     assert machine.mobile.registrations[peer(laptop, "desk").name].opening is not None
     laptop.tell(laptop.node.moved)  # in the same place

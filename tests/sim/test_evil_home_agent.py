@@ -122,7 +122,7 @@ def test_whatever_it_does_to_packets_none_comes_twice_or_from_others(seed: int) 
         assert counters["drop_replay"] > 20
         assert counters["drop_foreign_source"] > 5
         assert counters["drop_authentication"] > 5
-        assert len(one.node._relaying.relays._ways) <= 64 + 3
+        assert len(one.node._parts.relaying.relays._ways) <= 64 + 3
     evil.does = lambda _, nested: [(0.0, nested.packet)]
     world.run(10)
     assert delivers(world, laptop, desk, 2, within=10)

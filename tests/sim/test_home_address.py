@@ -32,7 +32,7 @@ def public_pair(
 
 def binding(one: SimHost, label: str) -> Binding | None:
     """What a host holds of another one."""
-    bindings = one.node._relaying.signals.machine.correspondent.bindings
+    bindings = one.node._parts.relaying.signals.machine.correspondent.bindings
     return bindings.get(table(one, label).name)
 
 
@@ -51,7 +51,7 @@ def told(one: SimHost, label: str) -> Counter[str]:
 def deaf_at_home(one: SimHost, other: SimHost) -> None:
     """What comes to the home address of ``one`` by relay does not reach it: another host is there,
     or none."""
-    signals, received = one.node._relaying.signals, one.node._relaying.signals.received
+    signals, received = one.node._parts.relaying.signals, one.node._parts.relaying.signals.received
 
     def heard(spi: int, source: tuple[str, int], message: bytes) -> None:
         if source[0] != str(other.host_id):

@@ -284,7 +284,7 @@ def test_who_comes_through_a_home_agent_speaks_for_itself_alone() -> None:
     assert settled(world, other)
     assert delivers(world, laptop, other, 1, within=15)
     node = laptop.node
-    node._asks.ask(7, "desk.alice.members.example", desk.host_id, (str(other.host_id), 500))
+    node._parts.asks.ask(7, "desk.alice.members.example", desk.host_id, (str(other.host_id), 500))
     told = [one.text for one in node._core.take() if isinstance(one, Log)]
     assert any(str(other.host_id) in text and "refused" in text for text in told)
 
@@ -323,7 +323,7 @@ def test_what_a_home_agent_makes_us_remember_is_bounded() -> None:
     for _ in range(500):
         source = (str(IPv6Address(b"\xfd" + world.random.randbytes(15))), 500)
         laptop.tell(laptop.node.nested, relay, b"\x01" * 28, source)
-    assert len(laptop.node._relaying.relays._ways) <= 64
+    assert len(laptop.node._parts.relaying.relays._ways) <= 64
     assert len(laptop.datapath._relays) <= 64
     assert bound(home) == ["laptop"]
 

@@ -75,7 +75,7 @@ class State:
     @classmethod
     def of(cls, one: SimHost) -> State:
         """As it is now."""
-        core, relaying = one.node._core, one.node._relaying
+        core, relaying = one.node._core, one.node._parts.relaying
         machine, ways = relaying.signals.machine, relaying.relays._ways
         here = machine.home_agent
         return cls(
@@ -153,7 +153,7 @@ def test_a_flood_of_updates_is_three_a_second_and_bounded() -> None:
     at, and as many challenges leave."""
     world, laptop, desk = meet(904)
     before, ladder, dropped = State.of(desk), Ladder(desk), drops(desk).get("queue_full", 0)
-    machine = desk.node._relaying.signals.machine
+    machine = desk.node._parts.relaying.signals.machine
     began = world.now
     for number in range(1000):
         source = f"192.0.2.{number % 200 + 10}", 4500 + number
@@ -208,7 +208,7 @@ def test_the_right_nonce_from_elsewhere_proves_nothing() -> None:
 def test_answers_to_nothing_change_nothing() -> None:
     world, laptop, desk = meet(912)
     before, ladder, here = State.of(desk), Ladder(desk), laptop.endpoint
-    machine = desk.node._relaying.signals.machine
+    machine = desk.node._parts.relaying.signals.machine
     ours = machine.mobile.registrations[table(desk, "laptop").name]
     stood = ours.phase, ours.until, ours.via
     lies: list[Message] = [Aots(1), Aots(0), BindingAck(0, ours.sequence, 600)]
@@ -298,7 +298,7 @@ def test_a_host_that_cannot_receive_where_it_says_is_moved_nowhere() -> None:
     assert State.of(desk) == before
     assert unheeded(desk)["nonce"] == 60
     assert set(range(60)) <= set(numbers(laptop.received))
-    machine = desk.node._relaying.signals.machine
+    machine = desk.node._parts.relaying.signals.machine
     assert len(machine.correspondent.bindings[table(desk, "laptop").name].tests) <= MOST.tests
 
 
@@ -387,13 +387,13 @@ def test_nested_packets_that_reach_a_host_are_dropped_there() -> None:
     """Mallory may write to desk, whom it has no SA with: junk ESP of right form, and IKE."""
     world, home, laptop, desk, mallory = relayed_three(940)
     before = State.of(laptop), State.of(home)
-    dropped, ways = drops(desk).get("unknown_spi", 0), len(desk.node._relaying.relays._ways)
+    dropped, ways = drops(desk).get("unknown_spi", 0), len(desk.node._parts.relaying.relays._ways)
     for _ in range(100):
         writes(mallory, "gateway", _about(world.random.randbytes(60), mallory, desk))
         world.run(0.01)
     assert world.run(2, lambda: drops(desk).get("unknown_spi", 0) == dropped + 100)
     assert desk.peer("laptop")["path"] == "relay"
-    assert len(desk.node._relaying.relays._ways) <= ways + 1
+    assert len(desk.node._parts.relaying.relays._ways) <= ways + 1
     assert (State.of(laptop), State.of(home)) == before
     assert talks(world, laptop, desk)
 
@@ -440,7 +440,7 @@ def test_two_home_agents_of_which_one_forwards_to_the_other_make_no_loop() -> No
     first, second = gateway(world), gateway(world, "reserve", SECOND)
     laptop, desk = hard_pair(world, at=2)
     assert delivers(world, laptop, desk, 1, within=15)
-    agents = second.node._relaying.agents
+    agents = second.node._parts.relaying.agents
     other = table(second, "gateway")
     agents._wanted = lambda: [other]
     agents.stir()
@@ -451,7 +451,7 @@ def test_two_home_agents_of_which_one_forwards_to_the_other_make_no_loop() -> No
         second.datapath.set_relay(one.host_id.packed, spi, GATEWAY, True)
     for one, name in ((laptop, "desk"), (desk, "laptop")):
         through = table(one, "reserve")
-        assert one.node._relaying.relays.use(table(one, name).host_id, through)
+        assert one.node._parts.relaying.relays.use(table(one, name).host_id, through)
         one.tell(one.node.advance)
     before, relayed = State.of(first), first.datapath.counters()["relayed_packets"]
     foreign = drops(first).get("foreign_source", 0)
@@ -522,6 +522,6 @@ def test_a_registration_from_where_a_host_is_not_sends_nothing_there() -> None:
 
 
 def _bindings(home: SimHost) -> dict[str, HomeBinding]:
-    agent = home.node._relaying.signals.machine.home_agent
+    agent = home.node._parts.relaying.signals.machine.home_agent
     assert agent is not None
     return dict(agent.bindings)

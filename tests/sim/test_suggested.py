@@ -54,7 +54,7 @@ def meet(seed: int, settings: NodeSettings | None = None) -> tuple[World, SimHos
 
 def proven(one: SimHost, label: str) -> Endpoint | None:
     """Where the address test has found a peer."""
-    bindings = one.node._relaying.signals.machine.correspondent.bindings
+    bindings = one.node._parts.relaying.signals.machine.correspondent.bindings
     binding = bindings.get(table(one, label).name)
     return None if binding is None else binding.used
 
@@ -163,7 +163,7 @@ def test_05_a_lost_acknowledgement_is_asked_for_with_the_same_answer() -> None:
 
     ladder = Ladder(laptop, desk, lose=first_ack)
     laptop.move(AWAY)
-    registration = laptop.node._relaying.signals.machine.mobile.registrations
+    registration = laptop.node._parts.relaying.signals.machine.mobile.registrations
     name = table(laptop, "desk").name
     assert world.run(10, lambda: registration[name].phase == "bound" and bool(lost))
     world.run(1)
@@ -270,7 +270,7 @@ def test_09_an_aoto_is_met_with_silence_a_refusal_or_a_proof() -> None:
     assert [one.message for one in ladder.of(Aots, desk)] == [Aots(Verdict.VALID)]
     assert not ladder.of(Aotc)
 
-    correspondent = desk.node._relaying.signals.machine.correspondent
+    correspondent = desk.node._parts.relaying.signals.machine.correspondent
     correspondent._settings = replace(correspondent._settings, early=False)
     says(laptop, desk, Aoto(), here)
     world.run(2)
@@ -304,7 +304,7 @@ def test_10_a_wrong_nonce_and_an_answer_from_elsewhere_are_ignored() -> None:
     world.run(5)
     assert unheeded(desk)["nonce"] == 4
     assert table(desk, "laptop").endpoint == before
-    machine = desk.node._relaying.signals.machine
+    machine = desk.node._parts.relaying.signals.machine
     assert not machine.proofs.holds(table(desk, "laptop").name, VICTIM, world.unix)
     assert not machine.proofs.holds(table(desk, "laptop").name, AWAY, world.unix)
 
@@ -312,7 +312,7 @@ def test_10_a_wrong_nonce_and_an_answer_from_elsewhere_are_ignored() -> None:
 def test_11_the_window_of_sequence_numbers() -> None:
     """With 15 as the last one; a refusal says so (BA 135)."""
     world, laptop, desk = meet(811)
-    bindings = desk.node._relaying.signals.machine.correspondent.bindings
+    bindings = desk.node._parts.relaying.signals.machine.correspondent.bindings
     binding = bindings[table(desk, "laptop").name]
     ladder, here = Ladder(desk), Claim.at(laptop.endpoint).options
     cases = (15, True), (0, True), (32783, True), (32782, False), (16, False)
