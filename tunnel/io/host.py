@@ -153,30 +153,10 @@ class Host:
         control = ControlServer(config.control_socket, self, (Unreachable, HostError))
         await control.start()
         stack.push_async_callback(control.close)
-        pair = UdpPair(config.host.listen, "host.listen", config.engine.threads)
-        stack.callback(pair.close)
-        ike_pair = None
-        if config.host.ike_port is not None:
-            ike_pair = UdpPair(config.host.ike_port, "host.ike_port")
-            stack.callback(ike_pair.close)
-        self._device = device = open_device(
-            config.host.device,
-            host_id,
-            device_mtu(config),
-            exact=config.host.mtu != "auto",
-            offload=engine == "native" and config.engine.offload,
-            queues=config.engine.threads,
-        )
-        stack.callback(device.close)
+        pair, ike_pair = self._open_sockets(stack)
+        self._device = device = self._open_device(stack, engine, host_id)
         if config.resolver.enabled and account is not None:
-            self._resolver = resolver = self._make_resolver(account.domain, host_id)
-            stack.push_async_callback(resolver.stop)
-            await resolver.start()
-            if config.resolver.integrate == "auto":
-                resolved = Integration(device.name, account.domain, resolver.address)
-                stack.push_async_callback(resolved.stop)
-                await resolved.start()
-                self._resolved = resolved
+            await self._resolve_names(stack, device, account.domain, host_id)
         drop_all()
 
         self._pump = pump = _make_pump(engine, device, pair, host_id, config.engine.offload)
@@ -201,8 +181,51 @@ class Host:
         driver.start()
         stack.push_async_callback(link.close)
         await link.start(node, self._tell_zone)
+        self._watch_network(stack, link, host_id)
+        if self._papers is not None and self._papers.issuer is not None:
+            watch = asyncio.create_task(self._watch_papers(driver, node))
+            stack.push_async_callback(_cancel, watch)
+
+    def _open_sockets(self, stack: AsyncExitStack) -> tuple[UdpPair, UdpPair | None]:
+        """The port of everything, and the one that IKE has beside it, if any."""
+        config = self._config
+        pair = UdpPair(config.host.listen, "host.listen", config.engine.threads)
+        stack.callback(pair.close)
+        if config.host.ike_port is None:
+            return pair, None
+        ike_pair = UdpPair(config.host.ike_port, "host.ike_port")
+        stack.callback(ike_pair.close)
+        return pair, ike_pair
+
+    def _open_device(self, stack: AsyncExitStack, engine: str, host_id: IPv6Address) -> Device:
+        config = self._config
+        device = open_device(
+            config.host.device,
+            host_id,
+            device_mtu(config),
+            exact=config.host.mtu != "auto",
+            offload=engine == "native" and config.engine.offload,
+            queues=config.engine.threads,
+        )
+        stack.callback(device.close)
+        return device
+
+    async def _resolve_names(
+        self, stack: AsyncExitStack, device: Device, domain: str, host_id: IPv6Address
+    ) -> None:
+        """The stub resolver, and whoever is to ask it."""
+        self._resolver = resolver = self._make_resolver(domain, host_id)
+        stack.push_async_callback(resolver.stop)
+        await resolver.start()
+        if self._config.resolver.integrate == "auto":
+            resolved = Integration(device.name, domain, resolver.address)
+            stack.push_async_callback(resolved.stop)
+            await resolved.start()
+            self._resolved = resolved
+
+    def _watch_network(self, stack: AsyncExitStack, link: ZoneLink, host_id: IPv6Address) -> None:
         self._network = network = Network(
-            config,
+            self._config,
             host_id,
             lambda: link.server_address,
             moved=self._moved,
@@ -217,9 +240,6 @@ class Host:
         )
         stack.push_async_callback(network.stop)
         stack.push_async_callback(_cancel, asyncio.create_task(network.run()))
-        if self._papers is not None and self._papers.issuer is not None:
-            watch = asyncio.create_task(self._watch_papers(driver, node))
-            stack.push_async_callback(_cancel, watch)
 
     def _make_resolver(self, domain: str, host_id: IPv6Address) -> StubServer:
         config = self._config

@@ -86,7 +86,7 @@ class Binding:
     until: float = 0.0
     used: Endpoint | None = None  # proven, where our traffic goes
     tests: list[_Test] = field(default_factory=list)
-    home: Endpoint = ("", 0)  # its relay endpoint
+    relay: Endpoint = ("", 0)  # its relay endpoint
     at_home: bool = False  # it has answered there
     asked: int = 0  # times it was asked there without an answer; 0 if nobody asks
     home_tests: list[_Test] = field(default_factory=list)
@@ -125,14 +125,14 @@ class Correspondent:
         peer: str,
         message: BindingUpdate,
         source: Endpoint,
-        home: Endpoint,
+        relay: Endpoint,
         now: float,
         unix: int,
     ) -> list[Command]:
-        """A BU without H. ``home`` is the peer's relay endpoint: from there comes what the home
+        """A BU without H. ``relay`` is the peer's relay endpoint: from there comes what the home
         agent passed on, and whoever says to be there is at home."""
         claim = Claim.read(message.options)
-        if source == home and message.lifetime and claim.endpoint not in (None, home):
+        if source == relay and message.lifetime and claim.endpoint not in (None, relay):
             return self._invited(peer, claim, source)
         binding = self._bindings.get(peer)
         if binding is None:
@@ -146,7 +146,7 @@ class Correspondent:
             answer = self._ack(peer, binding, source, Status.SEQUENCE, now)
             return [Refused(peer, source, "sequence"), *answer]
         self._bindings[peer] = binding
-        if message.lifetime == 0 or source == home:
+        if message.lifetime == 0 or source == relay:
             return self._taken_back(peer, binding, message, source, now)
         if not is_unicast(source):
             return [Refused(peer, source, "not_unicast")]
@@ -154,7 +154,7 @@ class Correspondent:
             refusal = BindingAck(Status.INVALID_CARE_OF, message.sequence, 0)
             sent = [Send(peer, source, refusal)] if binding.acks.allows(now) else []
             return [Refused(peer, source, "care_of"), *sent]
-        return self._bind(peer, binding, message, source, home, now, unix)
+        return self._bind(peer, binding, message, source, relay, now, unix)
 
     def _invited(self, peer: str, claim: Claim, source: Endpoint) -> list[Command]:
         binding, endpoint = self._bindings.get(peer), claim.endpoint
@@ -170,12 +170,12 @@ class Correspondent:
         binding: Binding,
         message: BindingUpdate,
         source: Endpoint,
-        home: Endpoint,
+        relay: Endpoint,
         now: float,
         unix: int,
     ) -> list[Command]:
         settings = self._settings
-        binding.sequence, binding.care_of, binding.home = message.sequence, source, home
+        binding.sequence, binding.care_of, binding.relay = message.sequence, source, relay
         binding.nat = Claim.read(message.options).passed_nat(source)
         binding.lifetime = min(message.lifetime, settings.longest) // UNIT * UNIT
         binding.until = now + binding.lifetime
@@ -214,13 +214,13 @@ class Correspondent:
     # --- Tests --------------------------------------------------------------------------------
 
     def opened(
-        self, peer: str, source: Endpoint, home: Endpoint, now: float, unix: int
+        self, peer: str, source: Endpoint, relay: Endpoint, now: float, unix: int
     ) -> list[Command]:
-        """An AOTO from the address that shall be tested (I20, I25, I28), which is not ``home``."""
+        """An AOTO from the address that shall be tested (I20, I25, I28), which is not ``relay``."""
         binding = self._bindings.get(peer)
         if binding is None or binding.care_of is None or not binding.at_home:
             return [Refused(peer, source, "unregistered")]
-        if source == home or not is_unicast(source):
+        if source == relay or not is_unicast(source):
             return [Refused(peer, source, "not_unicast")]
         proven = binding.used == source or self._proofs.holds(peer, source, unix)
         if self._settings.early and not proven:
@@ -309,7 +309,7 @@ class Correspondent:
             return [HomeSilent(peer, binding.at_home)]
         self._asks.set(peer, now + INITIAL_BINDACK_TIMEOUT * 2**binding.asked)
         binding.asked += 1
-        return self._test(peer, binding, binding.home, Purpose.HOME, now)
+        return self._test(peer, binding, binding.relay, Purpose.HOME, now)
 
     def _answered_at_home(
         self, peer: str, binding: Binding, now: float, unix: int

@@ -199,10 +199,10 @@ class Mobile:
         return self._scheduled(peer, known, self._open(peer, known, now))
 
     def place(
-        self, peer: str, source: Source, home: Endpoint, claim: Claim, now: float
+        self, peer: str, source: Source, relay: Endpoint, claim: Claim, now: float
     ) -> list[Command]:
         """It is found out where ``peer`` sees what we send from ``source``: it hears that by
-        ``home``, its relay endpoint, and two more AOTOs follow. Nothing where no opening of that
+        ``relay``, its relay endpoint, and two more AOTOs follow. Nothing where no opening of that
         source has been unheard, or its place is known."""
         known = self._registrations.get(peer)
         opening = None if known is None else known.opening
@@ -210,7 +210,7 @@ class Mobile:
             return []
         if opening.tries < 2 or opening.invite is not None:
             return []
-        opening.invite, opening.tries = (home, claim), 1
+        opening.invite, opening.tries = (relay, claim), 1
         opening.next_at = now + INITIAL_BINDACK_TIMEOUT
         return self._scheduled(peer, known, self._invite(peer, known, opening, now))
 
@@ -244,16 +244,16 @@ class Mobile:
         return self._refused(peer, known, message.status, now, "it refused the binding update")
 
     def challenged(
-        self, peer: str, message: Aotc, source: Endpoint, home: Endpoint, now: float
+        self, peer: str, message: Aotc, source: Endpoint, relay: Endpoint, now: float
     ) -> list[Command]:
         """An AOTC: answered from where it came to, to where it came from (I21, I27).
 
-        ``home`` is the peer's relay endpoint: what comes from there came to our home address, and
+        ``relay`` is the peer's relay endpoint: what comes from there came to our home address, and
         is answered as long as the peer may know of us (I21). It says nothing about the address
         that is being registered.
         """
         known = self._registrations.get(peer)
-        at_home = source == home
+        at_home = source == relay
         if known is None or known.home or (known.phase is Phase.IDLE and not at_home):
             return [Refused(peer, source, "unasked")]
         if not known.responses.allows(now):
@@ -430,9 +430,9 @@ class Mobile:
         """The peer hears where we shall come from; that binds nothing."""
         if opening.invite is None or not known.updates.allows(now):
             return []
-        home, claim = opening.invite
+        relay, claim = opening.invite
         known.sequence = following(known.sequence)
-        return [Send(peer, home, BindingUpdate(known.sequence, known.lifetime, claim.options))]
+        return [Send(peer, relay, BindingUpdate(known.sequence, known.lifetime, claim.options))]
 
     def _opened(self, peer: str, known: Registration, valid: bool) -> list[Command]:
         opening, known.opening = known.opening, None
