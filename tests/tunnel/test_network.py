@@ -182,7 +182,7 @@ class Place:
         return [rest for first, *rest in self.said if first == what]
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        for _ in range(3000):  # of 10 ms
+        for _ in range(6000):  # of 10 ms
             if holds():
                 return
             await asyncio.sleep(0.01)
