@@ -34,7 +34,7 @@ from keys.account import Account, AccountSecretError, decode_secret, encode_secr
 from keys.ike.signature import SigningKey
 
 MAX_SECRET_FILE: Final = 8192  # octets
-MAX_CERTIFICATES: Final = 1 << 20  # octets of a file of certificates; hundreds of them
+MAX_CERTIFICATES: Final = 1_048_576  # octets of a file of certificates; hundreds of them
 HOST_ID_FILE: Final = "host-id.json"
 _MAX_HOST_ID_FILE: Final = 4096  # octets
 
