@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 from fastpath.types import Endpoint, Source
 from tunnel.mobility.claims import Claim
@@ -66,6 +66,13 @@ class Phase(StrEnum):
     REFUSED = "refused"
 
 
+class _By(Enum):
+    """The ways by which one binding update goes."""
+
+    RELAY = "relay"
+    DIRECT = "direct"
+
+
 @dataclass(slots=True)
 class _Opening:
     """An AOTO on its way: the way it goes, from where, and how often it went. ``invite``: a relay
@@ -91,6 +98,7 @@ class Registration:
     lifetime: int = 0  # that we ask for; 0 while we take the binding back
     phase: Phase = Phase.IDLE
     tries: int = 0  # binding updates since the last answer
+    unsaid: tuple[_By, ...] = ()  # of the last one, while the rate does not allow it
     pause: float = INITIAL_BINDACK_TIMEOUT
     next_at: float | None = None
     said_at: float = 0.0
@@ -336,26 +344,28 @@ class Mobile:
         return self._update(peer, known, now)
 
     def _again(self, peer: str, known: Registration, now: float) -> list[Command]:
-        """A binding update now, or as soon as the rate allows."""
+        """A binding update now, or as soon as the rate allows. What had to wait goes first: else a
+        full rate could go to the other way alone, each time."""
         known.tries = 0
+        waited = known.unsaid
+        known.unsaid = (*waited, *(by for by in _By if by not in waited))
         return self._scheduled(peer, known, self._update(peer, known, now))
 
     def _update(self, peer: str, known: Registration, now: float) -> list[Command]:
-        known.phase, known.opening = Phase.SAID, None
-        ways = [(known.via, known.claim)]
-        inviting = known.inviting or known.claim
-        if known.invite is not None and inviting.endpoint is not None:
-            # Who names no endpoint there says that it is at home.
-            ways.insert(0, (known.invite, inviting))
+        """One binding update, or what is left of the last one."""
+        left = known.unsaid if known.phase is Phase.SAID else ()
+        known.phase, known.opening, known.unsaid = Phase.SAID, None, left or tuple(_By)
         commands: list[Command] = []
-        for way, claim in ways:
-            if not known.updates.allows(now):
-                known.next_at = known.updates.free_at(now)
-                return commands
-            known.sequence = following(known.sequence)
-            options = claim.options if known.lifetime else ()
-            message = BindingUpdate(known.sequence, known.lifetime, options, home=known.home)
-            commands.append(Send(peer, way, message))
+        while known.unsaid:
+            if (way := self._way(known, known.unsaid[0])) is not None:
+                if not known.updates.allows(now):
+                    known.next_at = known.updates.free_at(now)
+                    return commands
+                known.sequence = following(known.sequence)
+                options = way[1].options if known.lifetime else ()
+                message = BindingUpdate(known.sequence, known.lifetime, options, home=known.home)
+                commands.append(Send(peer, way[0], message))
+            known.unsaid = known.unsaid[1:]
         known.tries += 1
         known.said_at, known.next_at = now, now + known.pause
         known.pause = min(known.pause * 2, MAX_BINDACK_TIMEOUT)
@@ -363,6 +373,16 @@ class Mobile:
             words = "it does not answer"
             commands.append(NotRegistered(peer, None, known.tries - 1, words))
         return commands
+
+    @staticmethod
+    def _way(known: Registration, by: _By) -> tuple[Endpoint, Claim] | None:
+        if by is _By.DIRECT:
+            return known.via, known.claim
+        inviting = known.inviting or known.claim
+        # Who names no endpoint there says that it is at home.
+        if known.invite is None or inviting.endpoint is None:
+            return None
+        return known.invite, inviting
 
     def _answer_again(self, peer: str, known: Registration, now: float) -> list[Command]:
         if not known.responses.allows(now):

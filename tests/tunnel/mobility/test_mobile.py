@@ -395,6 +395,62 @@ def test_a_peer_that_is_forgotten_is_looked_after_no_more(mobile: Mobile) -> Non
     assert mobile.advance(NOW + 10) == []
 
 
+# --- Two ways, one rate ------------------------------------------------------------------------
+
+
+def spent(at: float) -> Mobile:
+    """It has used up its rate one by one, so that from now on one at a time becomes free."""
+    one = Mobile(bytes)
+    for later in (0.0, 0.3, 0.6):
+        one.register(PEER, VIA, HERE, at + later)
+    return one
+
+
+def run(mobile: Mobile, until: float) -> list[tuple[float, Endpoint]]:
+    """When its binding updates went, and where to."""
+    went = []
+    while (at := mobile.next_timer()) is not None and at < until:
+        said = mobile.advance(at)
+        went += [(at, one.endpoint) for one in said if isinstance(one, Send)]
+    return went
+
+
+def test_what_the_rate_does_not_allow_yet_follows_and_nothing_goes_twice_before() -> None:
+    """Each time that one was free again, the invitation took it, and the update itself never went:
+    a move was not noticed for minutes, with 100 messages a minute."""
+    one = spent(NOW)
+    assert one.register(PEER, VIA, HERE, NOW + 0.7, invite=HOME) == []
+    went = run(one, NOW + 10)
+    assert [(round(at - NOW, 3), to) for at, to in went] == [
+        *((1.0, HOME), (1.3, VIA)),
+        *((2.3, HOME), (2.3, VIA)),
+        *((4.3, HOME), (4.3, VIA)),
+        *((8.3, HOME), (8.3, VIA)),
+    ]
+
+
+@pytest.mark.parametrize("every", [0.05, 0.2, 1 / 3, 0.4])
+def test_neither_way_starves_however_often_it_moves(every: float) -> None:
+    one, went = spent(NOW), list[tuple[float, Endpoint]]()
+    for step in range(1, round(30 / every)):
+        at = NOW + 0.7 + step * every
+        went += run(one, at)
+        said = one.register(PEER, VIA, HERE, at, invite=HOME)
+        went += [(at, each.endpoint) for each in said if isinstance(each, Send)]
+    for way in (HOME, VIA):
+        times = [at for at, to in went if to == way]
+        assert max(b - a for a, b in pairwise(times)) < 1.5
+        assert len(times) >= 25
+
+
+def test_what_was_left_of_an_answered_update_is_not_left_of_the_next() -> None:
+    one = spent(NOW)
+    one.register(PEER, VIA, HERE, NOW + 0.7, invite=HOME)
+    assert run(one, NOW + 1.1) == [(NOW + 1.0, HOME)]
+    acknowledge(one, now=NOW + 1.2)
+    assert [to for _, to in run(one, NOW + 451)] == [HOME, VIA]
+
+
 # --- Early proof -----------------------------------------------------------------------------
 
 
