@@ -216,7 +216,7 @@ class Play:
         end = self.world.now + TOLD
         while self.world.now < end:
             ticket = ours.reach("right")
-            self.world.run(20, lambda: ticket in ours.answers)  # noqa: B023
+            self.world.run(20, lambda: ticket in ours.answers)  # noqa: B023 - used up by then
             answer = ours.answers.get(ticket)
             if isinstance(answer, NotReached):
                 assert answer.reason, f"seed {self.story.seed}: no reason"
